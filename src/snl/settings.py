@@ -1,0 +1,341 @@
+"""Every choice that makes an inspector, as frozen dataclasses; methods and presets by name.
+
+A method (`snl-rd`, ...) and a preset (`compact`, ...) are nothing but named changes to the
+defaults, so an ablation is a list of such changes:
+
+    >>> resolve("snl-rd", overrides={"cram.form": "dense", "loss.intra": 0}).cram.form
+    'dense'
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from snl.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """The frozen network whose features are to be reproduced."""
+
+    name: str = "resnet18"
+    """A timm name that supports `features_only`."""
+    stages: tuple[int, ...] = ()
+    """timm `out_indices`; empty: the stages of strides 4, 8 and 16."""
+    weights: str = "hub"
+    """`hub` (timm's pretrained weights), `random` (untrained), or a .safetensors / .pth file."""
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """The network that learns the teacher's features on normal images."""
+
+    direction: Literal["reverse", "forward"] = "reverse"
+    """`reverse`: from the teacher's features back; `forward`: from the image."""
+    blocks: tuple[int, ...] = (2,)
+    """Residual blocks per decoder stage, deepest first; one number serves all (reverse only)."""
+    bottleneck_blocks: int = 2
+    """Residual blocks of the one-class bottleneck embedding (reverse only)."""
+    expansion: int = 4
+    """Outer to inner width of bottleneck-type blocks, used where the deepest stage has 512
+    channels or more (reverse only)."""
+
+
+@dataclass(frozen=True)
+class CramSettings:
+    """Central residual aggregation module."""
+
+    form: Literal["none", "rebuild", "dense", "gate"] = "none"
+    centres: int = 64
+    place: Literal["deepest", "stages"] = "deepest"
+    """`deepest`: the bottleneck's output (reverse), the deepest stage (forward); `stages`: every
+    stage (forward only)."""
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weight of every term (0: not computed)."""
+
+    flat: float = 0.0
+    """One cosine over the flattened map of a stage (RD4AD's own)."""
+    channel: float = 0.0
+    spatial: float = 0.0
+    intra: float = 0.0
+    inter: float = 0.0
+    inter_form: Literal["images", "networks"] = "images"
+    temperature: float = 1.0
+    """Of the spatial softmax."""
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """From feature differences to map and score."""
+
+    sigma: float = 4.0
+    """Standard deviation of the Gaussian in pixels of a 256-pixel input; scales with the input."""
+    score: Literal["max", "topk"] = "max"
+    top_share: float = 0.001
+    """Share of the map's pixels averaged by `topk`."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The loop's budget and optimiser."""
+
+    steps: int = 1000
+    batch_size: int = 16
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+    """Share of the steps over which the rate rises from zero."""
+    final_lr: float = 0.01
+    """Share of the rate that is left at the last step (cosine decay)."""
+    clip: float = 1.0
+    """Largest global gradient norm; 0: no clipping."""
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 on CUDA devices that have it, fp32 elsewhere."""
+    holdout: float = 0.1
+    """Share of each product's normal training images kept back to set thresholds."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of it. `image_size` is the side in pixels of the square network input."""
+
+    method: str = "custom"
+    preset: str = "custom"
+    image_size: int = 256
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    student: StudentSettings = field(default_factory=StudentSettings)
+    cram: CramSettings = field(default_factory=CramSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    map: MapSettings = field(default_factory=MapSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, nested as the dataclasses are."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Inverse of `to_dict`; unknown keys and wrong types raise SettingsError."""
+        return cls().replace(_flatten(values))
+
+    def replace(self, changes: Mapping[str, Any]) -> Settings:
+        """A copy with dotted changes such as `{"cram.form": "dense"}`, checked.
+
+        Raises:
+            SettingsError: unknown name, value of the wrong type or out of range.
+        """
+        return _check(_replace(self, dict(changes)))
+
+
+_SNL_LOSSES = {"loss.channel": 1.0, "loss.spatial": 1.0, "loss.intra": 1.0, "loss.inter": 1.0}
+
+METHODS: dict[str, dict[str, Any]] = {
+    "rd": {"student.direction": "reverse", "loss.flat": 1.0},
+    "fd": {"student.direction": "forward", "loss.channel": 1.0},
+    "snl-rd": {"student.direction": "reverse", "cram.form": "rebuild", **_SNL_LOSSES},
+    "snl-fd": {"student.direction": "forward", "cram.form": "rebuild", **_SNL_LOSSES},
+}
+DEFAULT_METHOD = "snl-rd"
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "compact": {"teacher.name": "resnet18", "image_size": 256},
+    "paper": {
+        "teacher.name": "wide_resnet50_2",
+        "image_size": 256,
+        "student.blocks": (3, 4, 6),
+        "student.bottleneck_blocks": 3,
+        "student.expansion": 2,
+        "training.steps": 20000,
+    },
+}
+DEFAULT_PRESET = "compact"
+
+
+def resolve(
+    method: str = DEFAULT_METHOD,
+    preset: str = DEFAULT_PRESET,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Defaults, changed by the preset, then by the method, then by `overrides` (dotted names).
+
+    Raises:
+        SettingsError: unknown method, preset or setting, or a value out of range.
+    """
+    changes = {
+        "method": method,
+        "preset": preset,
+        **_named(PRESETS, preset, "preset"),
+        **_named(METHODS, method, "method"),
+        **(overrides or {}),
+    }
+    return Settings().replace(changes)
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, str]:
+    """`["cram.form=dense"]` to `{"cram.form": "dense"}`; values are converted by `replace`."""
+    changes = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise SettingsError(f"'{text}' is not NAME=VALUE; write for example cram.form=dense")
+        changes[name.strip()] = value.strip()
+    return changes
+
+
+def setting_names() -> list[str]:
+    """Every dotted name that `replace` takes."""
+    return list(_flatten(Settings().to_dict()))
+
+
+def _named(table: Mapping[str, dict[str, Any]], name: str, kind: str) -> dict[str, Any]:
+    if name not in table:
+        raise SettingsError(f"unknown {kind} '{name}'; known: {', '.join(table)}")
+    return table[name]
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _replace(node: Any, changes: dict[str, Any], prefix: str = "") -> Any:
+    hints = get_type_hints(type(node))
+    own: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    for dotted, value in changes.items():
+        head, _, rest = dotted.partition(".")
+        known = head in hints and dataclasses.is_dataclass(getattr(node, head)) == bool(rest)
+        if not known:
+            raise SettingsError(_unknown(prefix + dotted))
+        if rest:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            own[head] = _convert(prefix + dotted, value, hints[head])
+    for head, rest_changes in nested.items():
+        own[head] = _replace(getattr(node, head), rest_changes, f"{prefix}{head}.")
+    return dataclasses.replace(node, **own)
+
+
+def _unknown(name: str) -> str:
+    names = setting_names()
+    close = difflib.get_close_matches(name, names, 1, 0.5)
+    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+    return f"unknown setting '{name}'; {hint}"
+
+
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    """`value`, a string or a JSON value, as the type of the field."""
+    origin = get_origin(kind)
+    try:
+        if origin is Literal:
+            if value not in get_args(kind):
+                raise ValueError
+            return value
+        if origin is tuple:
+            return _convert_tuple(name, value, get_args(kind))
+        if origin in (types.UnionType, typing.Union):  # pragma: no cover - none at present
+            raise ValueError
+        if kind is bool or isinstance(value, bool):
+            raise ValueError
+        if kind is int and isinstance(value, float) and not value.is_integer():
+            raise ValueError
+        if kind is str and not isinstance(value, str):
+            raise ValueError
+        return kind(value)
+    except (TypeError, ValueError, OverflowError):
+        wanted = (
+            "one of " + ", ".join(get_args(kind))
+            if origin is Literal
+            else {int: "a whole number", float: "a number", str: "text"}.get(kind, "numbers a,b,c")
+        )
+        raise SettingsError(f"setting '{name}' is {value!r}; it takes {wanted}") from None
+
+
+def _convert_tuple(name: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    items = [v for v in value.split(",") if v.strip()] if isinstance(value, str) else value
+    items = list(items) if isinstance(items, (list, tuple)) else [items]
+    if arguments[-1] is Ellipsis:
+        return tuple(_convert(name, item, arguments[0]) for item in items)
+    if len(items) != len(arguments):
+        raise ValueError
+    return tuple(_convert(name, item, kind) for item, kind in zip(items, arguments, strict=True))
+
+
+def _check(s: Settings) -> Settings:
+    """Ranges and contradictions that types cannot express."""
+    t = s.training
+    for name, value in _flatten(s.to_dict()).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingsError(f"setting '{name}' is {value}; it takes a finite number")
+    at_least_one = {
+        "training.steps": t.steps,
+        "training.batch_size": t.batch_size,
+        "cram.centres": s.cram.centres,
+        "student.bottleneck_blocks": s.student.bottleneck_blocks,
+        "student.expansion": s.student.expansion,
+        "student.blocks": min(s.student.blocks, default=0),
+    }
+    for name, number in at_least_one.items():
+        if number < 1:
+            raise SettingsError(f"setting '{name}' is {number}; it must be at least 1")
+    at_least_zero = {
+        **{
+            f"loss.{f.name}": getattr(s.loss, f.name)
+            for f in dataclasses.fields(s.loss)
+            if f.name not in ("inter_form", "temperature")
+        },
+        "map.sigma": s.map.sigma,
+        "training.weight_decay": t.weight_decay,
+        "training.clip": t.clip,
+        "training.seed": t.seed,
+        **{"teacher.stages": min(s.teacher.stages, default=0)},
+    }
+    for name, number in at_least_zero.items():
+        if number < 0:
+            raise SettingsError(f"setting '{name}' is {number}; it must not be negative")
+    for name, number in {"training.lr": t.lr, "loss.temperature": s.loss.temperature}.items():
+        if number <= 0:
+            raise SettingsError(f"setting '{name}' is {number}; it must be above 0")
+    shares = {
+        "training.warmup": (t.warmup, 0, 1),
+        "training.final_lr": (t.final_lr, 0, 1),
+        "training.holdout": (t.holdout, 0, 0.5),
+        "map.top_share": (s.map.top_share, 1e-9, 1),
+    }
+    for name, (number, low, high) in shares.items():
+        if not low <= number <= high:
+            raise SettingsError(f"setting '{name}' is {number}; it must be in {low:g}..{high:g}")
+    if any(not 0 <= beta < 1 for beta in t.betas):
+        raise SettingsError(f"setting 'training.betas' is {t.betas}; both must be in 0..1")
+    if not 64 <= s.image_size <= 4096:
+        raise SettingsError(f"setting 'image_size' is {s.image_size}; it must be in 64..4096")
+    if s.cram.place == "stages" and s.student.direction == "reverse":
+        raise SettingsError(
+            "setting 'cram.place' is 'stages', which only the forward student has; "
+            "use cram.place=deepest or a method fd / snl-fd"
+        )
+    terms = ("flat", "channel", "spatial", "intra", "inter")
+    if not any(getattr(s.loss, term) > 0 for term in terms):
+        raise SettingsError(
+            f"all losses are switched off; give one of {', '.join('loss.' + x for x in terms)} "
+            "a weight above 0"
+        )
+    return s
