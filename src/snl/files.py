@@ -1,0 +1,134 @@
+"""Files that are whole or not there: atomic writes, and safetensors with a JSON description.
+
+No pickle is read or written. A tensor file carries, in the safetensors header, one JSON document
+with its kind, format version and a sha256 over all tensors, so damage of any byte is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snl.errors import BundleError, SnlError
+
+FORMAT = 1
+_KEY = "snl"
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A temporary sibling to write to, renamed to `path` when the block ends without an error.
+
+    Raises:
+        SnlError: the folder cannot be made or written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise SnlError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "choose a place that exists, has room and may be written"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Text as UTF-8, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Strict JSON (no NaN), indented, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, np.ndarray], kind: str, facts: Mapping[str, Any]
+) -> None:
+    """One safetensors file of numpy arrays with `facts` (JSON values) beside them.
+
+    Args:
+        path: of the file; replaced whole.
+        tensors: by name.
+        kind: what the file is (`bundle`, `checkpoint`); `load_tensors` asks for it.
+        facts: JSON-serialisable description.
+    """
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    document = {"kind": kind, "format": FORMAT, "sha256": _digest(arrays), "facts": dict(facts)}
+    with atomic(path) as temporary:
+        save_file(arrays, temporary, metadata={_KEY: json.dumps(document, allow_nan=False)})
+
+
+def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Tensors and facts of a file that `save_tensors` wrote.
+
+    Raises:
+        BundleError: missing, truncated, damaged, foreign, of another kind or a newer format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file; snl train DATA -o {path.name} makes one")
+    try:
+        with safe_open(path, framework="np") as file:
+            document = _document(path, file.metadata(), kind)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise BundleError(
+            f"{path}: not a readable {kind} (truncated, damaged or another kind of file: "
+            f"{str(error).splitlines()[0][:100]}); copy it again from where it was made"
+        ) from None
+    if _digest(arrays) != document["sha256"]:
+        raise BundleError(
+            f"{path}: its contents do not match their checksum, so it was damaged or edited; "
+            "copy it again from where it was made"
+        )
+    return arrays, document["facts"]
+
+
+def _document(path: Path, metadata: Mapping[str, str] | None, kind: str) -> dict[str, Any]:
+    text = (metadata or {}).get(_KEY)
+    if text is None:
+        raise BundleError(
+            f"{path}: a safetensors file, but not made by snl; give the file of snl train -o"
+        )
+    document = json.loads(text)
+    if not isinstance(document, dict) or not isinstance(document.get("facts"), dict):
+        raise ValueError("its description is not a JSON object")
+    if document.get("format") != FORMAT:
+        newer = isinstance(document.get("format"), int) and document["format"] > FORMAT
+        hint = "update snl: pip install -U snl-ad" if newer else "train it again"
+        raise BundleError(
+            f"{path}: written in format {document.get('format')}, this snl reads {FORMAT}; {hint}"
+        )
+    if document.get("kind") != kind:
+        raise BundleError(
+            f"{path}: is a {document.get('kind')}, not a {kind}; give the file of snl train -o"
+        )
+    return document
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B"))
+    return digest.hexdigest()

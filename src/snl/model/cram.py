@@ -1,0 +1,106 @@
+"""CRAM, the central residual aggregation module: centres that hold the space of normal features.
+
+The name and the purpose are the paper's (arXiv 2402.17091); the three forms are this project's
+design under that name, since the paper's own could not be had.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_EPS = 1e-6
+
+
+class Cram(nn.Module):
+    """K learnable centres c_k, soft assignment a_ik of every position's feature x_i, and residuals
+    to the centres aggregated.
+
+    Forms, with r_k = sum_i a_ik (x_i - c_k) / (sum_i a_ik + eps), i over one image's positions:
+
+    - `rebuild`: y_i = sum_k a_ik (c_k + r_k). Only centres and aggregated residuals pass, so an
+      anomaly has no identity path.
+    - `dense`: y_i = x_i + W sum_k a_ik (x_i - c_k).
+    - `gate`: y_i = x_i * sigmoid(V [r_1 .. r_K]), a channel gate from the aggregated residuals.
+
+    The assignment is a_i = softmax_k(-sharpness * |x_i - c_k|^2), sharpness learnt, starting at
+    one over the mean squared distance of a feature to its nearest centre.
+
+    Args:
+        channels: C of the features.
+        centres: K, at least 1.
+        form: one of the above.
+    """
+
+    def __init__(self, channels: int, centres: int, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.centres = nn.Parameter(torch.randn(centres, channels) * channels**-0.5)
+        self.log_sharpness = nn.Parameter(torch.zeros(()))
+        if form == "dense":
+            self.mix = nn.Linear(channels, channels, bias=False)
+            nn.init.zeros_(self.mix.weight)  # starts as the identity
+        elif form == "gate":
+            hidden = max(channels // 16, 8)
+            self.gate = nn.Sequential(
+                nn.Linear(centres * channels, hidden),
+                nn.ReLU(inplace=True),
+                nn.Linear(hidden, channels),
+            )
+        elif form != "rebuild":
+            raise ValueError(f"unknown form '{form}'")
+
+    def assign(self, x: Tensor) -> Tensor:
+        """Features (B, N, C) to assignments (B, N, K), each row summing to 1."""
+        c = self.centres.float()
+        x = x.float()
+        distance = x.square().sum(-1, keepdim=True) - 2 * x @ c.T + c.square().sum(-1)
+        return torch.softmax(-self.log_sharpness.exp() * distance.clamp_min(0), dim=-1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        x = features.flatten(2).transpose(1, 2)  # (B, N, C)
+        a = self.assign(x)  # (B, N, K)
+        x32, c = x.float(), self.centres.float()
+        if self.form == "dense":
+            # sum_k a_ik (x_i - c_k) = x_i - sum_k a_ik c_k, since the assignments sum to 1
+            y = x32 + self.mix(x32 - a @ c)
+        else:
+            mass = a.sum(1).unsqueeze(-1)  # (B, K, 1)
+            r = (a.transpose(1, 2) @ x32 - mass * c) / (mass + _EPS)  # (B, K, C)
+            if self.form == "rebuild":
+                y = a @ (c + r)
+            else:
+                y = x32 * torch.sigmoid(self.gate(F.normalize(r.flatten(1), dim=1))).unsqueeze(1)
+        return y.transpose(1, 2).reshape(features.shape).to(features.dtype)
+
+    @torch.no_grad()
+    def start(self, features: Tensor, seed: int) -> None:
+        """Centres from k-means, sharpness from the spread around them.
+
+        Args:
+            features: (M, C) sample of the module's inputs; fewer than K distinct rows leave the
+                surplus centres at jittered copies.
+            seed: of k-means++.
+        """
+        from scipy.cluster.vq import kmeans2
+
+        rows = features.detach().double().cpu().numpy()
+        rng = np.random.default_rng(seed)
+        k = self.centres.shape[0]
+        if len(rows) < k:
+            scale = rows.std() + _EPS
+            extra = rows[rng.integers(len(rows), size=k - len(rows))]
+            rows = np.concatenate([rows, extra + 1e-3 * scale * rng.standard_normal(extra.shape)])
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # empty clusters are mended below
+            centres, label = kmeans2(rows, k, minit="++", rng=rng, iter=10)
+        lost = ~np.isfinite(centres).all(1)  # a centre that lost all its rows
+        centres[lost] = rows[rng.integers(len(rows), size=int(lost.sum()))]
+        spread = float(np.square(rows - centres[label]).sum(1).mean())
+        self.centres.copy_(torch.as_tensor(centres, dtype=self.centres.dtype))
+        self.log_sharpness.fill_(-np.log(max(spread, _EPS)))

@@ -1,0 +1,205 @@
+"""The students: forward (from the image) and reverse (from the teacher's features back).
+
+Both are built from the teacher's `stages` (channels, strides) alone; no backbone is hard-coded.
+The reverse student follows RD4AD (Deng & Li, arXiv 2201.10703): a one-class bottleneck embedding
+and a decoder that mirrors the teacher's stages. CRAM sits on the bottleneck's output (reverse),
+after the deepest stage or after every stage (forward).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snl.model.cram import Cram
+from snl.model.teacher import Stage, create, default_stages
+from snl.settings import CramSettings, Settings, StudentSettings
+
+WIDE = 512
+"""Blocks are of the bottleneck type from this many channels in the deepest stage."""
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Convolution without bias and batch norm, padded to keep H / stride."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
+
+
+def up_bn(inputs: int, outputs: int) -> nn.Sequential:
+    """2 x 2 transposed convolution of stride 2 and batch norm: H and W double."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(inputs, outputs, 2, 2, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+def resample(inputs: int, outputs: int, kernel: int, scale: str) -> nn.Sequential:
+    """One layer that keeps (`same`), halves (`down`) or doubles (`up`) the resolution."""
+    if scale == "up":
+        return up_bn(inputs, outputs)
+    return conv_bn(inputs, outputs, kernel, 2 if scale == "down" else 1)
+
+
+class Block(nn.Module):
+    """Residual block, basic or of the bottleneck type (`inner` narrower than `outputs`).
+
+    Args:
+        inputs, outputs: channels.
+        inner: channels between; equal to `outputs` for a basic block.
+        scale: `same`, `down` or `up` (the shortcut is resampled too).
+        rectified: whether the sum goes through a ReLU.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, inner: int, scale: str = "same", rectified: bool = True
+    ) -> None:
+        super().__init__()
+        relu = nn.ReLU(inplace=True)
+        if inner == outputs:
+            body = [resample(inputs, inner, 3, scale), relu, conv_bn(inner, outputs, 3)]
+        else:
+            body = [conv_bn(inputs, inner, 1), relu, resample(inner, inner, 3, scale), relu]
+            body += [conv_bn(inner, outputs, 1)]
+        self.body = nn.Sequential(*body)
+        plain = scale == "same" and inputs == outputs
+        self.shortcut = nn.Identity() if plain else resample(inputs, outputs, 1, scale)
+        self.rectified = rectified
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x) + self.shortcut(x)
+        return F.relu(y) if self.rectified else y
+
+
+class ReverseStudent(nn.Module):
+    """One-class bottleneck embedding, CRAM, decoder.
+
+    Args:
+        stages: the teacher's, shallow to deep.
+        settings: depth and block type.
+        cram: its form and K, or `none`.
+        rectified: whether the teacher's features end in a ReLU.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        settings: StudentSettings,
+        cram: CramSettings,
+        rectified: bool = True,
+    ) -> None:
+        super().__init__()
+        deepest = stages[-1]
+        wide = deepest.channels >= WIDE
+
+        def inner(channels: int) -> int:
+            return max(channels // settings.expansion, 8) if wide else channels
+
+        # every stage down to the deepest stage's size and width
+        self.gather = nn.ModuleList(_descent(stages[i:]) for i in range(len(stages)))
+        # twice the deepest width at half its size
+        code = 2 * deepest.channels
+        embed = [Block(len(stages) * deepest.channels, code, inner(code), "down")]
+        embed += [Block(code, code, inner(code)) for _ in range(settings.bottleneck_blocks - 1)]
+        self.embed = nn.Sequential(*embed)
+        self.cram = make_cram(code, cram)
+        # the teacher's stages mirrored, deepest first
+        depths = settings.blocks * len(stages) if len(settings.blocks) == 1 else settings.blocks
+        if len(depths) != len(stages):
+            raise ValueError(f"{len(depths)} depths for {len(stages)} stages")
+        self.decoder = nn.ModuleList()
+        channels, stride = code, 2 * deepest.stride
+        for stage, depth in zip(reversed(stages), depths, strict=True):
+            scales = ["up"] * int(math.log2(stride // stage.stride)) or ["same"]
+            scales += ["same"] * (depth - len(scales))
+            blocks = []
+            for i, scale in enumerate(scales):
+                last = i == len(scales) - 1
+                blocks.append(
+                    Block(
+                        channels,
+                        stage.channels,
+                        inner(stage.channels),
+                        scale,
+                        rectified=rectified or not last,
+                    )
+                )
+                channels = stage.channels
+            self.decoder.append(nn.Sequential(*blocks))
+            stride = stage.stride
+
+    def encode(self, teacher_features: Sequence[Tensor]) -> Tensor:
+        """Teacher features of all stages to the bottleneck's code (B, 2 C, H / 2, W / 2)."""
+        gathered = [descend(x) for descend, x in zip(self.gather, teacher_features, strict=True)]
+        return self.embed(torch.cat(gathered, 1))  # type: ignore[no-any-return]
+
+    def cram_inputs(self, images: Tensor | None, teacher_features: Sequence[Tensor]) -> list[Tensor]:
+        """What each CRAM module sees, for its k-means start."""
+        return [self.encode(teacher_features)]
+
+    def forward(self, images: Tensor | None, teacher_features: Sequence[Tensor]) -> list[Tensor]:
+        """Teacher features to their reproductions, shallow to deep; the image is not looked at."""
+        x = self.cram(self.encode(teacher_features))
+        outputs = []
+        for stage in self.decoder:
+            x = stage(x)
+            outputs.append(x)
+        return outputs[::-1]
+
+
+class ForwardStudent(nn.Module):
+    """The teacher's architecture with its own weights, from scratch; takes the image."""
+
+    def __init__(self, name: str, indices: tuple[int, ...], cram: CramSettings) -> None:
+        super().__init__()
+        self.net = create(name, features_only=True, out_indices=indices or default_stages(name))
+        channels = self.net.feature_info.channels()  # type: ignore[operator, union-attr]
+        places = len(channels) if cram.place == "stages" else 1
+        self.cram = nn.ModuleList(
+            make_cram(c, cram) if i >= len(channels) - places else nn.Identity()
+            for i, c in enumerate(channels)
+        )
+
+    def cram_inputs(self, images: Tensor | None, teacher_features: Sequence[Tensor]) -> list[Tensor]:
+        """What each CRAM module sees, for its k-means start."""
+        outputs = self.net(images)
+        return [x for x, cram in zip(outputs, self.cram, strict=True) if isinstance(cram, Cram)]
+
+    def forward(self, images: Tensor | None, teacher_features: Sequence[Tensor]) -> list[Tensor]:
+        """Normalised images (B, 3, H, W) to feature maps of the teacher's shapes."""
+        return [cram(x) for x, cram in zip(self.net(images), self.cram, strict=True)]
+
+
+def make_cram(channels: int, settings: CramSettings) -> nn.Module:
+    """CRAM of the chosen form, or nothing."""
+    if settings.form == "none":
+        return nn.Identity()
+    return Cram(channels, settings.centres, settings.form)
+
+
+def make_student(
+    stages: Sequence[Stage], settings: Settings, rectified: bool
+) -> ReverseStudent | ForwardStudent:
+    """The student that the settings name."""
+    if settings.student.direction == "forward":
+        return ForwardStudent(settings.teacher.name, settings.teacher.stages, settings.cram)
+    return ReverseStudent(stages, settings.student, settings.cram, rectified)
+
+
+def _descent(stages: Sequence[Stage]) -> nn.Sequential:
+    """3 x 3 convolutions of stride 2 from the first stage to the last, through their widths."""
+    layers: list[nn.Module] = []
+    channels, stride = stages[0].channels, stages[0].stride
+    for stage in stages[1:]:
+        while stride < stage.stride:
+            stride *= 2
+            layers += [conv_bn(channels, stage.channels, 3, 2), nn.ReLU(inplace=True)]
+            channels = stage.channels
+        if channels != stage.channels:
+            layers += [conv_bn(channels, stage.channels, 3), nn.ReLU(inplace=True)]
+            channels = stage.channels
+    return nn.Sequential(*layers)

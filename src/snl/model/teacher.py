@@ -1,0 +1,212 @@
+"""The frozen teacher: any timm network that offers feature maps, with weights from hub or file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snl.errors import SettingsError, WeightsError
+from snl.settings import TeacherSettings
+
+DEFAULT_STRIDES = (4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One feature map of a network: its channels and its stride in input pixels."""
+
+    channels: int
+    stride: int
+
+
+class Teacher(nn.Module):
+    """Feature maps of chosen stages, never trained.
+
+    Args:
+        settings: network name and stages. Weights are not read here but by `load_weights`.
+
+    Attributes:
+        stages: `Stage` of every output, shallow to deep.
+        mean, std: the input normalisation that belongs to the weights, RGB in 0..1.
+        rectified: whether the features end in a ReLU, so that the student's should too.
+
+    Raises:
+        SettingsError: unknown network, no feature maps, or stages it does not have.
+    """
+
+    def __init__(self, settings: TeacherSettings) -> None:
+        super().__init__()
+        indices = settings.stages or default_stages(settings.name)
+        self.net = create(settings.name, features_only=True, out_indices=tuple(indices))
+        self.stages = stages_of(self.net)
+        self.mean, self.std = normalisation_of(self.net)
+        self.requires_grad_(False).eval()
+        self.rectified = self._probe()
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stays in evaluation mode: running statistics of a frozen network never move."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B, 3, H, W) to one (B, C, H / stride, W / stride) per stage."""
+        return list(self.net(images))
+
+    @torch.no_grad()
+    def _probe(self) -> bool:
+        """One small pass: checks the promised shapes, sees whether features are rectified."""
+        side = 2 * max(stage.stride for stage in self.stages)
+        rng = torch.Generator().manual_seed(0)
+        outputs = self.net(torch.randn(2, 3, side, side, generator=rng))
+        for stage, output in zip(self.stages, outputs, strict=True):
+            wanted = (2, stage.channels, side // stage.stride, side // stage.stride)
+            if tuple(output.shape) != wanted:
+                raise SettingsError(
+                    f"a teacher stage gives {tuple(output.shape)} where its description says "
+                    f"{wanted}; choose a network whose feature maps are B x C x H x W"
+                )
+        return all(bool((output >= 0).all()) for output in outputs)
+
+
+def create(name: str, **options: Any) -> nn.Module:
+    """`timm.create_model` without pretrained weights, its refusals as SettingsError."""
+    import timm
+
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
+        hint = f"near it: {', '.join(close)}" if close else "timm.list_models() has the names"
+        raise SettingsError(f"timm has no network '{name}'; {hint}")
+    try:
+        return timm.create_model(name, pretrained=False, **options)  # type: ignore[no-any-return]
+    except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
+        raise SettingsError(f"timm network '{name}' cannot be built that way: {error}") from None
+
+
+def default_stages(name: str) -> tuple[int, ...]:
+    """timm `out_indices` of the stages of strides 4, 8, 16 (the deepest where several match)."""
+    strides = [stage.stride for stage in stages_of(create(name, features_only=True))]
+    chosen = [
+        max(i for i, s in enumerate(strides) if s == wanted)
+        for wanted in DEFAULT_STRIDES
+        if wanted in strides
+    ]
+    if not chosen:
+        raise SettingsError(
+            f"'{name}' has no stage of stride 4, 8 or 16 (it has {strides}); "
+            "name its stages by teacher.stages=0,1,..."
+        )
+    return tuple(chosen)
+
+
+def stages_of(net: nn.Module) -> tuple[Stage, ...]:
+    """Channels and strides as timm's `feature_info` states them; strides must not fall.
+
+    Raises:
+        SettingsError: a stage that is not at a power of two times its predecessor's stride.
+    """
+    info = net.feature_info
+    stages = tuple(
+        Stage(int(c), int(r))
+        for c, r in zip(info.channels(), info.reduction(), strict=True)  # type: ignore[operator, union-attr]
+    )
+    for shallow, deep in zip(stages, stages[1:], strict=False):
+        ratio = deep.stride / shallow.stride
+        if ratio < 1 or not math.log2(ratio).is_integer():
+            raise SettingsError(
+                f"stages of strides {[s.stride for s in stages]} cannot be mirrored; "
+                "list them shallow to deep, each at a power of two times the one before"
+            )
+    return stages
+
+
+def normalisation_of(net: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (RGB, 0..1) of the network's own pretraining."""
+    import timm.data
+
+    config = timm.data.resolve_data_config({}, model=net)
+    return tuple(map(float, config["mean"])), tuple(map(float, config["std"]))
+
+
+def load_weights(teacher: Teacher, settings: TeacherSettings) -> None:
+    """Fill the teacher with the weights that `settings.weights` names.
+
+    `hub` asks timm's hub (its cache serves offline), `random` leaves the seeded initial values,
+    anything else is a file: .safetensors, or a .pth that torch reads with `weights_only`.
+
+    Raises:
+        WeightsError: hub not reachable, file missing, unreadable or not of this network.
+    """
+    if settings.weights == "random":
+        return
+    state = _hub_state(settings) if settings.weights == "hub" else _file_state(settings.weights)
+    _assign(teacher.net, state, settings)
+
+
+def _hub_state(settings: TeacherSettings) -> dict[str, Tensor]:
+    import timm
+
+    try:
+        full = timm.create_model(settings.name, pretrained=True)
+    except Exception as error:  # the hub's client raises a dozen kinds
+        reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else "no answer"
+        raise WeightsError(
+            f"pretrained weights of '{settings.name}' could not be fetched ({reason}). Two ways "
+            "out: connect this machine to the network once (timm keeps what it fetched), or give "
+            f"a file: --teacher-weights {settings.name}.safetensors"
+        ) from None
+    return dict(full.state_dict())
+
+
+def _file_state(file: str) -> dict[str, Tensor]:
+    path = Path(file)
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: no such weights file; give a .safetensors or .pth file, or 'hub' or 'random'"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            loaded: Any = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files raise many kinds
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "no reason"
+        raise WeightsError(
+            f"{path}: cannot be read as weights ({reason}); it must be a .safetensors file, or a "
+            ".pth holding nothing but tensors (no pickled objects)"
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise WeightsError(f"{path}: holds no table of tensors; save a state_dict there")
+    return dict(loaded)
+
+
+def _assign(net: nn.Module, state: Mapping[str, Tensor], settings: TeacherSettings) -> None:
+    """Copy by name. timm's feature wrappers write `blocks_0` for `blocks.0` and may prefix
+    `model.`, so names are compared without dots; layers that the stages do not need are left."""
+    given = {key.removeprefix("module.").replace(".", "_"): v for key, v in state.items()}
+    matched, missing = {}, []
+    for key, own in net.state_dict().items():
+        plain = key.replace(".", "_")
+        value = given.get(plain, given.get(plain.removeprefix("model_")))
+        if value is not None and value.shape == own.shape:
+            matched[key] = value.to(own.dtype)
+        elif not key.endswith("num_batches_tracked"):
+            missing.append(key if value is None else f"{key} (shape {tuple(value.shape)})")
+    if missing:
+        raise WeightsError(
+            f"weights '{settings.weights}' are not of '{settings.name}': {len(missing)} of "
+            f"{len(net.state_dict())} tensors missing or of another shape, first {missing[0]}; "
+            "give the network the file was made for by --teacher NAME"
+        )
+    net.load_state_dict(matched, strict=False)
+    if not all(bool(torch.isfinite(v).all()) for v in net.state_dict().values()):
+        raise WeightsError(f"weights '{settings.weights}' hold values that are not finite numbers")
