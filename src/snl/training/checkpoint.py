@@ -1,0 +1,84 @@
+"""What a stopped run needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snl.errors import TrainingError
+from snl.files import load_tensors, save_tensors
+from snl.model.network import Network
+
+NAME = "checkpoint.safetensors"
+
+
+def save(
+    folder: Path,
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    identity: dict[str, Any],
+    seconds: float,
+) -> None:
+    """Student, optimiser state and random state after `step` steps; the teacher never changes.
+
+    Args:
+        folder: the run's.
+        network, optimizer: as they are after the step.
+        step: number of finished steps.
+        identity: what a resumed run must agree with (settings, data).
+        seconds: spent in training so far.
+    """
+    tensors = {f"student.{k}": v for k, v in network.student.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    tensors["random"] = torch.get_rng_state()
+    facts = {"step": step, "identity": identity, "seconds": seconds}
+    arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+    save_tensors(folder / NAME, arrays, "checkpoint", facts)
+
+
+def restore(
+    folder: Path, network: Network, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
+) -> tuple[int, float]:
+    """Put everything back.
+
+    Returns:
+        Finished steps and seconds spent.
+
+    Raises:
+        BundleError: damaged checkpoint.
+        TrainingError: it belongs to other settings or other data.
+    """
+    arrays, facts = load_tensors(folder / NAME, "checkpoint")
+    differing = _differences(facts["identity"], identity)
+    if differing:
+        raise TrainingError(
+            f"{folder}: the unfinished run has another {', '.join(differing)}; resume with what it "
+            "was started with, or start over with --overwrite"
+        )
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    torch.set_rng_state(tensors.pop("random"))
+    student = {k.removeprefix("student."): v for k, v in tensors.items() if k[:8] == "student."}
+    network.student.load_state_dict(student)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".", 2)
+            state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+    return int(facts["step"]), float(facts["seconds"])
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Dotted names of the values that differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        inner = [_differences(old.get(k), new.get(k), f"{name}.{k}".strip(".")) for k in keys]
+        return [difference for part in inner for difference in part]
+    return [] if old == new else [f"{name} ({old} there, {new} here)"]

@@ -1,0 +1,309 @@
+"""The training loop: a fixed budget of steps over mixed-product batches, resumable bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from snl import progress
+from snl.device import autocast, choose_precision
+from snl.errors import DependencyError, TrainingError
+from snl.files import write_text
+from snl.model.cram import Cram
+from snl.model.losses import distillation
+from snl.model.network import Network
+from snl.settings import TrainingSettings
+from snl.training import checkpoint
+from snl.training.cache import TrainingData
+
+LOG = "log.jsonl"
+LOG_EVERY = 10
+KMEANS_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; nothing here changes its result."""
+
+    folder: Path
+    """Checkpoint, log and cache files."""
+    resume: bool = False
+    checkpoint_every: float = 60.0
+    """Seconds between checkpoints."""
+    tensorboard: bool = False
+    quiet: bool = False
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; the checkpoint has been written."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after step {step}")
+        self.step = step
+
+
+def fit(
+    network: Network, data: TrainingData, fingerprint: str, options: RunOptions
+) -> dict[str, Any]:
+    """Train the network's student for `settings.training.steps` steps.
+
+    Args:
+        network: on its device; its student is changed in place and left in evaluation mode.
+        data: batches of the normal training images.
+        fingerprint: of the data set; a resumed run must have the same.
+        options: see `RunOptions`.
+
+    Returns:
+        Training facts: steps, seconds, images per second, last loss and its terms.
+
+    Raises:
+        TrainingError: a loss or gradient that is not finite (step and term named), a checkpoint
+            of other settings.
+        Interrupted: Ctrl-C or SIGTERM; the checkpoint is there.
+    """
+    settings = network.settings.training
+    torch.manual_seed(settings.seed)
+    student = network.student
+    student.train()
+    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(student, settings)
+    precision = choose_precision(network.mean.device, settings.precision)
+    identity = {"data": fingerprint, "images": len(data), "settings": network.settings.to_dict()}
+    start, seconds = 0, 0.0
+    if options.resume and (options.folder / checkpoint.NAME).is_file():
+        start, seconds = checkpoint.restore(options.folder, network, optimizer, identity)
+    else:
+        start_centres(network, data)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    log = _Log(options, start)
+    began = saved = time.perf_counter()
+
+    def save(step: int) -> None:
+        spent = seconds + time.perf_counter() - began
+        checkpoint.save(options.folder, network, optimizer, step, identity, spent)
+
+    record: dict[str, Any] = {}
+    schedule = (indices(step, len(data), settings) for step in range(start, settings.steps))
+    bar = tqdm(
+        total=settings.steps,
+        initial=start,
+        desc="training",
+        unit="step",
+        disable=options.quiet,
+        mininterval=progress.interval(),
+        dynamic_ncols=True,
+    )
+    with bar, _stop_signals() as stop_asked, log:
+        for step, (images, features) in enumerate(data.stream(schedule), start + 1):
+            rate = learning_rate(step, settings)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            record = train_step(network, optimizer, images, features, step, precision)
+            now = time.perf_counter()
+            done = step - start
+            record |= {"lr": rate, "images_per_second": done * len(images) / (now - began)}
+            bar.set_postfix(
+                loss=f"{record['loss']:.4f}",
+                img_s=f"{record['images_per_second']:.0f}",
+                refresh=False,
+            )
+            bar.update()
+            if step % LOG_EVERY == 0 or step in (1, settings.steps):
+                log.write(record)
+            if step < settings.steps and (
+                stop_asked() or now - saved >= options.checkpoint_every
+            ):
+                save(step)
+                saved = now
+                if stop_asked():
+                    raise Interrupted(step)
+    student.eval()
+    return {
+        "steps": settings.steps,
+        "batch_size": settings.batch_size,
+        "images": len(data),
+        "seconds": round(seconds + time.perf_counter() - began, 2),
+        "images_per_second": round(record.get("images_per_second", 0.0), 2),
+        "loss": record.get("loss"),
+        "terms": record.get("terms", {}),
+        "device": str(network.mean.device),
+        "precision": precision,
+        "pixels_in": data.pixels_in,
+        "features_in": data.features_in,
+    }
+
+
+def train_step(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    features: list[Tensor],
+    step: int,
+    precision: str = "fp32",
+) -> dict[str, Any]:
+    """One update of the student.
+
+    Returns:
+        `step`, `loss`, unweighted `terms` and `gradient` (global norm before clipping).
+
+    Raises:
+        TrainingError: a term or the gradient is not finite; the weights are as before the step.
+    """
+    settings = network.settings
+    with autocast(network.mean.device, precision):
+        outputs = network.student(images, features)
+    total, terms = distillation(features, outputs, settings.loss)
+    sizes = {name: float(value) for name, value in terms.items()}
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    clip = settings.training.clip or math.inf
+    norm = float(nn.utils.clip_grad_norm_(network.student.parameters(), clip))
+    for name, value in {**sizes, "gradient": norm}.items():
+        if not math.isfinite(value):
+            what = "the gradient" if name == "gradient" else f"the loss term '{name}'"
+            raise TrainingError(
+                f"training stopped at step {step}: {what} is {value}; lower training.lr (now "
+                f"{settings.training.lr:g}) or the term's weight, or use training.precision=fp32"
+            )
+    optimizer.step()
+    return {"step": step, "loss": float(total.detach()), "terms": sizes, "gradient": norm}
+
+
+def make_optimizer(student: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Adam or AdamW; no weight decay on norms, biases and other vectors."""
+    parameters = list(student.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=settings.lr, betas=settings.betas, foreach=True)
+
+
+def learning_rate(step: int, settings: TrainingSettings) -> float:
+    """Rate of step 1..steps: a linear rise over the warm-up, then half a cosine down."""
+    warm = math.ceil(settings.warmup * settings.steps)
+    if step <= warm:
+        return settings.lr * step / warm
+    progress = (step - warm) / max(settings.steps - warm, 1)
+    floor = settings.final_lr
+    return settings.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def indices(step: int, count: int, settings: TrainingSettings) -> np.ndarray:
+    """Image indices (B,) of a step from 0: an endless row of seeded shuffles, cut into batches.
+
+    A function of seed and step alone, so a resumed run needs no sampler state.
+    """
+    first = step * settings.batch_size
+    positions = np.arange(first, first + settings.batch_size)
+    epochs = np.unique(positions // count)
+    shuffles = {
+        int(e): np.random.default_rng([settings.seed, int(e)]).permutation(count) for e in epochs
+    }
+    return np.array([shuffles[p // count][p % count] for p in positions.tolist()])
+
+
+@torch.no_grad()
+def start_centres(network: Network, data: TrainingData) -> None:
+    """CRAM's centres from k-means on at most one pass of features."""
+    settings = network.settings.training
+    crams = [module for module in network.student.modules() if isinstance(module, Cram)]
+    if not crams:
+        return
+    rows: list[list[Tensor]] = [[] for _ in crams]
+    passes = math.ceil(len(data) / settings.batch_size)
+    schedule = (indices(step, len(data), settings) for step in range(passes))
+    for images, features in data.stream(schedule):
+        for kept, inputs in zip(rows, network.student.cram_inputs(images, features), strict=True):
+            kept.append(inputs.float().flatten(2).transpose(1, 2).flatten(0, 1).cpu())
+        if min(sum(map(len, kept)) for kept in rows) >= KMEANS_ROWS:
+            break
+    for cram, kept in zip(crams, rows, strict=True):
+        sample = torch.cat(kept)
+        cram.start(sample[:: math.ceil(len(sample) / KMEANS_ROWS)], settings.seed)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask for a stop after the step; a second one stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Log:
+    """One JSON line per logged step; TensorBoard scalars if asked for."""
+
+    def __init__(self, options: RunOptions, start: int) -> None:
+        path = options.folder / LOG
+        kept = []
+        if start and path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _step_of(line) <= start]
+        write_text(path, "".join(line + "\n" for line in kept))
+        self._file = path.open("a", encoding="utf-8")
+        self._board = _board(options.folder, start) if options.tensorboard else None
+
+    def write(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            flat = {k: v for k, v in record.items() if k not in ("step", "terms")}
+            flat |= {f"terms/{name}": value for name, value in record["terms"].items()}
+            for name, value in flat.items():
+                self._board.add_scalar(name, value, record["step"])
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise DependencyError(
+            "--tensorboard needs TensorBoard: pip install 'snl-ad[tensorboard]'"
+        ) from None
+    return SummaryWriter(folder / "tensorboard", purge_step=start + 1)
+
+
+def _step_of(line: str) -> float:
+    """Step of a log line; a line cut short by a crash counts as beyond every step."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
