@@ -1,0 +1,297 @@
+"""One image or mask file, whatever its format, to one kind of array; every failure an ImageError.
+
+The rules are fixed and never depend on the content of an image, so two images stay comparable:
+
+* rotation noted in EXIF is applied;
+* transparency (alpha, palette or key colour) is laid over black;
+* 16-bit grey is scaled from 0..65535 to 0..255; so is 32-bit integer grey, which must lie there;
+* floating-point grey must lie in 0..1 and is scaled to 0..255;
+* of an animation or a file of many pages the first is taken.
+
+Nothing here sets a global of Pillow, so all of it may run in threads.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from snl.errors import ImageError
+
+MAX_PIXELS = 160_000_000
+"""Largest image decoded unless a caller says otherwise; Pillow itself stops at 178,956,970."""
+
+# Pillow opens dozens of formats, some by starting other programs; these are the ones of cameras.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# A JPEG mask rings around every edge: "more than 0" would grow its regions by some pixels.
+_LOSSY_MASK_THRESHOLD = 127
+
+
+def load_image(
+    source: str | Path | BinaryIO | Image.Image | NDArray[Any], *, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """Decode an image to H x W x 3 uint8 RGB, contiguous.
+
+    `source` is a path, a binary stream, a PIL image, or an array: H x W x 3, H x W x 1 or H x W,
+    of uint8 or bool (an array that already fits is returned as it is, not copied). The limit
+    `max_pixels` (height times width) is checked before anything is decoded.
+
+    Raises ImageError, and nothing else, where there is no such image.
+
+    >>> load_image(np.zeros((2, 5), np.uint8)).shape
+    (2, 5, 3)
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    image = open_image(source, max_pixels=max_pixels)
+    return to_rgb(image, name_of(source))
+
+
+def load_mask(paths: tuple[Path, ...], size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+    """Unite mask files to one H x W bool array, True where any of them is more than 0.
+
+    Values above 0 are anomalous whatever they are (0/255, class ids, 16 bit); alpha is ignored;
+    in a JPEG only values above 127 count. Each file is resized by nearest neighbour to `size`,
+    (H, W), where that is given; without it all files must have one size. No file at all is an
+    empty mask of `size`.
+
+    Raises ImageError where a file cannot be read or sizes differ.
+    """
+    if not paths and size is None:
+        raise ImageError("there is neither a mask file nor a size for an empty mask; give one")
+    united: NDArray[np.bool_] | None = None if size is None else np.zeros(size, np.bool_)
+    for path in paths:
+        mask = _read_mask(path)
+        if size is not None and mask.shape != size:
+            resized = Image.fromarray(mask.view(np.uint8)).resize(
+                (size[1], size[0]), Image.Resampling.NEAREST
+            )
+            mask = np.asarray(resized) > 0
+        if united is None:
+            united = mask
+        elif united.shape != mask.shape:
+            raise ImageError(
+                f"{name_of(path)} is {mask.shape[1]} x {mask.shape[0]} pixels but another mask of "
+                f"the same image is {united.shape[1]} x {united.shape[0]}; save them at one size"
+            )
+        else:
+            united = united | mask
+    assert united is not None
+    return united
+
+
+def to_input(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize a whole H x W x 3 uint8 image to size x size x 3 (bilinear, antialiased, no crop).
+
+    >>> to_input(np.full((4, 8, 3), 7, np.uint8), 2).tolist()[0][0]
+    [7, 7, 7]
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ImageError(_unfit(image))
+    if size < 1:
+        raise ImageError(f"an input of {size} pixels is no image; give a size of 1 or more")
+    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
+    return np.array(resized)
+
+
+def input_from_file(path: str | Path, size: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode the image at `path` and resize it: `to_input(load_image(path), size)`."""
+    return to_input(load_image(path, max_pixels=max_pixels), size)
+
+
+def open_image(
+    source: str | Path | BinaryIO | Image.Image, *, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Decode an image, upright, in the mode it is stored in (`L`, `RGB`, `I;16`, ...).
+
+    Raises ImageError, and nothing else.
+    """
+    name = name_of(source)
+    try:
+        if isinstance(source, Image.Image):
+            return _decode(source, name, max_pixels)
+        if isinstance(source, str | Path):
+            return _open_file(Path(source), name, max_pixels)
+        if not hasattr(source, "read"):
+            raise ImageError(
+                f"{name} is a {type(source).__name__}; give a path, a binary stream, a PIL image "
+                "or an array"
+            )
+        with Image.open(source, formats=_FORMATS) as image:
+            return _decode(image, name, max_pixels)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise almost every type there is
+        raise ImageError(_explain(error, name)) from error
+
+
+def to_rgb(image: Image.Image, name: str = "the image given") -> NDArray[np.uint8]:
+    """Turn a decoded PIL image of any mode into H x W x 3 uint8, contiguous."""
+    try:
+        if image.mode.startswith("I;16") or image.mode == "I":
+            return _grey_to_rgb(_scale_integers(np.asarray(image), name))
+        if image.mode == "F":
+            return _grey_to_rgb(_scale_floats(np.asarray(image), name))
+        if image.has_transparency_data:
+            return _over_black(np.asarray(image.convert("RGBA")))
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(
+            f"{name} has the colour mode {image.mode}, which cannot be read; save it as RGB"
+        ) from error
+
+
+def name_of(source: object) -> str:
+    """What an error calls the source: its path in one printable line, or its kind."""
+    if isinstance(source, np.ndarray):
+        return "the array given"
+    if isinstance(source, Image.Image):
+        return one_line(getattr(source, "filename", "") or "the PIL image given")
+    if isinstance(source, str | Path):
+        return one_line(source) or "the empty path"
+    name = getattr(source, "name", None)
+    return one_line(name) if isinstance(name, str) and name else "the stream given"
+
+
+def one_line(text: object) -> str:
+    """Text that fits one line of any terminal: no line breaks, no lone surrogates."""
+    return " ".join(str(text).split()).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _open_file(path: Path, name: str, max_pixels: int) -> Image.Image:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError(f"{name} does not exist; check the path") from error
+    except PermissionError as error:
+        raise ImageError(_unreadable(name)) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise ImageError(f"{name} is a folder, not an image; give one file")
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageError(f"{name} is no ordinary file; give an image file")
+    if found.st_size == 0:
+        raise ImageError(f"{name} is empty (0 bytes); copy it again or remove it")
+    try:
+        file = path.open("rb")
+    except PermissionError as error:
+        raise ImageError(_unreadable(name)) from error
+    with file, Image.open(file, formats=_FORMATS) as image:
+        return _decode(image, name, max_pixels)
+
+
+def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    width, height = image.size
+    if width * height == 0:
+        raise ImageError(f"{name} has no pixels ({width} x {height}); save it again")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name} has {width} x {height} pixels, more than the limit of {max_pixels}; "
+            "make it smaller or raise max_pixels"
+        )
+    image.load()
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF does not make the pixels worse
+        turn = None
+    upright = image.copy() if turn is None else image.transpose(turn)
+    upright.format = image.format
+    return upright
+
+
+def _read_mask(path: Path) -> NDArray[np.bool_]:
+    image = open_image(path)
+    threshold = _LOSSY_MASK_THRESHOLD if image.format in ("JPEG", "MPO") else 0
+    try:
+        if image.mode not in ("1", "L", "I", "F", "RGB") and not image.mode.startswith("I;16"):
+            image = image.convert("L" if image.mode == "LA" else "RGB")
+        values = np.asarray(image)
+    except Exception as error:
+        raise ImageError(
+            f"{name_of(path)} has the colour mode {image.mode}, which no mask can have; save it "
+            "as grey"
+        ) from error
+    mask: NDArray[np.bool_] = values > threshold
+    return np.asarray(mask.any(axis=2)) if mask.ndim == 3 else mask
+
+
+def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
+    image = array
+    if image.dtype == np.bool_:
+        image = image.astype(np.uint8) * np.uint8(255)
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+        raise ImageError(_unfit(array))
+    if 0 in image.shape:
+        raise ImageError(f"the array given has no pixels (shape {array.shape})")
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def _scale_integers(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise ImageError(
+            f"{name} holds integers from {low} to {high}, outside 0..65535; save it with 8 or "
+            "16 bits"
+        )
+    return np.asarray((values.astype(np.uint32) + 128) // 257, np.uint8)
+
+
+def _scale_floats(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # so written that NaN fails too
+        raise ImageError(
+            f"{name} holds floating-point values from {low:g} to {high:g}, outside 0..1; scale "
+            "them, or save it with 8 or 16 bits"
+        )
+    return np.asarray(np.rint(values * 255), np.uint8)
+
+
+def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _over_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    colour, alpha = rgba[:, :, :3].astype(np.uint16), rgba[:, :, 3:].astype(np.uint16)
+    return np.asarray((colour * alpha + 127) // 255, np.uint8)
+
+
+def _unfit(array: NDArray[Any]) -> str:
+    return (
+        f"the array given has shape {array.shape} and dtype {array.dtype}; give H x W x 3 (RGB) "
+        "or H x W (grey), uint8"
+    )
+
+
+def _unreadable(name: str) -> str:
+    return f"{name} may not be read (permission denied); change its permissions"
+
+
+def _explain(error: Exception, name: str) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"{name} is no image, or damaged from the start; give a JPEG, PNG, BMP, TIFF or WEBP"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"{name} has too many pixels to be decoded safely; make it smaller"
+    if isinstance(error, MemoryError):
+        return f"{name} does not fit into memory; make it smaller"
+    reason = one_line(error) or type(error).__name__
+    return f"{name} cannot be decoded ({reason}); copy or export it again"

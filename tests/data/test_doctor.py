@@ -1,0 +1,267 @@
+"""Every fault put into a sound data set is found, and a sound one has none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from snl.data.catalog import LAYOUTS, Catalog
+from snl.data.doctor import Diagnosis, diagnose, format_diagnosis, to_dict
+from tests import trees
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """A data set without fault: one product, 12 training images, 3 + 3 test images, masks."""
+    base = tmp_path / "data" / "bolt"
+    for n in range(12):
+        trees.save_part(base / "train" / "good" / f"{n:03}.png", n)
+    for n in range(3):
+        trees.save_part(base / "test" / "good" / f"{n:03}.png", 100 + n)
+        trees.save_part(base / "test" / "dent" / f"{n:03}.png", 200 + n, defect=True)
+        trees.save_mask(base / "ground_truth" / "dent" / f"{n:03}_mask.png", 200 + n)
+    return base.parent
+
+
+def check(root: Path) -> Diagnosis:
+    return diagnose(Catalog.read(root))
+
+
+def found(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+    assert all("\n" not in p.what for p in diagnosis.problems)
+    return [(p.severity, p.kind, p.where) for p in diagnosis.problems]
+
+
+def mask(sound: Path, n: int = 0) -> Path:
+    return sound / "bolt" / "ground_truth" / "dent" / f"{n:03}_mask.png"
+
+
+def train(sound: Path, n: int) -> Path:
+    return sound / "bolt" / "train" / "good" / f"{n:03}.png"
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    Image.fromarray(array).save(path)
+
+
+def test_a_sound_data_set(sound: Path) -> None:
+    diagnosis = check(sound)
+    assert found(diagnosis) == [] and diagnosis.ok
+    counts = diagnosis.counts["bolt"]
+    assert (counts.train_normal, counts.test_normal, counts.test_anomalous) == (12, 3, 3)
+    assert (counts.masks_known, counts.train_anomalous, counts.test_unlabelled) == (3, 0, 0)
+    assert counts.smallest == counts.largest == (48, 40)
+    assert counts.modes == {"RGB": 18}
+    assert "no problems found" in format_diagnosis(diagnosis)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_generated_trees_of_every_layout_have_no_error(layout: str, tmp_path: Path) -> None:
+    diagnosis = check(trees.MAKERS[layout](tmp_path))
+    assert diagnosis.ok
+    assert {kind for _, kind, _ in found(diagnosis)} == {"few training images"}
+
+
+def test_unreadable_images_and_masks(sound: Path) -> None:
+    train(sound, 0).write_bytes(b"")
+    train(sound, 1).write_bytes(train(sound, 1).read_bytes()[:-300])
+    mask(sound, 0).write_bytes(b"no mask")
+    diagnosis = check(sound)
+    assert found(diagnosis) == [
+        ("error", "unreadable mask", "bolt/ground_truth/dent/000_mask.png"),
+        ("error", "unreadable image", "bolt/train/good/000.png"),
+        ("error", "unreadable image", "bolt/train/good/001.png"),
+    ]
+    assert not diagnosis.ok
+    assert diagnosis.problems[1].what.startswith("is empty (0 bytes);")
+
+
+def test_missing_files_of_a_manifest(tmp_path: Path) -> None:
+    given = trees.make_manifest(tmp_path)
+    (tmp_path / "images/bolt/000.png").unlink()
+    (tmp_path / "masks/plate/bad_0.png").unlink()
+    errors = [p for p in check(given).problems if p.severity == "error"]
+    assert [(p.kind, p.where) for p in errors] == [
+        ("unreadable image", "images/bolt/000.png"),
+        ("unreadable mask", "masks/plate/bad_0.png"),
+    ]
+    assert all("does not exist" in p.what for p in errors)
+
+
+def test_duplicates(sound: Path) -> None:
+    shutil.copy(train(sound, 3), train(sound, 50))
+    shutil.copy(train(sound, 4), sound / "bolt/test/good/leak.png")
+    shutil.copy(sound / "bolt/test/good/000.png", sound / "bolt/test/dent/same.png")
+    assert sorted(found(check(sound))) == [
+        ("error", "contradictory labels", "bolt/test/good/000.png"),
+        ("error", "test image trained on", "bolt/test/good/leak.png"),
+        ("warning", "duplicate training image", "bolt/train/good/050.png"),
+    ]
+
+
+def test_masks_that_do_not_fit_or_mark_nothing(sound: Path) -> None:
+    save(mask(sound, 0), np.full((80, 96), 255, np.uint8))
+    save(mask(sound, 1), np.full((48, 40), 255, np.uint8))
+    save(mask(sound, 2), np.zeros((40, 48), np.uint8))
+    diagnosis = check(sound)
+    assert found(diagnosis) == [
+        ("error", "mask of another shape", "bolt/ground_truth/dent/001_mask.png"),
+        ("warning", "mask of another size", "bolt/ground_truth/dent/000_mask.png"),
+        ("warning", "empty mask", "bolt/ground_truth/dent/002_mask.png"),
+    ]
+    assert "40 x 48 pixels but its image is 48 x 40" in diagnosis.problems[0].what
+
+
+def test_a_mask_is_compared_with_the_image_as_it_is_shown(sound: Path) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    path = sound / "bolt/test/dent/000.png"
+    Image.open(path).save(path, exif=tags)
+    kinds = [(kind, where) for _, kind, where in found(check(sound))]
+    assert ("mask of another shape", "bolt/ground_truth/dent/000_mask.png") in kinds
+
+
+@pytest.mark.parametrize(
+    ("kept", "severity", "kind"),
+    [
+        (0, "error", "no training images"),
+        (1, "error", "one training image"),
+        (9, "warning", "few training images"),
+    ],
+)
+def test_too_few_training_images(kept: int, severity: str, kind: str, sound: Path) -> None:
+    for n in range(kept, 12):
+        train(sound, n).unlink()
+    assert found(check(sound)) == [(severity, kind, "product bolt")]
+
+
+@pytest.mark.parametrize("gone", ["good", "dent"])
+def test_test_sets_that_allow_no_auroc(gone: str, sound: Path) -> None:
+    shutil.rmtree(sound / "bolt/test" / gone)
+    diagnosis = check(sound)
+    assert found(diagnosis) == [("warning", "incomplete test set", "product bolt")]
+    assert ("no normal" in diagnosis.problems[0].what) == (gone == "good")
+
+
+def test_images_that_are_not_used(sound: Path) -> None:
+    trees.save_part(sound / "bolt/train/dent/000.png", 900, defect=True)
+    trees.save_part(sound / "bolt/test/what.png", 901)
+    assert found(check(sound)) == [
+        ("warning", "anomalous training images", "product bolt"),
+        ("warning", "unlabelled test images", "product bolt"),
+    ]
+
+
+def test_mixed_sizes_and_modes(sound: Path) -> None:
+    image = trees.draw(77)[0]
+    save(train(sound, 0), np.ascontiguousarray(image[:, :, 0]))
+    save(train(sound, 1), image[:20])
+    diagnosis = check(sound)
+    assert found(diagnosis) == [
+        ("warning", "mixed sizes", "product bolt"),
+        ("warning", "mixed colour modes", "product bolt"),
+    ]
+    assert "48x20 to 48x40" in diagnosis.problems[0].what
+    assert "L (1), RGB (17)" in diagnosis.problems[1].what
+    assert "48x20 to 48x40" in format_diagnosis(diagnosis)
+
+
+def test_dark_and_blank_images(sound: Path) -> None:
+    image = trees.draw(78)[0]
+    save(train(sound, 0), np.full_like(image, 200))
+    save(train(sound, 1), (image // 32).astype(np.uint8))
+    assert found(check(sound)) == [
+        ("warning", "blank image", "bolt/train/good/000.png"),
+        ("warning", "dark image", "bolt/train/good/001.png"),
+    ]
+
+
+def test_twelve_bits_in_sixteen_are_explained(tmp_path: Path) -> None:
+    for n in range(12):
+        deep = trees.draw(n)[0][:, :, 0].astype(np.uint16) * 8
+        (tmp_path / "p").mkdir(exist_ok=True)
+        save(tmp_path / "p" / f"{n}.png", deep)
+    dark = [p for p in check(tmp_path).problems if p.kind == "dark image"]
+    assert len(dark) == 12 and all("16 bits" in p.what for p in dark)
+
+
+def test_names_that_collide_on_windows(tmp_path: Path) -> None:
+    lines = ["path", *(f"{n}.png" for n in range(12)), "Part.png", "part.PNG"]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    problems = [p for p in check(tmp_path / "m.csv").problems if p.kind == "colliding names"]
+    assert [p.where for p in problems] == ["part.PNG"]
+    assert "Part.png" in problems[0].what
+
+
+def test_notes_of_the_reader_are_shown(sound: Path) -> None:
+    trees.save_part(sound / "previews" / "a.png", 1)
+    assert [p.kind for p in check(sound).problems] == ["while reading"]
+
+
+def test_text_groups_and_shortens(sound: Path) -> None:
+    for n in range(8):
+        train(sound, n).write_bytes(b"")
+    text = format_diagnosis(check(sound))
+    lines = text.splitlines()
+    header = next(line for line in lines if line.startswith("product"))
+    row = next(line for line in lines if line.startswith("bolt"))
+    for column, value in (
+        ("train", "12"),
+        ("test normal", "3"),
+        ("anomalous", "3"),
+        ("masks", "3"),
+    ):
+        end = header.index(column) + len(column)
+        assert row[:end].endswith(f" {value}")
+    assert row.endswith("48x40   RGB") and "layout mvtec, 18 images" in lines[0]
+    assert "8 errors:" in lines and "  unreadable image (8)" in lines
+    assert sum("0 bytes" in line for line in lines) == 5 and "    and 3 more" in lines
+
+
+def test_errors_come_first(sound: Path) -> None:
+    shutil.rmtree(sound / "bolt/test/good")
+    train(sound, 5).write_bytes(b"")
+    text = format_diagnosis(check(sound))
+    assert 0 < text.index("1 error:") < text.index("1 warning:")
+
+
+def test_as_json(sound: Path) -> None:
+    train(sound, 5).write_bytes(b"")
+    diagnosis = check(sound)
+    content = to_dict(diagnosis)
+    assert json.loads(json.dumps(content)) == content
+    assert content["ok"] is False and content["layout"] == "mvtec"
+    assert content["products"]["bolt"]["largest"] == [48, 40]
+    assert content["problems"][0]["severity"] == "error"
+    assert content["fingerprint"] == diagnosis.catalog.fingerprint()
+
+
+def test_the_number_of_threads_changes_nothing(sound: Path) -> None:
+    train(sound, 2).write_bytes(b"")
+    shutil.copy(train(sound, 3), train(sound, 50))
+    catalog = Catalog.read(sound)
+    assert diagnose(catalog, workers=1) == diagnose(catalog, workers=4)
+
+
+def test_progress_is_told_in_the_callers_thread(sound: Path) -> None:
+    calls: list[tuple[int, int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        calls.append((done, total, threading.get_ident()))
+
+    diagnose(Catalog.read(sound), progress=progress)
+    assert calls == [(n, 18, threading.get_ident()) for n in range(1, 19)]
+
+
+def test_an_interruption_ends_the_work(sound: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        diagnose(Catalog.read(sound), progress=interrupt)

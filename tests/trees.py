@@ -1,0 +1,244 @@
+"""Tiny generated data sets, one function a layout; each returns the path to give to the tool.
+
+Every tree has two products with 4 training images, 2 normal and 2 anomalous test images of
+40 x 48 pixels with masks (`make_folders`: 10 normal images to be shared out, no split).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+HEIGHT, WIDTH = 40, 48
+TRAIN, TEST_NORMAL, TEST_ANOMALOUS = 4, 2, 2
+PRODUCTS = ("bolt", "plate")
+
+
+def draw(
+    seed: int, *, defect: bool = False, product: str = "bolt"
+) -> tuple[np.ndarray, np.ndarray]:
+    """A part on a grey ground, H x W x 3 uint8, no two seeds alike; and its mask, 0 or 255."""
+    rng = np.random.default_rng([seed, *product.encode()])
+    image = np.full((HEIGHT, WIDTH, 3), 90, np.int64)
+    ys, xs = np.mgrid[:HEIGHT, :WIDTH]
+    if product in ("bolt", "01"):
+        part = (ys - 20) ** 2 + (xs - 24) ** 2 < 14**2
+    else:
+        part = (abs(ys - 20) < 13) & (abs(xs - 24) < 17)
+    image[part] = (180, 170, 150)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    if defect:
+        top, left = int(rng.integers(12, 22)), int(rng.integers(14, 26))
+        mask[top : top + 7, left : left + 9] = 255
+        image[mask > 0] = (40, 20, 20)
+    noisy = image + rng.integers(-6, 7, image.shape)
+    return np.clip(noisy, 0, 255).astype(np.uint8), mask
+
+
+def save_part(path: Path, seed: int, *, defect: bool = False, product: str = "bolt") -> None:
+    """Write a drawing in the format of its ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw(seed, defect=defect, product=product)[0]).save(path)
+
+
+def save_mask(path: Path, seed: int, *, value: int = 255, product: str = "bolt") -> None:
+    """Write the mask of `save_part(..., defect=True)`, its defect as `value`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = draw(seed, defect=True, product=product)[1]
+    Image.fromarray(np.where(mask > 0, value, 0).astype(np.uint8)).save(path)
+
+
+def make_mvtec(root: Path) -> Path:
+    """`<product>/train/good`, `test/<defect>`, `ground_truth/<defect>/<name>_mask.png`."""
+    for product in PRODUCTS:
+        base = root / product
+        for n in range(TRAIN):
+            save_part(base / "train" / "good" / f"{n:03}.png", n, product=product)
+        for n in range(TEST_NORMAL):
+            save_part(base / "test" / "good" / f"{n:03}.png", 100 + n, product=product)
+        for n in range(TEST_ANOMALOUS):
+            name, seed = f"{n:03}", 200 + n
+            save_part(base / "test" / "dent" / f"{name}.png", seed, defect=True, product=product)
+            save_mask(base / "ground_truth" / "dent" / f"{name}_mask.png", seed, product=product)
+    return root
+
+
+def make_mpdd(root: Path) -> Path:
+    """MVTec AD's shape with a kind of defect of MPDD."""
+    make_mvtec(root)
+    for product in PRODUCTS:
+        for part in ("test", "ground_truth"):
+            (root / product / part / "dent").rename(root / product / part / "parts_mismatch")
+    return root
+
+
+def make_visa(root: Path) -> Path:
+    """`split_csv/1cls.csv` beside `<product>/Data/Images/Normal`; masks hold class ids."""
+    lines = [["object", "split", "label", "image", "mask"]]
+    for product in PRODUCTS:
+        images = root / product / "Data" / "Images"
+        for n in range(TRAIN + TEST_NORMAL):
+            save_part(images / "Normal" / f"{n:04}.JPG", n, product=product)
+            split = "train" if n < TRAIN else "test"
+            lines.append([product, split, "normal", f"{product}/Data/Images/Normal/{n:04}.JPG", ""])
+        for n in range(TEST_ANOMALOUS):
+            mask = root / product / "Data" / "Masks" / "Anomaly" / f"{n:03}.png"
+            save_part(images / "Anomaly" / f"{n:03}.JPG", 200 + n, defect=True, product=product)
+            save_mask(mask, 200 + n, value=n + 1, product=product)
+            image = f"{product}/Data/Images/Anomaly/{n:03}.JPG"
+            lines.append([product, "test", "anomaly", image, mask.relative_to(root).as_posix()])
+    _write_csv(root / "split_csv" / "1cls.csv", lines)
+    return root
+
+
+def make_btad(root: Path) -> Path:
+    """`01/train/ok`, `test/ok`, `test/ko`, masks under other endings than their images."""
+    for product, image, mask in (("01", "bmp", "png"), ("02", "png", "bmp")):
+        base = root / product
+        for n in range(TRAIN):
+            save_part(base / "train" / "ok" / f"{n:04}.{image}", n, product=product)
+        for n in range(TEST_NORMAL):
+            save_part(base / "test" / "ok" / f"{n:04}.{image}", 100 + n, product=product)
+        for n in range(TEST_ANOMALOUS):
+            name, seed = f"{n:04}", 200 + n
+            path = base / "test" / "ko" / f"{name}.{image}"
+            save_part(path, seed, defect=True, product=product)
+            save_mask(base / "ground_truth" / "ko" / f"{name}.{mask}", seed, product=product)
+    return root
+
+
+def make_loco(root: Path) -> Path:
+    """`validation/good`, two kinds of anomalies, several mask files to an image."""
+    for product in PRODUCTS:
+        base = root / product
+        for n in range(TRAIN - 1):
+            save_part(base / "train" / "good" / f"{n:03}.png", n, product=product)
+        save_part(base / "validation" / "good" / "000.png", 50, product=product)
+        for n in range(TEST_NORMAL):
+            save_part(base / "test" / "good" / f"{n:03}.png", 100 + n, product=product)
+        for n, kind in enumerate(("logical_anomalies", "structural_anomalies")):
+            seed = 200 + n
+            save_part(base / "test" / kind / "000.png", seed, defect=True, product=product)
+            masks = base / "ground_truth" / kind / "000"
+            save_mask(masks / "000.png", seed, value=200 + n, product=product)
+            corner = np.zeros((HEIGHT, WIDTH), np.uint8)
+            corner[:3, :3] = 1
+            Image.fromarray(corner).save(masks / "001.png")
+    return root
+
+
+def make_real_iad(root: Path) -> Path:
+    """`realiad_jsons/<product>.json` beside `realiad_256/<product>/OK` and `/NG`."""
+    for product in PRODUCTS:
+        base = root / "realiad_256" / product
+        splits: dict[str, list[dict[str, object]]] = {"train": [], "test": []}
+        for n in range(TRAIN + TEST_NORMAL):
+            path = f"OK/S{n:04}/{product}_{n:04}_OK_C1.jpg"
+            save_part(base / path, n, product=product)
+            splits["train" if n < TRAIN else "test"].append(
+                {
+                    "category": product,
+                    "anomaly_class": "OK",
+                    "image_path": path,
+                    "mask_path": None,
+                }
+            )
+        for n in range(TEST_ANOMALOUS):
+            path = f"NG/BX/S{n:04}/{product}_{n:04}_NG_BX_C1"
+            save_part(base / f"{path}.jpg", 200 + n, defect=True, product=product)
+            save_mask(base / f"{path}.png", 200 + n, product=product)
+            splits["test"].append(
+                {
+                    "category": product,
+                    "anomaly_class": "BX",
+                    "image_path": f"{path}.jpg",
+                    "mask_path": f"{path}.png",
+                }
+            )
+        meta = {"normal_class": "OK", "prefix": f"{product}/", "pre_transform": [256]}
+        file = root / "realiad_jsons" / f"{product}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"meta": meta, **splits}), encoding="utf-8")
+    return root
+
+
+def make_manifest(root: Path) -> Path:
+    """`parts.csv` of all six columns beside a folder of images; returns the file."""
+    _write_csv(root / "parts.csv", _manifest_lines(root))
+    return root / "parts.csv"
+
+
+def make_parquet(root: Path) -> Path:
+    """The same table as `make_manifest` as `parts.parquet`; needs pyarrow."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    names, *rows = _manifest_lines(root)
+    table = {name: [row[i] or None for row in rows] for i, name in enumerate(names)}
+    parquet.write_table(pyarrow.table(table), root / "parts.parquet")
+    return root / "parts.parquet"
+
+
+def make_folders(root: Path) -> Path:
+    """`<product>/OK`, `<product>/NG` and `<product>/masks/NG`: ten normal images, no split."""
+    for product in PRODUCTS:
+        base = root / product
+        for n in range(10):
+            save_part(base / "OK" / f"{n:03}.jpg", n, product=product)
+        for n in range(TEST_ANOMALOUS):
+            save_part(base / "NG" / f"{n:03}.jpg", 200 + n, defect=True, product=product)
+            save_mask(base / "masks" / "NG" / f"{n:03}.png", 200 + n, product=product)
+    return root
+
+
+def make_flat(root: Path) -> Path:
+    """`<product>/*.jpg`: normal images and nothing else."""
+    for product in PRODUCTS:
+        for n in range(TRAIN):
+            save_part(root / product / f"{n:03}.jpg", n, product=product)
+    return root
+
+
+def make_one_product(root: Path) -> Path:
+    """The folder of one product of `make_mvtec`."""
+    return make_mvtec(root) / PRODUCTS[0]
+
+
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "mvtec": make_mvtec,
+    "mpdd": make_mpdd,
+    "visa": make_visa,
+    "btad": make_btad,
+    "loco": make_loco,
+    "real-iad": make_real_iad,
+    "manifest": make_manifest,
+    "folders": make_folders,
+}
+"""One tree for each of `snl.data.catalog.LAYOUTS`."""
+
+
+def _manifest_lines(root: Path) -> list[list[str]]:
+    lines = [["path", "product", "split", "label", "mask", "defect"]]
+    for product in PRODUCTS:
+        for n in range(TRAIN + TEST_NORMAL):
+            path = f"images/{product}/{n:03}.png"
+            save_part(root / path, n, product=product)
+            split = "train" if n < TRAIN else "test"
+            lines.append([path, product, split, "normal", "", ""])
+        for n in range(TEST_ANOMALOUS):
+            path, mask = f"images/{product}/bad_{n}.png", f"masks/{product}/bad_{n}.png"
+            save_part(root / path, 200 + n, defect=True, product=product)
+            save_mask(root / mask, 200 + n, product=product)
+            lines.append([path, product, "test", "anomalous", mask, "dent"])
+    return lines
+
+
+def _write_csv(file: Path, lines: list[list[str]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(lines)
