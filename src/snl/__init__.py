@@ -31,6 +31,7 @@ _PUBLIC = {
 __all__ = [*sorted(_PUBLIC), "__version__"]
 
 if TYPE_CHECKING:
+    from snl.api import train as train
     from snl.data.catalog import Catalog as Catalog
     from snl.data.demo import make_demo as make_demo
     from snl.deployment.inspector import Inspection as Inspection
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from snl.evaluation.evaluate import evaluate as evaluate
     from snl.settings import Settings as Settings
     from snl.settings import resolve as resolve
-    from snl.api import train as train
 
 
 def __getattr__(name: str) -> Any:

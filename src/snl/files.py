@@ -66,12 +66,15 @@ def save_tensors(
         kind: what the file is (`bundle`, `checkpoint`); `load_tensors` asks for it.
         facts: JSON-serialisable description.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     document = {"kind": kind, "format": FORMAT, "sha256": _digest(arrays), "facts": dict(facts)}
-    with atomic(path) as temporary:
-        save_file(arrays, temporary, metadata={_KEY: json.dumps(document, allow_nan=False)})
+    content = save(arrays, metadata={_KEY: json.dumps(document, allow_nan=False)})
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # on the disk before the rename, should the power fail
 
 
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -130,5 +133,5 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B"))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

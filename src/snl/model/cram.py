@@ -76,7 +76,8 @@ class Cram(nn.Module):
                 y = a @ (c + r)
             else:
                 y = x32 * torch.sigmoid(self.gate(F.normalize(r.flatten(1), dim=1))).unsqueeze(1)
-        return y.transpose(1, 2).reshape(features.shape).to(features.dtype)
+        out: Tensor = y.transpose(1, 2).reshape(features.shape)
+        return out.to(features.dtype)
 
     @torch.no_grad()
     def start(self, features: Tensor, seed: int) -> None:

@@ -74,7 +74,9 @@ class Network(nn.Module):
         features = self.teacher_features(images)
         return self.compare(features, self.student(images, features))
 
-    def compare(self, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def compare(
+        self, teacher: Sequence[Tensor], student: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Features of both networks to maps (B, H, W) and scores (B,)."""
         sigma = self.settings.map.sigma * self.settings.image_size / 256
         maps = anomaly_map(teacher, student, self.size, sigma)

@@ -137,7 +137,9 @@ class ReverseStudent(nn.Module):
         gathered = [descend(x) for descend, x in zip(self.gather, teacher_features, strict=True)]
         return self.embed(torch.cat(gathered, 1))  # type: ignore[no-any-return]
 
-    def cram_inputs(self, images: Tensor | None, teacher_features: Sequence[Tensor]) -> list[Tensor]:
+    def cram_inputs(
+        self, images: Tensor | None, teacher_features: Sequence[Tensor]
+    ) -> list[Tensor]:
         """What each CRAM module sees, for its k-means start."""
         return [self.encode(teacher_features)]
 
@@ -164,7 +166,9 @@ class ForwardStudent(nn.Module):
             for i, c in enumerate(channels)
         )
 
-    def cram_inputs(self, images: Tensor | None, teacher_features: Sequence[Tensor]) -> list[Tensor]:
+    def cram_inputs(
+        self, images: Tensor | None, teacher_features: Sequence[Tensor]
+    ) -> list[Tensor]:
         """What each CRAM module sees, for its k-means start."""
         outputs = self.net(images)
         return [x for x, cram in zip(outputs, self.cram, strict=True) if isinstance(cram, Cram)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def create(name: str, **options: Any) -> nn.Module:
         hint = f"near it: {', '.join(close)}" if close else "timm.list_models() has the names"
         raise SettingsError(f"timm has no network '{name}'; {hint}")
     try:
-        return timm.create_model(name, pretrained=False, **options)  # type: ignore[no-any-return]
+        return timm.create_model(name, pretrained=False, **options)
     except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
         raise SettingsError(f"timm network '{name}' cannot be built that way: {error}") from None
 
@@ -114,7 +115,7 @@ def stages_of(net: nn.Module) -> tuple[Stage, ...]:
         Stage(int(c), int(r))
         for c, r in zip(info.channels(), info.reduction(), strict=True)  # type: ignore[operator, union-attr]
     )
-    for shallow, deep in zip(stages, stages[1:], strict=False):
+    for shallow, deep in itertools.pairwise(stages):
         ratio = deep.stride / shallow.stride
         if ratio < 1 or not math.log2(ratio).is_integer():
             raise SettingsError(
@@ -126,9 +127,9 @@ def stages_of(net: nn.Module) -> tuple[Stage, ...]:
 
 def normalisation_of(net: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation (RGB, 0..1) of the network's own pretraining."""
-    import timm.data
+    from timm.data.config import resolve_data_config
 
-    config = timm.data.resolve_data_config({}, model=net)
+    config: dict[str, Any] = resolve_data_config({}, model=net)  # type: ignore[no-untyped-call]
     return tuple(map(float, config["mean"])), tuple(map(float, config["std"]))
 
 

@@ -1,7 +1,8 @@
 """Training images and their teacher features, kept in memory or on disk where they fit.
 
 The teacher is frozen and there is no augmentation, so its features are computed once. The cache
-holds them in full precision: it changes the speed of training, not its result.
+holds them in full precision and channels last, as an uncached batch has them: it changes the speed
+of training, not its result.
 """
 
 from __future__ import annotations
@@ -66,9 +67,8 @@ class TrainingData:
         self.skipped: list[ImageError] = []
         self._folder = folder / "cache"
         size = network.settings.image_size
-        shapes = [(size, size, 3)] + [
-            (s.channels, size // s.stride, size // s.stride) for s in network.teacher.stages
-        ]
+        shapes: list[tuple[int, ...]] = [(size, size, 3)]
+        shapes += [(size // s.stride, size // s.stride, s.channels) for s in network.teacher.stages]
         self.pixels_in, self.features_in = self._plan(shapes, len(paths), budget)
         places = [self.pixels_in] + [self.features_in] * (len(shapes) - 1)
         stores = [
@@ -122,8 +122,10 @@ class TrainingData:
             pixels = torch.from_numpy(np.stack([future.result() for future in decoded]))  # type: ignore[attr-defined]
         images = self.network.normalise(pixels.to(self.device))
         if self._features:
-            return images, [store[indices].to(self.device) for store in self._features]
-        return images, self.network.teacher_features(images)
+            stored = (store[indices].to(self.device) for store in self._features)
+            return images, [feature.permute(0, 3, 1, 2) for feature in stored]
+        features = self.network.teacher_features(images)
+        return images, [f.contiguous(memory_format=torch.channels_last) for f in features]
 
     def _decode(self, index: int) -> np.ndarray:
         try:
@@ -183,7 +185,7 @@ class TrainingData:
                 images = self.network.normalise(pixels.to(self.device))
                 features = self.network.teacher_features(images)
                 for store, feature in zip(self._features, features, strict=True):
-                    store[rows] = feature.cpu()
+                    store[rows] = feature.permute(0, 2, 3, 1).cpu()
             if progress:
                 progress(len(kept) + len(self.skipped), len(paths))
         if self.skipped and not skip_bad:

@@ -47,7 +47,7 @@ class RunOptions:
     quiet: bool = False
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - a request, no error
     """Training was asked to stop; the checkpoint has been written."""
 
     def __init__(self, step: int) -> None:
@@ -78,7 +78,7 @@ def fit(
     torch.manual_seed(settings.seed)
     student = network.student
     student.train()
-    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(student, settings)
     precision = choose_precision(network.mean.device, settings.precision)
     identity = {"data": fingerprint, "images": len(data), "settings": network.settings.to_dict()}
@@ -123,9 +123,7 @@ def fit(
             bar.update()
             if step % LOG_EVERY == 0 or step in (1, settings.steps):
                 log.write(record)
-            if step < settings.steps and (
-                stop_asked() or now - saved >= options.checkpoint_every
-            ):
+            if step < settings.steps and (stop_asked() or now - saved >= options.checkpoint_every):
                 save(step)
                 saved = now
                 if stop_asked():

@@ -1,0 +1,262 @@
+"""`snl.train`: from a folder of images to an inspector, the rooms put in a row."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snl import progress
+from snl.data.catalog import Catalog, Record
+from snl.data.stream import batches, read
+from snl.deployment.bundle import Facts
+from snl.deployment.inspector import Inspector
+from snl.errors import DataError, DependencyError, ImageError, TrainingError
+from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, resolve
+
+try:
+    import torch
+
+    from snl import device as devices
+    from snl.model.network import Network
+    from snl.model.teacher import default_stages, load_weights
+    from snl.training import checkpoint
+    from snl.training.cache import CacheBudget, TrainingData
+    from snl.training.loop import RunOptions, fit
+except ImportError as error:
+    raise DependencyError(
+        f"training needs PyTorch and timm ({error}): pip install 'snl-ad[train]'"
+    ) from None
+
+RANGE_IMAGES = 64
+"""Normal images looked at for the range of the overlay's colours."""
+
+
+def train(
+    data: Catalog | str | Path,
+    *,
+    output: str | Path | None = None,
+    method: str = DEFAULT_METHOD,
+    preset: str = DEFAULT_PRESET,
+    overrides: Mapping[str, Any] | None = None,
+    layout: str = "auto",
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    cache: CacheBudget | None = None,
+    skip_bad: bool = True,
+    checkpoint_every: float = 60.0,
+    tensorboard: bool = False,
+    quiet: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+) -> Inspector:
+    """Train one model on the normal training images of all products.
+
+    Args:
+        data: folder or manifest (see `Catalog.read`), or a catalog.
+        output: bundle to write; its unfinished run lives beside it in `<output>.run/`. None:
+            nothing is kept on disk, use `Inspector.save`.
+        method, preset, overrides: see `snl.settings.resolve`.
+        layout: of the data, `auto` finds it.
+        device: see `snl.device.choose`.
+        resume: go on from the checkpoint of an unfinished run, if there is one; a finished bundle
+            of the same settings and data is returned as it is.
+        overwrite: replace an existing bundle or unfinished run.
+        cache: what teacher features may take in memory and on disk.
+        skip_bad: leave out images that cannot be read (they are counted) instead of stopping.
+        checkpoint_every: seconds between checkpoints.
+        tensorboard: write TensorBoard scalars beside the JSON log.
+        quiet: no progress bars.
+        note: is told, in a sentence, what happens.
+
+    Returns:
+        The inspector, on the device it was trained on.
+
+    Raises:
+        DataError, SettingsError, WeightsError, TrainingError: with the way out in the message.
+
+    Example:
+        >>> inspector = snl.train("parts/", output="parts.snl")   # doctest: +SKIP
+    """
+    settings = resolve(method, preset, overrides)
+    catalog = data if isinstance(data, Catalog) else Catalog.read(data, layout)
+    used, held = split(catalog, settings)
+    chosen = devices.choose(device)
+    settings = _pinned(settings)
+    if output is None:
+        folder, target = Path(tempfile.mkdtemp(prefix="snl-")), None
+    else:
+        target = Path(output)
+        folder = target.with_name(target.name + ".run")
+        finished = _existing(target, folder, settings, catalog, resume, overwrite, device)
+        if finished is not None:
+            note(f"{target}: already trained with these settings on these images")
+            return finished
+    network = Network(settings)
+    load_weights(network.teacher, settings.teacher)
+    # the bundle names the file the weights came from, not where it lay
+    network.settings = settings = _without_folder(settings)
+    network.to(chosen)
+    products = {p: sum(r.product == p for r in used) for p in catalog.products}
+    note(
+        f"{len(used)} normal images of {len([n for n in products.values() if n])} products "
+        f"({len(held)} more held back for thresholds), layout '{catalog.layout}'; "
+        f"{settings.method} with {settings.teacher.name} at {settings.image_size} px on {chosen}"
+    )
+    training = TrainingData(
+        network,
+        [record.path for record in used],
+        budget=cache or CacheBudget(),
+        folder=folder,
+        batch_size=settings.training.batch_size,
+        skip_bad=skip_bad,
+        progress=None if quiet else progress.bar("reading images"),
+    )
+    try:
+        options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
+        trained = fit(network, training, catalog.fingerprint(), options)
+    finally:
+        training.close()
+    skipped = [str(error) for error in training.skipped]
+    trained["versions"] = {"snl": _version(), "torch": torch.__version__, "timm": _timm_version()}
+    facts = Facts(
+        products,
+        {
+            "name": Path(catalog.root).resolve().name,
+            "layout": catalog.layout,
+            "fingerprint": catalog.fingerprint(),
+            "images": len(used) + len(held),
+        },
+        trained,
+        (0.0, 1.0),
+    )
+    inspector = Inspector(network, facts, {}, device)
+    inspector.calibration = calibrate(inspector, held, skipped)
+    some = held or used
+    paths = [record.path for record in some[:: max(1, len(some) // RANGE_IMAGES)]]
+    inspector.facts = replace(facts, map_range=map_range(inspector, paths))
+    trained["skipped"] = skipped
+    if skipped:
+        note(f"{len(skipped)} images could not be read and were left out, the first: {skipped[0]}")
+    if target is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        inspector.save(target)
+        (folder / checkpoint.NAME).unlink(missing_ok=True)
+    return inspector
+
+
+def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Record]]:
+    """Normal training records, and those of them that are held back for thresholds.
+
+    Each product gives its share, chosen by the seed; a product keeps at least two for training.
+
+    Raises:
+        DataError: there are no normal training images.
+    """
+    used: list[Record] = []
+    held: list[Record] = []
+    for product in catalog.products:
+        records = [r for r in catalog.train() if r.product == product]
+        count = min(round(settings.training.holdout * len(records)), max(len(records) - 2, 0))
+        seed = [settings.training.seed, zlib.crc32(product.encode())]
+        chosen = set(np.random.default_rng(seed).permutation(len(records))[:count].tolist())
+        for number, record in enumerate(records):
+            (held if number in chosen else used).append(record)
+    if not used:
+        raise DataError(
+            f"{catalog.root}: no normal training images (layout '{catalog.layout}'); put them into "
+            "<product>/train/good, or see what was found by snl doctor"
+        )
+    return used, held
+
+
+def calibrate(
+    inspector: Inspector, records: Sequence[Record], skipped: list[str]
+) -> dict[str, np.ndarray]:
+    """Scores of held-back normal images by product."""
+    scores: dict[str, list[float]] = {}
+    errors: list[ImageError] = []
+    stream = read([record.path for record in records], inspector.image_size)
+    for group, pixels in batches(stream, 16, errors):
+        for loaded, score in zip(group, inspector.predict(pixels)[1], strict=True):
+            scores.setdefault(records[loaded.index].product, []).append(float(score))
+    skipped += [str(error) for error in errors]
+    return {name: np.sort(np.array(scores[name], dtype=np.float32)) for name in sorted(scores)}
+
+
+def map_range(inspector: Inspector, paths: Sequence[Path]) -> tuple[float, float]:
+    """Where the overlay's colours begin and end: see `Facts.map_range`."""
+    pixels_of, scores_of = [], []
+    for _, pixels in batches(read(paths, inspector.image_size), 16, []):
+        maps, scores = inspector.predict(pixels)
+        pixels_of.append(np.quantile(maps, 0.99, axis=(1, 2)))
+        scores_of.append(scores)
+    if not scores_of:
+        return (0.0, 1.0)
+    low = float(np.median(np.concatenate(pixels_of)))
+    return (low, max(2 * float(np.concatenate(scores_of).max()), low + 1e-6))
+
+
+def _existing(
+    target: Path,
+    folder: Path,
+    settings: Settings,
+    catalog: Catalog,
+    resume: bool,
+    overwrite: bool,
+    device: str,
+) -> Inspector | None:
+    """Decides what happens to what is there already; a finished bundle to be returned, or None."""
+    if overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    unfinished = (folder / checkpoint.NAME).is_file()
+    if target.is_file() and resume and not unfinished:
+        from snl.deployment.inspector import load
+
+        inspector = load(target, device)
+        same = inspector.network.settings == _without_folder(settings)
+        if same and inspector.facts.data.get("fingerprint") == catalog.fingerprint():
+            return inspector
+    if target.exists():
+        raise TrainingError(
+            f"{target}: exists already (trained with other settings or images); "
+            "choose another -o, or replace it with --overwrite"
+            if resume
+            else f"{target}: exists already; choose another -o, or replace it with --overwrite"
+        )
+    if unfinished and not resume:
+        raise TrainingError(
+            f"{folder}: holds an unfinished run; go on with --resume, or start over with "
+            "--overwrite"
+        )
+    return None
+
+
+def _pinned(settings: Settings) -> Settings:
+    """With the teacher's stages written out, so that a bundle never depends on a default."""
+    stages = settings.teacher.stages or default_stages(settings.teacher.name)
+    return settings.replace({"teacher.stages": stages})
+
+
+def _without_folder(settings: Settings) -> Settings:
+    return settings.replace({"teacher.weights": Path(settings.teacher.weights).name})
+
+
+def _version() -> str:
+    from snl import __version__
+
+    return __version__
+
+
+def _timm_version() -> str:
+    import timm
+
+    return str(timm.__version__)
