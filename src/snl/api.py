@@ -17,7 +17,7 @@ from snl.data.catalog import Catalog, Record
 from snl.data.stream import batches, read
 from snl.deployment.bundle import Facts
 from snl.deployment.inspector import Inspector
-from snl.errors import DataError, DependencyError, ImageError, TrainingError
+from snl.errors import DataError, DependencyError, ImageError, SnlError, TrainingError
 from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, resolve
 
 try:
@@ -98,6 +98,7 @@ def train(
         if finished is not None:
             note(f"{target}: already trained with these settings on these images")
             return finished
+        _writable(folder)
     network = Network(settings)
     load_weights(network.teacher, settings.teacher)
     # the bundle names the file the weights came from, not where it lay
@@ -148,7 +149,7 @@ def train(
         shutil.rmtree(folder, ignore_errors=True)
     else:
         inspector.save(target)
-        (folder / checkpoint.NAME).unlink(missing_ok=True)
+        checkpoint.clear(folder)
     return inspector
 
 
@@ -238,6 +239,18 @@ def _existing(
             "--overwrite"
         )
     return None
+
+
+def _writable(folder: Path) -> None:
+    """Says before the training, not after it, that its result could not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            pass
+    except OSError as error:
+        raise SnlError(
+            f"{folder.parent}: cannot be written ({error.strerror or error}); choose another -o"
+        ) from None
 
 
 def _pinned(settings: Settings) -> Settings:

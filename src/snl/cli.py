@@ -175,6 +175,7 @@ def demo(options: argparse.Namespace) -> int:
     from snl.files import write_json
 
     began = time.perf_counter()
+    fit = snl.train  # says at once if PyTorch is missing
     out = Path(options.out)
     data, file = out / "parts", out / "demo.snl"
     if out.exists() and any(out.iterdir()):
@@ -187,7 +188,7 @@ def demo(options: argparse.Namespace) -> int:
         "the teacher of this demo is UNTRAINED (random weights), so that it runs offline: a "
         "pretrained one (snl train --teacher-weights) finds far more"
     )
-    inspector = snl.train(
+    inspector = fit(
         data,
         output=file,
         overrides={**DEMO_SETTINGS, "training.seed": options.seed},

@@ -1,7 +1,7 @@
 """Files that are whole or not there: atomic writes, and safetensors with a JSON description.
 
 No pickle is read or written. A tensor file carries, in the safetensors header, one JSON document
-with its kind, format version and a sha256 over all tensors, so damage of any byte is noticed.
+with its kind, format version and a sha256 over tensors and facts, so damage of any byte is noticed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
             "choose a place that exists, has room and may be written"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or its folder was never there
+            temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -68,8 +69,13 @@ def save_tensors(
     """
     from safetensors.numpy import save
 
-    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    document = {"kind": kind, "format": FORMAT, "sha256": _digest(arrays), "facts": dict(facts)}
+    arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    document = {
+        "kind": kind,
+        "format": FORMAT,
+        "sha256": _digest(arrays, facts),
+        "facts": dict(facts),
+    }
     content = save(arrays, metadata={_KEY: json.dumps(document, allow_nan=False)})
     with atomic(path) as temporary, temporary.open("wb") as file:
         file.write(content)
@@ -97,7 +103,7 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], di
             f"{path}: not a readable {kind} (truncated, damaged or another kind of file: "
             f"{str(error).splitlines()[0][:100]}); copy it again from where it was made"
         ) from None
-    if _digest(arrays) != document["sha256"]:
+    if _digest(arrays, document["facts"]) != document.get("sha256"):
         raise BundleError(
             f"{path}: its contents do not match their checksum, so it was damaged or edited; "
             "copy it again from where it was made"
@@ -127,11 +133,11 @@ def _document(path: Path, metadata: Mapping[str, str] | None, kind: str) -> dict
     return document
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """sha256 over names, types, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
+def _digest(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:
+    """sha256 over the facts, then names, types, shapes and bytes in the order of the names."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        digest.update(np.asarray(array, order="C").reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import types
 import typing
@@ -123,12 +124,15 @@ class Settings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, nested as the dataclasses are."""
-        return dataclasses.asdict(self)
+        """Plain JSON values (lists for tuples), nested as the dataclasses are."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """Inverse of `to_dict`; unknown keys and wrong types raise SettingsError."""
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"settings are {type(values).__name__}; they must be a table")
         return cls().replace(_flatten(values))
 
     def replace(self, changes: Mapping[str, Any]) -> Settings:
@@ -174,6 +178,8 @@ def resolve(
     Raises:
         SettingsError: unknown method, preset or setting, or a value out of range.
     """
+    for name in {"method", "preset"} & set(overrides or {}):
+        raise SettingsError(f"'{name}' cannot be changed by its name alone; use --{name} NAME")
     changes = {
         "method": method,
         "preset": preset,
@@ -310,7 +316,7 @@ def _check(s: Settings) -> Settings:
     """Ranges and contradictions that types cannot express."""
     for name, value in _flatten(s.to_dict()).items():
         low, high = _RANGES.get(name, (-math.inf, math.inf))
-        for number in value if isinstance(value, tuple) else (value,):
+        for number in value if isinstance(value, list) else [value]:
             if not isinstance(number, str) and not low <= number <= high:
                 raise SettingsError(
                     f"setting '{name}' is {number}; it must be in {low:g}..{high:g}"

@@ -82,10 +82,10 @@ def circuit(scene: Scene, rng: Generator, fault: Fault | None) -> None:
     scene.height += 0.006 * soft(copper, 0.022)
     for a, b in _VIAS:
         via = scene.crop(a, b, 0.09)
-        d = disc(via.u - a, via.v - b, 0.042)
-        via.paint(cover(d, 1.3 * px), (0.75, 0.52, 0.2), gloss=0.8, rough=0.3, metal=0.9)
-        via.height += 0.006 * soft(d, 0.025)
-        via.paint(cover(d + 0.022, 1.3 * px), (0.01, 0.012, 0.01), gloss=0.0, metal=0)
+        ring = disc(via.u - a, via.v - b, 0.042)
+        via.paint(cover(ring, 1.3 * px), (0.75, 0.52, 0.2), gloss=0.8, rough=0.3, metal=0.9)
+        via.height += 0.006 * soft(ring, 0.025)
+        via.paint(cover(ring + 0.022, 1.3 * px), (0.01, 0.012, 0.01), gloss=0.0, metal=0)
 
     small = [k for k, line in enumerate(_LAYOUT) if line[0] in ("resistor", "capacitor")]
     wrong = small[int(fault.rng.integers(len(small)))] if fault else -1

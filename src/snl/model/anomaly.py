@@ -50,9 +50,9 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 def gaussian(maps: Tensor, sigma: float) -> Tensor:
     """Separable Gaussian of (B, H, W), cut at 4 sigma, edges reflected as scipy's `reflect`."""
-    if sigma <= 0:
-        return maps
     radius = int(4 * sigma + 0.5)
+    if radius < 1:
+        return maps
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=maps.device)
     kernel = torch.exp(-0.5 * (offsets / sigma).square())
     kernel = kernel / kernel.sum()

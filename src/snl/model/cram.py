@@ -62,7 +62,11 @@ class Cram(nn.Module):
         return torch.softmax(-self.log_sharpness.exp() * distance.clamp_min(0), dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """(B, C, H, W) to the same shape; computed in float32 under autocast too."""
+        if torch.is_autocast_enabled(features.device.type):
+            # the distances and residuals are small differences of large numbers
+            with torch.autocast(features.device.type, enabled=False):
+                return self.forward(features)
         x = features.flatten(2).transpose(1, 2)  # (B, N, C)
         a = self.assign(x)  # (B, N, K)
         x32, c = x.float(), self.centres.float()
@@ -94,14 +98,17 @@ class Cram(nn.Module):
         rng = np.random.default_rng(seed)
         k = self.centres.shape[0]
         if len(rows) < k:
-            scale = rows.std() + _EPS
-            extra = rows[rng.integers(len(rows), size=k - len(rows))]
-            rows = np.concatenate([rows, extra + 1e-3 * scale * rng.standard_normal(extra.shape)])
+            rows = np.concatenate([rows, rows[rng.integers(len(rows), size=k - len(rows))]])
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # empty clusters are mended below
             centres, label = kmeans2(rows, k, minit="++", rng=rng, iter=10)
         lost = ~np.isfinite(centres).all(1)  # a centre that lost all its rows
         centres[lost] = rows[rng.integers(len(rows), size=int(lost.sum()))]
+        # equal centres would get equal gradients and never part
+        _, first = np.unique(centres.astype(np.float32), axis=0, return_index=True)
+        copies = np.setdiff1d(np.arange(k), first)
+        jitter = 1e-3 * (np.sqrt(np.square(rows).mean()) + _EPS)
+        centres[copies] += jitter * rng.standard_normal((len(copies), rows.shape[1]))
         spread = float(np.square(rows - centres[label]).sum(1).mean())
         self.centres.copy_(torch.as_tensor(centres, dtype=self.centres.dtype))
         self.log_sharpness.fill_(-np.log(max(spread, _EPS)))

@@ -34,7 +34,8 @@ class Network(nn.Module):
         super().__init__()
         self.settings = settings
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.training.seed)
+            # of the CPU alone: torch.manual_seed would seed every other device, too
+            torch.default_generator.manual_seed(settings.training.seed)
             self.teacher = Teacher(settings.teacher)
             deepest = self.teacher.stages[-1].stride
             multiple = 2 * deepest if settings.student.direction == "reverse" else deepest

@@ -158,7 +158,7 @@ class ForwardStudent(nn.Module):
 
     def __init__(self, name: str, indices: tuple[int, ...], cram: CramSettings) -> None:
         super().__init__()
-        self.net = create(name, features_only=True, out_indices=indices or default_stages(name))
+        self.net = create(name, out_indices=indices or default_stages(name))
         channels = self.net.feature_info.channels()  # type: ignore[operator, union-attr]
         places = len(channels) if cram.place == "stages" else 1
         self.cram = nn.ModuleList(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 from collections.abc import Mapping
@@ -44,11 +45,22 @@ class Teacher(nn.Module):
     def __init__(self, settings: TeacherSettings) -> None:
         super().__init__()
         indices = settings.stages or default_stages(settings.name)
-        self.net = create(settings.name, features_only=True, out_indices=tuple(indices))
+        if any(deep <= shallow for shallow, deep in itertools.pairwise(indices)):
+            raise SettingsError(
+                f"setting 'teacher.stages' is {indices}; list them shallow to deep, each once"
+            )
+        try:
+            self.net = create(settings.name, out_indices=indices)
+        except SettingsError:
+            known = strides_of(settings.name)
+            raise SettingsError(
+                f"setting 'teacher.stages' is {indices}; '{settings.name}' has "
+                f"{', '.join(f'{i} (stride {stride})' for i, stride in known.items())}"
+            ) from None
         self.stages = stages_of(self.net)
         self.mean, self.std = normalisation_of(self.net)
         self.requires_grad_(False).eval()
-        self.rectified = self._probe()
+        self.rectified = self._probe(settings.name)
 
     def train(self, mode: bool = True) -> Teacher:
         """Stays in evaluation mode: running statistics of a frozen network never move."""
@@ -59,49 +71,68 @@ class Teacher(nn.Module):
         return list(self.net(images))
 
     @torch.no_grad()
-    def _probe(self) -> bool:
+    def _probe(self, name: str) -> bool:
         """One small pass: checks the promised shapes, sees whether features are rectified."""
         side = 2 * max(stage.stride for stage in self.stages)
         rng = torch.Generator().manual_seed(0)
-        outputs = self.net(torch.randn(2, 3, side, side, generator=rng))
+        try:
+            outputs = self.net(torch.randn(2, 3, side, side, generator=rng))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise SettingsError(
+                f"timm network '{name}' takes no image of {side} x {side} pixels ({error}); "
+                "choose a convolutional network, which takes any size"
+            ) from None
         for stage, output in zip(self.stages, outputs, strict=True):
             wanted = (2, stage.channels, side // stage.stride, side // stage.stride)
             if tuple(output.shape) != wanted:
                 raise SettingsError(
-                    f"a teacher stage gives {tuple(output.shape)} where its description says "
+                    f"a stage of '{name}' gives {tuple(output.shape)} where its description says "
                     f"{wanted}; choose a network whose feature maps are B x C x H x W"
                 )
         return all(bool((output >= 0).all()) for output in outputs)
 
 
 def create(name: str, **options: Any) -> nn.Module:
-    """`timm.create_model` without pretrained weights, its refusals as SettingsError."""
+    """`timm.create_model` of a features-only network without pretrained weights, its refusals as
+    SettingsError."""
     import timm
 
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
+        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 5)
         hint = f"near it: {', '.join(close)}" if close else "timm.list_models() has the names"
         raise SettingsError(f"timm has no network '{name}'; {hint}")
     try:
-        return timm.create_model(name, pretrained=False, **options)
+        net: nn.Module = timm.create_model(name, pretrained=False, features_only=True, **options)
     except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
         raise SettingsError(f"timm network '{name}' cannot be built that way: {error}") from None
+    # the EfficientNet and MobileNet families keep and run what lies behind the last stage
+    parent, _, last = net.feature_info.module_name()[-1].rpartition(".")  # type: ignore[operator, union-attr]
+    if parent == "blocks" and isinstance(getattr(net, parent, None), nn.Sequential):
+        net.blocks = net.blocks[: int(last) + 1]  # type: ignore[index]
+    return net
 
 
 def default_stages(name: str) -> tuple[int, ...]:
     """timm `out_indices` of the stages of strides 4, 8, 16 (the deepest where several match)."""
-    strides = [stage.stride for stage in stages_of(create(name, features_only=True))]
+    strides = strides_of(name)
     chosen = [
-        max(i for i, s in enumerate(strides) if s == wanted)
+        max(i for i, s in strides.items() if s == wanted)
         for wanted in DEFAULT_STRIDES
-        if wanted in strides
+        if wanted in strides.values()
     ]
     if not chosen:
         raise SettingsError(
-            f"'{name}' has no stage of stride 4, 8 or 16 (it has {strides}); "
+            f"'{name}' has no stage of stride 4, 8 or 16 (it has {[*strides.values()]}); "
             "name its stages by teacher.stages=0,1,..."
         )
     return tuple(chosen)
+
+
+def strides_of(name: str) -> dict[int, int]:
+    """timm `out_indices` of a network, which need not start at 0, and the strides there."""
+    net = create(name)
+    indices: tuple[int, ...] = net.feature_info.out_indices  # type: ignore[assignment, union-attr]
+    return dict(zip(indices, (stage.stride for stage in stages_of(net)), strict=True))
 
 
 def stages_of(net: nn.Module) -> tuple[Stage, ...]:
@@ -185,7 +216,9 @@ def _file_state(file: str) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()
+    ):
         raise WeightsError(f"{path}: holds no table of tensors; save a state_dict there")
     return dict(loaded)
 

@@ -75,6 +75,12 @@ def restore(
     return int(facts["step"]), float(facts["seconds"])
 
 
+def clear(folder: Path) -> None:
+    """Remove the checkpoint, and what a killed process may have half written beside it."""
+    for path in (folder / NAME, *folder.glob(f".{NAME}.*.tmp")):
+        path.unlink(missing_ok=True)
+
+
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:
     """Dotted names of the values that differ."""
     if isinstance(old, dict) and isinstance(new, dict):

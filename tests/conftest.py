@@ -1,0 +1,61 @@
+"""What test modules share: tiny data, tiny settings, one trained bundle, the real command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trees import make_mvtec
+
+# one thread a process: the networks are tiny, and subprocesses inherit it
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TINY: dict[str, Any] = {
+    "teacher.name": "test_resnet",
+    "teacher.weights": "random",
+    "teacher.stages": (1, 2),
+    "image_size": 64,
+    "training.batch_size": 4,
+    "training.steps": 8,
+    "training.precision": "fp32",
+}
+TINY_OPTIONS = [
+    *("--teacher", "test_resnet", "--teacher-weights", "random", "--image-size", "64"),
+    *("--batch-size", "4", "--steps", "8", "--set", "training.precision=fp32"),
+    *("--set", "teacher.stages=1,2"),
+]
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny data set of two products in the MVTec AD layout; not to be changed."""
+    return make_mvtec(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture(scope="session")
+def bundle(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle trained on `parts`; not to be changed."""
+    import snl
+
+    path = tmp_path_factory.mktemp("bundle") / "parts.snl"
+    snl.train(parts, output=path, overrides={**TINY, "training.holdout": 0.5}, quiet=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_snl() -> Run:
+    """Runs the command in a process of its own, as a user does."""
+
+    def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "snl", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
+
+    return run

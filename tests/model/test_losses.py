@@ -1,0 +1,317 @@
+"""Every loss against float64 loops written from its formula; invariances; degenerate features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from snl.model import losses
+from snl.settings import LossSettings
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+LOSSES: dict[str, Loss] = {
+    "flat": losses.flat_cosine,
+    "channel": losses.channel_distillation,
+    "spatial": losses.spatial_distillation,
+    "intra": losses.intra_affinity,
+    "inter_images": losses.inter_affinity_images,
+    "inter_networks": losses.inter_affinity_networks,
+}
+# fewer channels than positions, as many, more
+SHAPES = [(2, 3, 2, 4), (3, 6, 2, 3), (2, 9, 2, 3), (1, 4, 1, 1), (1, 2, 5, 3)]
+
+
+@pytest.fixture(params=LOSSES)
+def loss(request: pytest.FixtureRequest) -> Loss:
+    return LOSSES[request.param]
+
+
+def pair(shape: tuple[int, ...], seed: int = 0) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=rng), torch.randn(shape, generator=rng)
+
+
+def cosine(u: np.ndarray, v: np.ndarray) -> float:
+    return float(np.dot(u, v) / np.sqrt(np.dot(u, u) * np.dot(v, v)))
+
+
+def vectors(image: np.ndarray) -> list[np.ndarray]:
+    """Feature vector of every position of (C, H, W)."""
+    _, h, w = image.shape
+    return [image[:, y, x] for y in range(h) for x in range(w)]
+
+
+def affinities(rows: list[np.ndarray], columns: list[np.ndarray]) -> np.ndarray:
+    return np.array([[cosine(u, v) for v in columns] for u in rows])
+
+
+def frobenius(matrix: np.ndarray) -> float:
+    return float(np.sqrt(sum(v**2 for v in matrix.ravel())))
+
+
+def flat_loop(t: np.ndarray, s: np.ndarray) -> float:
+    return float(np.mean([1 - cosine(a.ravel(), b.ravel()) for a, b in zip(t, s, strict=True)]))
+
+
+def channel_loop(t: np.ndarray, s: np.ndarray) -> float:
+    terms = [
+        1 - cosine(u, v)
+        for a, b in zip(t, s, strict=True)
+        for u, v in zip(vectors(a), vectors(b), strict=True)
+    ]
+    return float(np.mean(terms))
+
+
+def spatial_loop(t: np.ndarray, s: np.ndarray, tau: float = 1.0) -> float:
+    terms = []
+    for a, b in zip(t, s, strict=True):
+        for u, v in zip(a, b, strict=True):
+            p, q = np.exp(u.ravel() / tau), np.exp(v.ravel() / tau)
+            p, q = p / p.sum(), q / q.sum()
+            terms.append(sum(pi * np.log(pi / qi) for pi, qi in zip(p, q, strict=True)))
+    return float(np.mean(terms)) * tau**2
+
+
+def intra_loop(t: np.ndarray, s: np.ndarray) -> float:
+    terms = []
+    for a, b in zip(t, s, strict=True):
+        u, v = vectors(a), vectors(b)
+        terms.append(frobenius(affinities(v, v) - affinities(u, u)) / len(u))
+    return float(np.mean(terms))
+
+
+def inter_images_loop(t: np.ndarray, s: np.ndarray) -> float:
+    u = [np.array([m.mean() for m in image]) for image in t]
+    v = [np.array([m.mean() for m in image]) for image in s]
+    return frobenius(affinities(v, v) - affinities(u, u)) / len(u)
+
+
+def inter_networks_loop(t: np.ndarray, s: np.ndarray) -> float:
+    terms = []
+    for a, b in zip(t, s, strict=True):
+        u, v = vectors(a), vectors(b)
+        terms.append(frobenius(affinities(u, v) - affinities(u, u)) / len(u))
+    return float(np.mean(terms))
+
+
+LOOPS = {
+    "flat": flat_loop,
+    "channel": channel_loop,
+    "spatial": spatial_loop,
+    "intra": intra_loop,
+    "inter_images": inter_images_loop,
+    "inter_networks": inter_networks_loop,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_formula(name: str, shape: tuple[int, ...]) -> None:
+    t, s = pair(shape)
+    wanted = LOOPS[name](t.double().numpy(), s.double().numpy())
+    assert float(LOSSES[name](t, s)) == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("tau", [0.25, 1.0, 4.0])
+def test_spatial_temperature(tau: float) -> None:
+    t, s = pair((2, 3, 4, 4), seed=1)
+    wanted = spatial_loop(t.double().numpy(), s.double().numpy(), tau)
+    assert float(losses.spatial_distillation(t, s, tau)) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("difference", [1e-1, 1e-2, 1e-3])
+@pytest.mark.parametrize("name", ["intra", "inter_networks"])
+def test_affinities_of_close_features(name: str, difference: float) -> None:
+    """With C < N and S near T, value and gradient still follow the N x N definition."""
+    t, noise = pair((2, 16, 12, 12), seed=2)
+    s = (t + difference * noise).requires_grad_()
+    exact = s.detach().double().requires_grad_()
+    unit = [torch.nn.functional.normalize(x.flatten(2), dim=1) for x in (t.double(), exact)]
+    left = unit[1] if name == "intra" else unit[0]
+    affinity = left.transpose(1, 2) @ unit[1] - unit[0].transpose(1, 2) @ unit[0]
+    wanted = (affinity.flatten(1).norm(dim=1) / 144).mean()
+    wanted.backward()
+    value = LOSSES[name](t, s)
+    value.backward()
+    assert s.grad is not None and exact.grad is not None
+    assert float(value.detach()) == pytest.approx(float(wanted.detach()), rel=1e-3)
+    assert float((s.grad - exact.grad).norm() / exact.grad.norm()) < 0.01
+
+
+def test_zero_where_equal(loss: Loss) -> None:
+    for shape in SHAPES:
+        t, _ = pair(shape)
+        assert abs(float(loss(t, t.clone()))) < 1e-5
+
+
+def test_grows_with_the_difference(loss: Loss) -> None:
+    """Polarity: the further the student is off, the larger."""
+    t, noise = pair((4, 6, 4, 5), seed=3)
+    values = [float(loss(t, t + share * noise)) for share in (0.0, 0.1, 0.5, 1.0)]
+    assert values == sorted(values) and values[-1] > values[0] + 1e-3
+
+
+@pytest.mark.parametrize("name", ["flat", "channel", "intra", "inter_images", "inter_networks"])
+def test_cosines_ignore_positive_scale(name: str) -> None:
+    t, s = pair((3, 4, 3, 3), seed=4)
+    plain = float(LOSSES[name](t, s))
+    assert float(LOSSES[name](0.01 * t, 100 * s)) == pytest.approx(plain, abs=1e-5)
+    per_image = torch.tensor([0.1, 1.0, 30.0]).view(3, 1, 1, 1)
+    assert float(LOSSES[name](t, per_image * s)) == pytest.approx(plain, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["channel", "intra", "inter_networks"])
+def test_position_cosines_ignore_scale_at_every_position(name: str) -> None:
+    t, s = pair((2, 4, 3, 3), seed=5)
+    scale = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(0)) + 0.1
+    plain = float(LOSSES[name](t, s))
+    assert float(LOSSES[name](t, scale * s)) == pytest.approx(plain, abs=1e-5)
+
+
+def test_spatial_ignores_a_shift_of_a_channel() -> None:
+    t, s = pair((2, 4, 3, 3), seed=6)
+    shift = torch.arange(4.0).view(1, 4, 1, 1)
+    plain = float(losses.spatial_distillation(t, s))
+    assert float(losses.spatial_distillation(t - shift, s + shift)) == pytest.approx(plain, 1e-4)
+
+
+def test_bounds(loss: Loss) -> None:
+    t, _ = pair((4, 5, 3, 3), seed=7)
+    value = float(loss(t, -t))
+    assert value > -1e-6
+    if loss is not losses.spatial_distillation:
+        assert value <= 2 + 1e-5
+
+
+def test_opposite_features_are_the_worst() -> None:
+    t, _ = pair((2, 5, 3, 3), seed=8)
+    assert float(losses.channel_distillation(t, -t)) == pytest.approx(2, abs=1e-5)
+    assert float(losses.flat_cosine(t, -t)) == pytest.approx(2, abs=1e-5)
+
+
+ONE = (1, 4, 3, 3)
+DEGENERATE = {
+    "equal": (pair((2, 4, 3, 3))[0], pair((2, 4, 3, 3))[0]),
+    "equal, C > N": (pair((2, 12, 3, 3))[0], pair((2, 12, 3, 3))[0]),
+    "both zero": (torch.zeros(2, 4, 3, 3), torch.zeros(2, 4, 3, 3)),
+    "both zero, C > N": (torch.zeros(2, 12, 3, 3), torch.zeros(2, 12, 3, 3)),
+    "teacher zero": (torch.zeros(2, 4, 3, 3), pair((2, 4, 3, 3))[1]),
+    "student zero": (pair((2, 4, 3, 3))[0], torch.zeros(2, 4, 3, 3)),
+    "constant": (torch.full((2, 4, 3, 3), 2.0), torch.full((2, 4, 3, 3), 0.5)),
+    "huge": tuple(1e4 * x for x in pair((2, 4, 3, 3))),
+    "huge, C > N": tuple(1e4 * x for x in pair((2, 12, 3, 3))),
+    "tiny": tuple(1e-6 * x for x in pair((2, 4, 3, 3))),
+    "batch of one": pair(ONE),
+    "one position": pair((2, 4, 1, 1)),
+    "one channel": pair((2, 1, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_finite_value_and_gradient(loss: Loss, case: str) -> None:
+    t, s = DEGENERATE[case]
+    s = s.clone().requires_grad_()
+    value = loss(t, s)
+    value.backward()
+    assert value.shape == () and bool(torch.isfinite(value))
+    assert s.grad is not None and bool(torch.isfinite(s.grad).all())
+
+
+@pytest.mark.parametrize("tau", [0.01, 100.0])
+def test_spatial_of_huge_values_is_finite(tau: float) -> None:
+    t, s = DEGENERATE["huge"]
+    s = s.clone().requires_grad_()
+    value = losses.spatial_distillation(t, s, tau)
+    value.backward()
+    assert bool(torch.isfinite(value)) and bool(torch.isfinite(s.grad).all())
+
+
+def test_inter_images_of_one_image_is_zero() -> None:
+    assert float(losses.inter_affinity_images(*pair(ONE))) == pytest.approx(0, abs=1e-5)
+
+
+def test_bf16_features_are_computed_in_float32(loss: Loss) -> None:
+    t, s = (x.bfloat16() for x in pair((2, 5, 4, 4), seed=9))
+    value = loss(t, s)
+    assert value.dtype == torch.float32
+    assert float(value) == pytest.approx(float(loss(t.float(), s.float())), abs=1e-6)
+    s.requires_grad_()
+    loss(t, s).backward()
+    assert s.grad is not None and s.grad.dtype == torch.bfloat16
+
+
+def test_non_contiguous_features(loss: Loss) -> None:
+    t, s = pair((2, 5, 4, 3), seed=10)
+    last = torch.channels_last
+    value = loss(t.contiguous(memory_format=last), s.contiguous(memory_format=last))
+    assert float(value) == pytest.approx(float(loss(t, s)), abs=1e-6)
+
+
+# --- the weighted sum ---
+
+STAGES = [(2, 3, 4, 4), (2, 6, 2, 2)]
+TERMS = ["flat", "channel", "spatial", "intra", "inter"]
+
+
+def stages() -> tuple[list[Tensor], list[Tensor]]:
+    pairs = [pair(shape, seed) for seed, shape in enumerate(STAGES)]
+    return [t for t, _ in pairs], [s for _, s in pairs]
+
+
+@pytest.mark.parametrize("form", ["images", "networks"])
+def test_distillation_sums_terms_and_stages(form: str) -> None:
+    teacher, student = stages()
+    weights = {"flat": 0.5, "channel": 2.0, "spatial": 3.0, "intra": 0.25, "inter": 7.0}
+    settings = LossSettings(**weights, inter_form=form, temperature=2.0)  # type: ignore[arg-type]
+    total, sizes = losses.distillation(teacher, student, settings)
+    wanted = dict.fromkeys(TERMS, 0.0)
+    for t, s in zip(teacher, student, strict=True):
+        a, b = t.double().numpy(), s.double().numpy()
+        wanted["flat"] += flat_loop(a, b)
+        wanted["channel"] += channel_loop(a, b)
+        wanted["spatial"] += spatial_loop(a, b, 2.0)
+        wanted["intra"] += intra_loop(a, b)
+        wanted["inter"] += LOOPS[f"inter_{form}"](a, b)
+    assert {k: float(v) for k, v in sizes.items()} == pytest.approx(wanted, abs=1e-5)
+    assert float(total) == pytest.approx(sum(weights[k] * wanted[k] for k in TERMS), abs=1e-4)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_alone(term: str) -> None:
+    teacher, student = stages()
+    settings = LossSettings(**{term: 4.0})
+    total, sizes = losses.distillation(teacher, student, settings)
+    assert list(sizes) == [term]
+    assert float(total) == pytest.approx(4 * float(sizes[term]), rel=1e-6)
+
+
+def test_a_term_switched_off_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(t: Tensor, s: Tensor) -> Tensor:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(losses, "intra_affinity", refuse)
+    teacher, student = stages()
+    losses.distillation(teacher, student, LossSettings(channel=1.0))
+    with pytest.raises(AssertionError, match="computed"):
+        losses.distillation(teacher, student, LossSettings(channel=1.0, intra=1.0))
+
+
+def test_sizes_carry_no_graph_and_the_total_does() -> None:
+    teacher, student = stages()
+    student = [s.requires_grad_() for s in student]
+    total, sizes = losses.distillation(teacher, student, LossSettings(channel=1.0, inter=1.0))
+    assert not any(size.requires_grad for size in sizes.values())
+    total.backward()
+    assert all(s.grad is not None and float(s.grad.norm()) > 0 for s in student)
+    assert all(t.grad is None for t in teacher)
+
+
+def test_another_number_of_stages_is_refused() -> None:
+    teacher, student = stages()
+    with pytest.raises(ValueError):
+        losses.distillation(teacher, student[:1], LossSettings(channel=1.0))

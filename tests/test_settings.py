@@ -1,0 +1,335 @@
+"""Settings: names, precedence, round trip, ranges; and no input gets past them unnamed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
+
+from snl.errors import SettingsError
+from snl.settings import (
+    METHODS,
+    PRESETS,
+    Settings,
+    parse_assignments,
+    resolve,
+    setting_names,
+)
+
+NAMES = setting_names()
+
+
+def get(settings: Settings, name: str) -> Any:
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def refusal(changes: dict[str, Any]) -> str:
+    """The one-line message with which changes to the defaults of snl-rd are refused."""
+    with pytest.raises(SettingsError) as caught:
+        resolve(overrides=changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_and_preset(method: str, preset: str) -> None:
+    settings = resolve(method, preset)
+    assert (settings.method, settings.preset) == (method, preset)
+    for name, value in {**PRESETS[preset], **METHODS[method]}.items():
+        assert get(settings, name) == value
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_paper_preset_is_rd4ads() -> None:
+    settings = resolve("rd", "paper")
+    assert settings.teacher.name == "wide_resnet50_2" and settings.image_size == 256
+    assert settings.loss.flat == 1 and settings.cram.form == "none"
+
+
+def test_snl_methods_have_their_parts() -> None:
+    for name, direction in (("snl-rd", "reverse"), ("snl-fd", "forward")):
+        settings = resolve(name)
+        assert settings.student.direction == direction and settings.cram.form != "none"
+        loss = settings.loss
+        assert min(loss.channel, loss.spatial, loss.intra, loss.inter) == 1 and loss.flat == 0
+
+
+def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        PRESETS, "p", {"image_size": 128, "cram.centres": 7, "training.steps": 11, "map.sigma": 1}
+    )
+    monkeypatch.setitem(
+        METHODS, "m", {"loss.flat": 1, "cram.centres": 8, "training.steps": 12, "map.sigma": 2}
+    )
+    settings = resolve("m", "p", {"training.steps": 13, "map.sigma": 3})
+    assert settings.training.batch_size == Settings().training.batch_size
+    assert settings.image_size == 128
+    assert settings.cram.centres == 8
+    assert (settings.training.steps, settings.map.sigma) == (13, 3)
+
+
+def test_nothing_shared_is_changed() -> None:
+    before = Settings()
+    changed = before.replace({"loss.flat": 1, "cram.form": "dense"})
+    assert changed.cram.form == "dense" and before.cram.form == "none"
+    assert before == Settings()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        before.image_size = 1  # type: ignore[misc]
+
+
+def test_names_cover_every_field() -> None:
+    assert len(NAMES) == len(set(NAMES))
+    assert {"image_size", "teacher.name", "cram.form", "training.betas", "map.score"} <= set(NAMES)
+    settings = resolve()
+    for name in NAMES:
+        if name not in ("method", "preset"):
+            assert settings.replace({name: get(settings, name)}) == settings
+
+
+CONVERSIONS = [
+    ("image_size", "128", 128),
+    ("image_size", 128.0, 128),
+    ("training.lr", "1e-3", 1e-3),
+    ("training.lr", 1, 1.0),
+    ("training.betas", "0.5,0.999", (0.5, 0.999)),
+    ("training.betas", [0.5, 0.999], (0.5, 0.999)),
+    ("teacher.stages", "1, 2,3", (1, 2, 3)),
+    ("teacher.stages", "", ()),
+    ("teacher.stages", [], ()),
+    ("teacher.stages", 2, (2,)),
+    ("student.blocks", "3,4,6", (3, 4, 6)),
+    ("cram.form", "gate", "gate"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "kept"), CONVERSIONS)
+def test_conversion(name: str, given: Any, kept: Any) -> None:
+    value = get(resolve(overrides={name: given}), name)
+    assert value == kept and type(value) is type(kept)
+
+
+WRONG_TYPES = [
+    ("image_size", "large", "whole number"),
+    ("image_size", "128.5", "whole number"),
+    ("image_size", 128.5, "whole number"),
+    ("image_size", True, "whole number"),
+    ("image_size", None, "whole number"),
+    ("image_size", [128], "whole number"),
+    ("image_size", float("inf"), "whole number"),
+    ("training.lr", "fast", "number"),
+    ("training.lr", None, "number"),
+    ("training.lr", False, "number"),
+    ("training.lr", 10**400, "number"),
+    ("training.betas", "0.9", "numbers a,b,c"),
+    ("training.betas", "0.9,0.99,0.999", "numbers a,b,c"),
+    ("training.betas", "a,b", "number"),
+    ("teacher.stages", "1,x", "whole number"),
+    ("teacher.name", 5, "text"),
+    ("teacher.name", None, "text"),
+    ("cram.form", "foo", "none, rebuild, dense, gate"),
+    ("cram.form", ["none"], "none, rebuild, dense, gate"),
+    ("cram.form", 1, "none, rebuild, dense, gate"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "wanted"), WRONG_TYPES)
+def test_wrong_type_is_refused(name: str, value: Any, wanted: str) -> None:
+    message = refusal({name: value})
+    assert f"'{name}'" in message and wanted in message
+    if not (isinstance(value, str) and "," in value):  # of lists the item is named
+        assert repr(value)[:20] in message
+
+
+OUT_OF_RANGE = [
+    ("image_size", [63, 4097, 0, -256]),
+    ("teacher.stages", ["-1", "1,-2"]),
+    ("student.blocks", ["0", "2,0,2", "-1", ""]),
+    ("student.bottleneck_blocks", [0, -1]),
+    ("student.expansion", [0, -4]),
+    ("cram.centres", [0, -1]),
+    *((f"loss.{x}", [-0.1, "nan", "inf"]) for x in ("flat", "channel", "spatial")),
+    *((f"loss.{x}", [-0.1, "nan", "inf"]) for x in ("intra", "inter")),
+    ("loss.temperature", [0, -1, "nan", "inf"]),
+    ("map.sigma", [-1, "nan", "inf"]),
+    ("map.top_share", [0, -0.1, 1.1, "nan"]),
+    ("training.steps", [0, -1]),
+    ("training.batch_size", [0, -1]),
+    ("training.lr", [0, -1e-3, "nan", "inf"]),
+    ("training.betas", ["1,0.9", "0.9,1", "-0.1,0.9", "nan,0.9"]),
+    ("training.weight_decay", [-1, "nan", "inf"]),
+    ("training.warmup", [-0.1, 1.1, "nan"]),
+    ("training.final_lr", [-0.1, 1.1, "nan"]),
+    ("training.clip", [-1, "nan", "inf"]),
+    ("training.seed", [-1, 2**63]),
+    ("training.holdout", [-0.1, 0.51, "nan"]),
+]
+
+
+def test_every_number_has_refused_values() -> None:
+    numbers = {n for n in NAMES if not isinstance(get(Settings(), n), str)}
+    assert numbers == {name for name, _ in OUT_OF_RANGE}
+
+
+@pytest.mark.parametrize(("name", "values"), OUT_OF_RANGE)
+def test_out_of_range_is_refused(name: str, values: list[Any]) -> None:
+    for value in values:
+        message = refusal({name: value})
+        assert f"'{name}'" in message
+        assert "must be in" in message or "at least one" in message
+
+
+def test_edges_of_the_ranges_are_allowed() -> None:
+    for name, value in (
+        ("image_size", 64),
+        ("image_size", 4096),
+        ("map.sigma", 0),
+        ("map.top_share", 1),
+        ("training.warmup", 0),
+        ("training.warmup", 1),
+        ("training.clip", 0),
+        ("training.seed", 2**63 - 1),
+        ("training.holdout", 0),
+        ("training.holdout", 0.5),
+        ("cram.centres", 1),
+    ):
+        assert get(resolve(overrides={name: value}), name) == value
+
+
+def test_contradictions_are_refused() -> None:
+    assert "cram.place=deepest" in refusal({"cram.place": "stages"})
+    assert resolve("snl-fd", overrides={"cram.place": "stages"}).cram.place == "stages"
+    off = {f"loss.{x}": 0 for x in ("channel", "spatial", "intra", "inter")}
+    assert "loss.flat" in refusal(off)
+    assert resolve(overrides={**off, "loss.flat": 1}).loss.flat == 1
+
+
+UNKNOWN = {
+    "cram.fom": "cram.form",
+    "training.learning_rate": "training",
+    "image-size": "image_size",
+    "teacher": "teacher",
+    "teacher.": "teacher",
+    "teacher.name.x": "teacher.name",
+    ".name": "teacher.name",
+    "to_dict": "known",
+    "": "known",
+    "zzz": "image_size",
+}
+
+
+@pytest.mark.parametrize(("name", "hint"), UNKNOWN.items())
+def test_unknown_name_is_refused_with_a_hint(name: str, hint: str) -> None:
+    message = refusal({name: "1"})
+    assert f"unknown setting '{name}'" in message and hint in message.partition(";")[2]
+
+
+def test_unknown_method_and_preset_are_refused_with_what_is_known() -> None:
+    with pytest.raises(SettingsError, match=r"unknown method 'x'; known: rd, fd, snl-rd, snl-fd"):
+        resolve("x")
+    with pytest.raises(SettingsError, match=r"unknown preset 'x'; known: compact, paper"):
+        resolve("rd", "x")
+
+
+@pytest.mark.parametrize("name", ["method", "preset"])
+def test_method_and_preset_are_no_overrides(name: str) -> None:
+    """The name alone would change, and nothing that it stands for."""
+    message = refusal({name: {"method": "rd", "preset": "paper"}[name]})
+    assert f"'{name}'" in message
+
+
+def test_assignments() -> None:
+    parsed = parse_assignments(["cram.form=dense", " loss.flat = 2 ", "teacher.weights=a=b"])
+    assert parsed == {"cram.form": "dense", "loss.flat": "2", "teacher.weights": "a=b"}
+    for text in ("cram.form", "=dense", " =1", ""):
+        with pytest.raises(SettingsError, match="NAME=VALUE"):
+            parse_assignments([text])
+
+
+def test_from_dict_of_a_foreign_document() -> None:
+    good = resolve().to_dict()
+    for name, wrong in (
+        ("teacher", None),
+        ("teacher", "resnet18"),
+        ("teacher", ["resnet18"]),
+        ("image_size", {"side": 3}),
+        ("future", 1),
+        ("cram", {"form": "rebuild", "kind": 1}),
+    ):
+        with pytest.raises(SettingsError):
+            Settings.from_dict({**good, name: wrong})
+    for document in (None, [], "text", 3):
+        with pytest.raises(SettingsError):
+            Settings.from_dict(document)  # type: ignore[arg-type]
+
+
+def test_from_dict_fills_what_is_left_out() -> None:
+    settings = Settings.from_dict({"loss": {"flat": 1}, "cram": {}})
+    assert settings == Settings().replace({"loss.flat": 1})
+
+
+# --- whatever is typed ---
+
+VALUES = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        ["nan", "inf", "-inf", "1e400", "9" * 5000, "1,2", ",", "0x10", "\uff11\uff12", "1_0"]
+    ),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.sampled_from(["rebuild", "forward", "stages", "topk", "adamw", "bf16"]),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@budget(max_examples=300, deadline=None)
+@given(st.lists(st.text(max_size=30), max_size=3))
+def test_any_assignment_is_taken_or_refused(texts: list[str]) -> None:
+    try:
+        settings = resolve(overrides=parse_assignments(texts))
+    except SettingsError as error:
+        assert str(error)
+    else:
+        assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+@budget(max_examples=500, deadline=None)
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES | JSON, max_size=4))
+def test_any_value_is_taken_or_refused(changes: dict[str, Any]) -> None:
+    try:
+        settings = resolve("snl-fd", overrides=changes)
+    except SettingsError as error:
+        assert str(error)
+    else:
+        assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+@budget(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from([*NAMES, "teacher", "cram"]), JSON, max_size=3) | JSON)
+def test_any_document_is_taken_or_refused(document: Any) -> None:
+    try:
+        assert isinstance(Settings.from_dict(document), Settings)
+    except SettingsError as error:
+        assert str(error)
+
+
+def test_settings_need_no_torch() -> None:
+    code = "import sys, snl.settings; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,229 @@
+"""The schedule, the order of images, the step's alarms, and what a seed fixes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import snl
+from snl.api import train
+from snl.device import bf16_gain_on_cpu, choose, choose_precision
+from snl.errors import SettingsError, TrainingError
+from snl.model.network import Network
+from snl.settings import Settings, TrainingSettings, resolve
+from snl.training.cache import CacheBudget
+from snl.training.loop import indices, learning_rate, make_optimizer, train_step
+from tests.conftest import TINY
+
+
+def weights(inspector: snl.Inspector) -> dict[str, torch.Tensor]:
+    return {k: v.cpu().clone() for k, v in inspector.network.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_indices_show_every_image_once_an_epoch_in_another_order() -> None:
+    settings = TrainingSettings(batch_size=4, seed=3)
+    row = np.concatenate([indices(step, 10, settings) for step in range(5)])
+    assert sorted(row[:10]) == sorted(row[10:]) == list(range(10))
+    assert row[:10].tolist() != row[10:].tolist()
+    other = np.concatenate(
+        [indices(s, 10, TrainingSettings(batch_size=4, seed=4)) for s in range(5)]
+    )
+    assert row.tolist() != other.tolist()
+
+
+def test_indices_of_fewer_images_than_a_batch() -> None:
+    batch = indices(0, 3, TrainingSettings(batch_size=8))
+    assert len(batch) == 8
+    assert np.bincount(batch).min() >= 2
+
+
+def test_learning_rate_rises_peaks_and_falls() -> None:
+    settings = TrainingSettings(steps=100, lr=0.5, warmup=0.1, final_lr=0.02)
+    rates = [learning_rate(step, settings) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(0.05)
+    assert rates[9] == pytest.approx(0.5)
+    assert rates[54] == pytest.approx(0.5 * (0.02 + 0.98 * 0.5))  # half way down the cosine
+    assert rates[-1] == pytest.approx(0.01)
+    assert np.argmax(rates) == 9
+    assert learning_rate(1, TrainingSettings(steps=1, warmup=0)) > 0
+
+
+@pytest.mark.parametrize("method", ["rd", "fd", "snl-rd", "snl-fd"])
+def test_seed_fixes_everything(parts: Path, method: str) -> None:
+    runs = [
+        weights(train(parts, method=method, overrides={**TINY, "training.seed": s}, quiet=True))
+        for s in (0, 0, 1)
+    ]
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("method", ["snl-rd", "snl-fd"])
+def test_cache_changes_nothing_but_speed(parts: Path, tmp_path: Path, method: str) -> None:
+    results = {}
+    gib_of_pixels = 64 * 64 * 3 * 8 / 2**30  # all pixels fit, features do not
+    for name, budget in {
+        "memory": CacheBudget(1, 0),
+        "disk": CacheBudget(0, 1),
+        "pixels": CacheBudget(gib_of_pixels, 0),
+        "off": CacheBudget(0, 0),
+    }.items():
+        inspector = train(
+            parts,
+            output=tmp_path / f"{name}.snl",
+            method=method,
+            overrides=TINY,
+            cache=budget,
+            quiet=True,
+        )
+        facts = inspector.facts.training
+        places = {"pixels": ("memory", "off")}.get(name, (name, name))
+        assert (facts["pixels_in"], facts["features_in"]) == places
+        results[name] = weights(inspector)
+    reference = results.pop("memory")
+    for other in results.values():
+        assert same(reference, other)
+    assert not list(tmp_path.rglob("*.bin"))  # cache files are gone
+
+
+def test_log_has_every_term_and_the_rate(parts: Path, tmp_path: Path) -> None:
+    train(parts, output=tmp_path / "a.snl", overrides={**TINY, "training.steps": 20}, quiet=True)
+    lines = (tmp_path / "a.snl.run" / "log.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [r["step"] for r in records] == [1, 10, 20]
+    settings = resolve().loss
+    on = {t for t in ("flat", "channel", "spatial", "intra", "inter") if getattr(settings, t) > 0}
+    for record in records:
+        assert set(record["terms"]) == on
+        total = sum(getattr(settings, t) * v for t, v in record["terms"].items())
+        assert record["loss"] == pytest.approx(total, rel=1e-5)
+        assert record["lr"] > 0 and record["images_per_second"] > 0 and record["gradient"] > 0
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert not (tmp_path / "a.snl.run" / "checkpoint.safetensors").exists()
+
+
+def test_tensorboard_scalars(parts: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(parts, output=tmp_path / "a.snl", overrides=TINY, tensorboard=True, quiet=True)
+    events = EventAccumulator(str(tmp_path / "a.snl.run" / "tensorboard"))
+    events.Reload()
+    assert {"loss", "lr", "images_per_second"} <= set(events.Tags()["scalars"])
+    assert [e.step for e in events.Scalars("loss")] == [1, 8]
+
+
+def tiny_network(**changes: object) -> tuple[Network, torch.optim.Optimizer, torch.Tensor]:
+    settings = resolve("snl-rd", overrides={**TINY, "loss.spatial": 1, **changes})
+    network = Network(settings)
+    network.student.train()
+    optimizer = make_optimizer(network.student, settings.training)
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return network, optimizer, images
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_not_a_number_stops_with_step_and_term_named(value: float) -> None:
+    network, optimizer, images = tiny_network()
+    features = network.teacher_features(images)
+    before = {k: v.clone() for k, v in network.student.named_parameters()}
+    features[1][0, 0, 0, 0] = value
+    with pytest.raises(TrainingError, match=r"step 7: .*'(channel|spatial|flat)' is nan.*lr"):
+        train_step(network, optimizer, images, features, 7)
+    assert all(torch.equal(before[k], v) for k, v in network.student.named_parameters())
+
+
+def test_gradient_that_is_not_finite_is_named() -> None:
+    network, optimizer, images = tiny_network()
+    features = network.teacher_features(images)
+    parameter = next(network.student.parameters())
+    parameter.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match=r"step 3: the gradient is (nan|inf)"):
+        train_step(network, optimizer, images, features, 3)
+
+
+def test_gradient_is_clipped() -> None:
+    network, _, images = tiny_network(**{"training.clip": 0.001})
+    features = network.teacher_features(images)
+    plain = torch.optim.SGD(network.student.parameters(), lr=1.0)
+    before = torch.cat([p.detach().flatten().clone() for p in network.student.parameters()])
+    record = train_step(network, plain, images, features, 1)
+    after = torch.cat([p.detach().flatten() for p in network.student.parameters()])
+    assert record["gradient"] > 0.001
+    assert float((after - before).norm()) == pytest.approx(0.001, rel=1e-2)
+
+
+def test_weight_decay_spares_vectors() -> None:
+    network, _, _ = tiny_network()
+    settings = TrainingSettings(weight_decay=0.1)
+    decayed, spared = make_optimizer(network.student, settings).param_groups
+    assert decayed["weight_decay"] == 0.1 and spared["weight_decay"] == 0
+    assert {p.ndim for p in spared["params"]} <= {0, 1}
+    count = len(decayed["params"]) + len(spared["params"])
+    assert count == len(list(network.student.parameters()))
+
+
+def test_unreadable_images_are_skipped_with_a_count_or_stop(parts: Path, tmp_path: Path) -> None:
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(parts, data)
+    bad = data / "bolt" / "train" / "good" / "999.png"
+    bad.write_bytes(b"not an image")
+    told: list[str] = []
+    # without held-back images every one is read for training
+    changes = {**TINY, "training.holdout": 0}
+    inspector = train(data, overrides=changes, quiet=True, note=told.append)
+    assert inspector.facts.training["images"] == 8
+    assert len(inspector.facts.training["skipped"]) == 1
+    assert any("1 images could not be read" in text and "999.png" in text for text in told)
+    with pytest.raises(snl.SnlError, match=r"999\.png"):
+        train(data, overrides=changes, quiet=True, skip_bad=False)
+    for path in data.rglob("train/good/*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(TrainingError, match="none of the 9 training images"):
+        train(data, overrides=changes, quiet=True)
+
+
+def test_devices() -> None:
+    assert choose("cpu").type == "cpu"
+    for name in ("tpu", "cuda:x", "", "meta"):
+        with pytest.raises(SettingsError, match=r"unknown device.*use auto"):
+            choose(name)
+    if not torch.cuda.is_available():
+        with pytest.raises(SettingsError, match=r"'cuda' is not available.*--device cpu"):
+            choose("cuda")
+
+
+def test_precision_is_measured_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert bf16_gain_on_cpu() > 0
+    for gain, chosen in ((0.2, "fp32"), (1.1, "fp32"), (1.7, "bf16")):
+        monkeypatch.setattr("snl.device.bf16_gain_on_cpu", lambda gain=gain: gain)
+        assert choose_precision(cpu, "auto") == chosen
+        assert choose_precision(cpu, "fp32") == "fp32"
+
+
+def test_bf16_trains(parts: Path) -> None:
+    changes = {**TINY, "training.precision": "bf16", "training.steps": 20}
+    facts = train(parts, overrides=changes, quiet=True).facts.training
+    assert facts["precision"] == "bf16" and np.isfinite(facts["loss"])
+
+
+def test_settings_of_the_result_hold_no_folder(parts: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    network = Network(resolve(overrides=TINY))
+    file = tmp_path / "secret-place" / "teacher.safetensors"
+    file.parent.mkdir()
+    save_file({k: v.contiguous() for k, v in network.teacher.net.state_dict().items()}, file)
+    inspector = train(parts, overrides={**TINY, "teacher.weights": str(file)}, quiet=True)
+    settings: Settings = inspector.network.settings
+    assert settings.teacher.weights == "teacher.safetensors"

@@ -1,0 +1,125 @@
+"""Interrupted by Ctrl-C, SIGTERM or kill -9, and resumed: the weights of an unbroken run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import snl
+from snl.errors import BundleError, TrainingError
+from snl.files import load_tensors
+from tests.conftest import TINY_OPTIONS, Run
+
+STEPS = ["--steps", "40", "--checkpoint-every", "0", "--quiet"]
+
+
+def start(data: Path, output: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "snl", "train", str(data), "-o", str(output)]
+    return subprocess.Popen(
+        [*command, *TINY_OPTIONS, *STEPS, *options], stderr=subprocess.PIPE, text=True
+    )
+
+
+def interrupt(process: subprocess.Popen[str], output: Path, number: int, after: int) -> str:
+    """Send a signal once the checkpoint has reached a step; returns standard error."""
+    checkpoint = output.with_name(output.name + ".run") / "checkpoint.safetensors"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        if checkpoint.is_file() and load_tensors(checkpoint, "checkpoint")[1]["step"] >= after:
+            break
+        time.sleep(0.02)
+    process.send_signal(number)
+    return process.communicate(timeout=60)[1]
+
+
+@pytest.fixture(scope="module")
+def unbroken(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("unbroken") / "a.snl"
+    assert start(parts, output).wait(200) == 0
+    return output
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_resumed_equals_unbroken(parts: Path, unbroken: Path, tmp_path: Path, number: int) -> None:
+    output = tmp_path / "b.snl"
+    process = start(parts, output)
+    said = interrupt(process, output, number, after=3)
+    assert not output.exists()
+    if number == signal.SIGKILL:
+        assert process.returncode == -9
+    else:
+        assert process.returncode == 130
+        assert "--resume" in said and "Traceback" not in said
+    # a second break, then to the end
+    process = start(parts, output, "--resume")
+    interrupt(process, output, signal.SIGKILL, after=20)
+    assert start(parts, output, "--resume").wait(200) == 0
+    left, _ = load_tensors(unbroken, "bundle")
+    right, facts = load_tensors(output, "bundle")
+    assert left.keys() == right.keys()
+    assert all((left[name] == right[name]).all() for name in left)
+    log = (tmp_path / "b.snl.run" / "log.jsonl").read_text().splitlines()
+    assert len(log) == len(set(log)) == 5
+    assert [path.name for path in (tmp_path / "b.snl.run").iterdir()] == ["log.jsonl"]
+    assert facts["training"]["steps"] == 40
+
+
+def test_resume_refuses_other_settings_and_other_data(
+    parts: Path, tmp_path: Path, run_snl: Run
+) -> None:
+    output = tmp_path / "c.snl"
+    process = start(parts, output)
+    interrupt(process, output, signal.SIGTERM, after=2)
+    options = [*TINY_OPTIONS, *STEPS]
+    again = run_snl("train", parts, "-o", output, *options)
+    assert again.returncode == 2 and "--resume" in again.stderr and "--overwrite" in again.stderr
+    other = run_snl("train", parts, "-o", output, *options, "--resume", "--lr", "0.1")
+    assert other.returncode == 2
+    assert "settings.training.lr (0.002 there, 0.1 here)" in other.stderr
+    data = tmp_path / "data"
+    shutil.copytree(parts, data)
+    next((data / "bolt" / "train" / "good").glob("*.png")).unlink()
+    changed = run_snl("train", data, "-o", output, *options, "--resume")
+    assert changed.returncode == 2 and "data" in changed.stderr
+
+
+def test_damaged_checkpoint_is_told(parts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "d.snl"
+    folder = tmp_path / "d.snl.run"
+    folder.mkdir()
+    (folder / "checkpoint.safetensors").write_bytes(b"\0" * 100)
+    from tests.conftest import TINY
+
+    with pytest.raises(BundleError, match=r"checkpoint\.safetensors: not a readable checkpoint"):
+        snl.train(parts, output=output, overrides=TINY, resume=True, quiet=True)
+    with pytest.raises(TrainingError, match="--overwrite"):
+        snl.train(parts, output=output, overrides=TINY, quiet=True)
+    snl.train(parts, output=output, overrides=TINY, overwrite=True, quiet=True)
+    assert output.is_file()
+
+
+def test_finished_run_is_not_repeated_nor_replaced(parts: Path, tmp_path: Path) -> None:
+    from tests.conftest import TINY
+
+    output = tmp_path / "e.snl"
+    snl.train(parts, output=output, overrides=TINY, quiet=True)
+    before = output.read_bytes()
+    told: list[str] = []
+    snl.train(parts, output=output, overrides=TINY, resume=True, quiet=True, note=told.append)
+    assert output.read_bytes() == before
+    assert "already trained" in told[0]
+    with pytest.raises(TrainingError, match=r"e\.snl: exists already.*--overwrite"):
+        snl.train(parts, output=output, overrides=TINY, quiet=True)
+    changed = {**TINY, "training.steps": 9}
+    with pytest.raises(TrainingError, match="other settings"):
+        snl.train(parts, output=output, overrides=changed, resume=True, quiet=True)
+    assert output.read_bytes() == before
