@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,8 @@ def train(
     used, held = split(catalog, settings)
     chosen = devices.choose(device)
     settings = _pinned(settings)
-    if output is None:
-        folder, target = Path(tempfile.mkdtemp(prefix="snl-")), None
-    else:
-        target = Path(output)
+    target = None if output is None else Path(output)
+    if target is not None:
         folder = target.with_name(target.name + ".run")
         finished = _existing(target, folder, settings, catalog, resume, overwrite, device)
         if finished is not None:
@@ -110,20 +109,21 @@ def train(
         f"({len(held)} more held back for thresholds), layout '{catalog.layout}'; "
         f"{settings.method} with {settings.teacher.name} at {settings.image_size} px on {chosen}"
     )
-    training = TrainingData(
-        network,
-        [record.path for record in used],
-        budget=cache or CacheBudget(),
-        folder=folder,
-        batch_size=settings.training.batch_size,
-        skip_bad=skip_bad,
-        progress=None if quiet else progress.bar("reading images"),
-    )
-    try:
+    with ExitStack() as stack:
+        if target is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="snl-")))
+        training = TrainingData(
+            network,
+            [record.path for record in used],
+            budget=cache or CacheBudget(),
+            folder=folder,
+            batch_size=settings.training.batch_size,
+            skip_bad=skip_bad,
+            progress=None if quiet else progress.bar("reading images"),
+        )
+        stack.callback(training.close)
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
         trained = fit(network, training, catalog.fingerprint(), options)
-    finally:
-        training.close()
     skipped = [str(error) for error in training.skipped]
     trained["versions"] = {"snl": _version(), "torch": torch.__version__, "timm": _timm_version()}
     facts = Facts(
@@ -145,9 +145,7 @@ def train(
     trained["skipped"] = skipped
     if skipped:
         note(f"{len(skipped)} images could not be read and were left out, the first: {skipped[0]}")
-    if target is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
+    if target is not None:
         inspector.save(target)
         checkpoint.clear(folder)
     return inspector
@@ -215,6 +213,8 @@ def _existing(
     device: str,
 ) -> Inspector | None:
     """Decides what happens to what is there already; a finished bundle to be returned, or None."""
+    if target.is_dir():
+        raise SnlError(f"{target}: is a folder; give a file, for example -o {target / 'parts.snl'}")
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
         return None

@@ -32,7 +32,7 @@ def choose(name: str = "auto") -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise SettingsError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:N or mps")
     present = {
-        "cpu": True,
+        "cpu": not device.index,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }

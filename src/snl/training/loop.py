@@ -47,8 +47,8 @@ class RunOptions:
     quiet: bool = False
 
 
-class Interrupted(Exception):  # noqa: N818 - a request, no error
-    """Training was asked to stop; the checkpoint has been written."""
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop, by Ctrl-C or SIGTERM; the checkpoint has been written."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped after step {step}")
