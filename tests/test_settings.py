@@ -20,10 +20,10 @@ from snl.settings import (
     Settings,
     parse_assignments,
     resolve,
-    setting_names,
+    setting_values,
 )
 
-NAMES = setting_names()
+NAMES = list(setting_values(Settings()))
 
 
 def get(settings: Settings, name: str) -> Any:

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from snl.settings import (
     METHODS,
     PRESETS,
     parse_assignments,
-    setting_names,
+    resolve,
+    setting_values,
 )
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def _add_train(verbs: Any) -> None:
         "snl train parts/ -o fd.snl --method fd --teacher-weights resnet18.safetensors",
         "snl train parts/ -o a.snl --set cram.form=dense --set loss.intra=0",
         "snl train parts/ -o parts.snl --resume",
-        more="settings for --set: " + ", ".join(setting_names()),
+        more=_settings_help(),
     )
     verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
@@ -394,7 +394,7 @@ def _verb(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
-        epilog=_examples(*examples) + (f"\n\n{textwrap.fill(more, 96)}" if more else ""),
+        epilog=_examples(*examples) + (f"\n\n{more}" if more else ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.set_defaults(run=run)
@@ -511,6 +511,14 @@ def _progress(title: str, quiet: bool) -> Any:
     from snl.progress import bar
 
     return bar(title)
+
+
+def _settings_help() -> str:
+    lines = ["settings for --set, as they are by default:"]
+    for name, value in setting_values(resolve()).items():
+        shown = ",".join(map(str, value)) if isinstance(value, list) else value
+        lines.append(f"  {name}={shown}")
+    return "\n".join(lines)
 
 
 def _examples(*lines: str) -> str:

@@ -201,9 +201,10 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
     return changes
 
 
-def setting_names() -> list[str]:
-    """Every dotted name that `replace` takes."""
-    return list(_flatten(Settings().to_dict()))
+def setting_values(settings: Settings) -> dict[str, Any]:
+    """Every dotted name that `replace` takes, with its value."""
+    values = _flatten(settings.to_dict())
+    return {name: value for name, value in values.items() if name not in ("method", "preset")}
 
 
 def _named(table: Mapping[str, dict[str, Any]], name: str, kind: str) -> dict[str, Any]:
@@ -241,7 +242,7 @@ def _replace(node: Any, changes: dict[str, Any], prefix: str = "") -> Any:
 
 
 def _unknown(name: str) -> str:
-    names = setting_names()
+    names = list(setting_values(Settings()))
     close = difflib.get_close_matches(name, names, 1, 0.5)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
     return f"unknown setting '{name}'; {hint}"

@@ -23,14 +23,12 @@ from PIL import Image, ImageFile
 
 from snl.data.images import (
     MAX_PIXELS,
-    input_from_file,
     load_image,
     load_mask,
     open_image,
     to_input,
 )
 from snl.errors import ImageError
-from tests import trees
 
 RNG = np.random.default_rng(7)
 RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -641,14 +639,6 @@ def test_to_input_refuses() -> None:
     for image, size in ((GREY, 8), (RGBA, 8), (RGB.astype(float), 8), (RGB[:0], 8), (RGB, 0)):
         with pytest.raises(ImageError):
             to_input(image, size)
-
-
-def test_input_from_file(tmp_path: Path) -> None:
-    trees.save_part(tmp_path / "p.png", 3)
-    wanted = to_input(trees.draw(3)[0], 16)
-    np.testing.assert_array_equal(input_from_file(tmp_path / "p.png", 16), wanted)
-    with pytest.raises(ImageError, match="limit of 9"):
-        input_from_file(tmp_path / "p.png", 16, 9)
 
 
 def test_open_image_keeps_mode_and_format() -> None:

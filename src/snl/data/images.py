@@ -111,11 +111,6 @@ def to_input(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.array(resized)
 
 
-def input_from_file(path: str | Path, size: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decode the image at `path` and resize it: `to_input(load_image(path), size)`."""
-    return to_input(load_image(path, max_pixels=max_pixels), size)
-
-
 def open_image(
     source: str | Path | BinaryIO | Image.Image, *, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
