@@ -260,7 +260,7 @@ def _add_train(verbs: Any) -> None:
         "snl train parts/ -o parts.snl",
         "snl train mvtec/ -o mvtec.snl --preset paper --device cuda",
         "snl train parts/ -o fd.snl --method fd --teacher-weights resnet18.safetensors",
-        "snl train parts/ -o a.snl --set cram.form=dense --set loss.intra=0",
+        "snl train parts/ -o a.snl --set cram.form=rebuild --set loss.intra=0",
         "snl train parts/ -o parts.snl --resume",
         more=_settings_help(),
     )
