@@ -62,8 +62,11 @@ def test_snl_methods_have_their_parts() -> None:
     for name, direction in (("snl-rd", "reverse"), ("snl-fd", "forward")):
         settings = resolve(name)
         assert settings.student.direction == direction and settings.cram.form != "none"
-        loss = settings.loss
-        assert min(loss.channel, loss.spatial, loss.intra, loss.inter) == 1 and loss.flat == 0
+        loss, plain = settings.loss, resolve(name.removeprefix("snl-")).loss
+        assert min(loss.spatial, loss.intra, loss.inter) > 0
+        assert (loss.flat, loss.channel) == (plain.flat, plain.channel)
+        assert plain.spatial == plain.intra == plain.inter == 0
+        assert resolve(name.removeprefix("snl-")).cram.form == "none"
 
 
 def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +213,7 @@ def test_edges_of_the_ranges_are_allowed() -> None:
 def test_contradictions_are_refused() -> None:
     assert "cram.place=deepest" in refusal({"cram.place": "stages"})
     assert resolve("snl-fd", overrides={"cram.place": "stages"}).cram.place == "stages"
-    off = {f"loss.{x}": 0 for x in ("channel", "spatial", "intra", "inter")}
+    off = {f"loss.{x}": 0 for x in ("flat", "channel", "spatial", "intra", "inter")}
     assert "loss.flat" in refusal(off)
     assert resolve(overrides={**off, "loss.flat": 1}).loss.flat == 1
 
