@@ -35,8 +35,8 @@ except ImportError as error:
         f"training needs PyTorch and timm ({error}): pip install 'snl-ad[train]'"
     ) from None
 
-RANGE_IMAGES = 64
-"""Normal images looked at for the range of the overlay's colours."""
+SAMPLE = 64
+"""Images looked at for the range of the overlay's colours, or to standardise a teacher."""
 
 
 def train(
@@ -103,6 +103,8 @@ def train(
     # the bundle names the file the weights came from, not where it lay
     network.settings = settings = _without_folder(settings)
     network.to(chosen)
+    if settings.teacher.weights == "random":
+        standardise(network, [record.path for record in used])
     products = {p: sum(r.product == p for r in used) for p in catalog.products}
     note(
         f"{len(used)} normal images of {len([n for n in products.values() if n])} products "
@@ -140,7 +142,7 @@ def train(
     inspector = Inspector(network, facts, {}, device)
     inspector.calibration = calibrate(inspector, held, skipped)
     some = held or used
-    paths = [record.path for record in some[:: max(1, len(some) // RANGE_IMAGES)]]
+    paths = [record.path for record in some[:: max(1, len(some) // SAMPLE)]]
     inspector.facts = replace(facts, map_range=map_range(inspector, paths))
     trained["skipped"] = skipped
     if skipped:
@@ -174,6 +176,14 @@ def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Reco
             "<product>/train/good, or see what was found by snl doctor"
         )
     return used, held
+
+
+def standardise(network: Network, paths: Sequence[Path]) -> None:
+    """Fit an untrained teacher's normalisation layers to a sample of the training images."""
+    sample = paths[:: max(1, len(paths) // SAMPLE)][:SAMPLE]
+    for _, pixels in batches(read(sample, network.settings.image_size), SAMPLE, []):
+        images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
+        network.teacher.standardise(images)
 
 
 def calibrate(

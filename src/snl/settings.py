@@ -31,7 +31,8 @@ class TeacherSettings:
     stages: tuple[int, ...] = ()
     """timm `out_indices`; empty: the stages of strides 4, 8 and 16."""
     weights: str = "hub"
-    """`hub` (timm's pretrained weights), `random` (untrained), or a .safetensors / .pth file."""
+    """`hub` (timm's pretrained weights), a .safetensors / .pth file, or `random`: untrained, its
+    batch norms fitted to a sample of the training images."""
 
 
 @dataclass(frozen=True)

@@ -423,3 +423,28 @@ except WeightsError as error:
     lines = [line for line in done.stdout.splitlines() if line.startswith("REFUSED")]
     assert done.returncode == 0 and len(lines) == 1, done.stderr
     assert "--teacher-weights test_resnet.safetensors" in lines[0]
+
+
+def test_standardise_fits_every_batch_norm_to_the_images() -> None:
+    teacher = Teacher(TeacherSettings(name="test_resnet", stages=(1, 2), weights="random"))
+    images = 3 * torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1)) + 1
+    teacher.standardise(images)
+    seen: list[torch.Tensor] = []
+    norms = [m for m in teacher.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        # what a batch norm puts out before its activation: weight 1, bias 0, so mean 0, variance 1
+        norm.register_forward_hook(
+            lambda m, i, o: seen.append(
+                torch.nn.functional.batch_norm(i[0], m.running_mean, m.running_var, eps=m.eps)
+            )
+        )
+    teacher(images)
+    assert len(seen) == len(norms) > 0
+    for output in seen:
+        # running variances are unbiased ones, so a little apart from what the pass itself used
+        assert output.mean((0, 2, 3)).abs().max() < 0.01
+        assert (output.var((0, 2, 3)) - 1).abs().max() < 0.02
+    assert not any(m.training for m in teacher.modules())
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    teacher(images * 2)
+    assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())

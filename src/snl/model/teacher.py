@@ -71,6 +71,24 @@ class Teacher(nn.Module):
         return list(self.net(images))
 
     @torch.no_grad()
+    def standardise(self, images: Tensor) -> None:
+        """Set the statistics of all batch norms from normalised images (B, 3, H, W).
+
+        For untrained weights only: their initial statistics belong to no data, and the features
+        of different places are then nearly alike.
+        """
+        norms = [m for m in self.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over what is seen
+            norm.train()
+        self.net(images)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+    @torch.no_grad()
     def _probe(self, name: str) -> bool:
         """One small pass: checks the promised shapes, sees whether features are rectified."""
         side = 2 * max(stage.stride for stage in self.stages)
