@@ -11,17 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snl import __version__
+from snl.arguments import parser
 from snl.errors import DataError, ImageError, SnlError
-from snl.settings import (
-    DEFAULT_METHOD,
-    DEFAULT_PRESET,
-    METHODS,
-    PRESETS,
-    parse_assignments,
-    resolve,
-    setting_values,
-)
+from snl.settings import parse_assignments
 
 if TYPE_CHECKING:
     from snl.deployment.inspector import Inspector
@@ -42,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done; 1: done and found problems; 2: bad input, told in one line; 130: stopped by Ctrl-C.
     """
-    options = parser().parse_args(arguments)
+    options = parser(VERBS).parse_args(arguments)
     try:
         return int(options.run(options))
     except SnlError as error:
@@ -212,210 +204,6 @@ def demo(options: argparse.Namespace) -> int:
     return OK
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
-    top = argparse.ArgumentParser(
-        prog="snl",
-        description="Visual inspection with one model for all products, learnt from images of "
-        "normal parts.",
-        epilog=_examples(
-            "snl demo",
-            "snl doctor parts/",
-            "snl train parts/ -o parts.snl",
-            "snl evaluate parts.snl parts/ --json metrics.json",
-            "snl inspect parts.snl new.jpg --out overlays/",
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.add_argument("--version", action="version", version=f"snl {__version__}")
-    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
-    _add_demo(verbs)
-    _add_train(verbs)
-    _add_evaluate(verbs)
-    _add_inspect(verbs)
-    _add_doctor(verbs)
-    return top
-
-
-def _add_demo(verbs: Any) -> None:
-    verb = _verb(
-        verbs,
-        "demo",
-        demo,
-        "make the demo parts, train, evaluate, and save inspector and overlays",
-        "snl demo",
-        "snl demo --out /tmp/demo --seed 1",
-    )
-    verb.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: demo")
-    verb.add_argument("--seed", type=int, default=0, metavar="N")
-    _add_common(verb, layout=False)
-
-
-def _add_train(verbs: Any) -> None:
-    verb = _verb(
-        verbs,
-        "train",
-        train,
-        "train one model on the normal images of all products",
-        "snl train parts/ -o parts.snl",
-        "snl train mvtec/ -o mvtec.snl --preset paper --device cuda",
-        "snl train parts/ -o fd.snl --method fd --teacher-weights resnet18.safetensors",
-        "snl train parts/ -o a.snl --set cram.form=rebuild --set loss.intra=0",
-        "snl train parts/ -o parts.snl --resume",
-        more=_settings_help(),
-    )
-    verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
-    verb.add_argument(
-        "--method",
-        default=DEFAULT_METHOD,
-        metavar="M",
-        help=f"{', '.join(METHODS)} (default: {DEFAULT_METHOD})",
-    )
-    verb.add_argument(
-        "--preset",
-        default=DEFAULT_PRESET,
-        metavar="P",
-        help=f"{', '.join(PRESETS)} (default: {DEFAULT_PRESET})",
-    )
-    verb.add_argument("--teacher", metavar="NAME", help="a timm network with feature maps")
-    verb.add_argument(
-        "--teacher-weights",
-        metavar="FILE",
-        help=".safetensors or .pth; hub: timm's own; random: untrained",
-    )
-    verb.add_argument("--image-size", type=int, metavar="N", help="side of the network's input")
-    verb.add_argument("--steps", type=int, metavar="N", help="the whole budget")
-    verb.add_argument("--batch-size", type=int, metavar="N")
-    verb.add_argument("--lr", type=float, metavar="X", help="largest learning rate")
-    verb.add_argument("--seed", type=int, metavar="N", help="fixes everything that is random")
-    verb.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, see below"
-    )
-    verb.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    verb.add_argument("--overwrite", action="store_true", help="replace what is there")
-    verb.add_argument(
-        "--on-bad-image",
-        choices=("skip", "stop"),
-        default="skip",
-        help="images that cannot be read: leave out and count (default), or stop",
-    )
-    verb.add_argument(
-        "--cache-memory",
-        type=_positive,
-        default=4.0,
-        metavar="GIB",
-        help="memory for teacher features (default: 4; 0: none)",
-    )
-    verb.add_argument(
-        "--cache-disk",
-        type=_positive,
-        default=20.0,
-        metavar="GIB",
-        help="disk beside FILE for them where memory does not do (default: 20; 0: none)",
-    )
-    verb.add_argument(
-        "--checkpoint-every",
-        type=_positive,
-        default=60.0,
-        metavar="SECONDS",
-        help="default: 60",
-    )
-    verb.add_argument(
-        "--tensorboard", action="store_true", help="scalars into FILE.run/tensorboard"
-    )
-    _add_common(verb)
-
-
-def _add_evaluate(verbs: Any) -> None:
-    verb = _verb(
-        verbs,
-        "evaluate",
-        evaluate,
-        "measure detection and localization on labelled test images",
-        "snl evaluate parts.snl parts/",
-        "snl evaluate parts.snl parts/ --json metrics.json --save-maps maps/",
-    )
-    verb.add_argument("file", metavar="FILE", help="bundle of snl train")
-    verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
-    verb.add_argument("--json", type=Path, metavar="OUT", help="the metrics as JSON")
-    verb.add_argument(
-        "--save-maps", type=Path, metavar="DIR", help="raw maps at the images' sizes, float32 .npy"
-    )
-    verb.add_argument(
-        "--resolution",
-        choices=("input", "original"),
-        default="input",
-        help="where pixel metrics are taken: at the network's input size as in publications "
-        "(default), or at each image's own",
-    )
-    _add_common(verb)
-
-
-def _add_inspect(verbs: Any) -> None:
-    verb = _verb(
-        verbs,
-        "inspect",
-        inspect,
-        "look at new images: a JSON line each, overlays if asked for",
-        "snl inspect parts.snl new.jpg",
-        "snl inspect parts.snl incoming/ --out overlays/ --json results.jsonl",
-        "snl inspect parts.snl bottle.png --product bottle --rate 0.01",
-    )
-    verb.add_argument("file", metavar="FILE", help="bundle of snl train")
-    verb.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="images or folders")
-    verb.add_argument("--out", type=Path, metavar="DIR", help="overlays as PNG")
-    verb.add_argument("--json", type=Path, metavar="OUT", help="JSON lines there, not to stdout")
-    verb.add_argument("--product", metavar="NAME", help="use this product's own threshold")
-    verb.add_argument(
-        "--rate", type=float, default=0.05, metavar="X", help="false-alarm rate (default: 0.05)"
-    )
-    _add_common(verb, layout=False)
-
-
-def _add_doctor(verbs: Any) -> None:
-    verb = _verb(
-        verbs,
-        "doctor",
-        doctor,
-        "say what is in a data set and everything that is wrong with it",
-        "snl doctor parts/",
-        "snl doctor visa/ --layout visa --json findings.json",
-    )
-    verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
-    verb.add_argument("--json", type=Path, metavar="OUT", help="the findings as JSON")
-    _add_common(verb, device=False)
-
-
-def _verb(
-    verbs: Any, name: str, run: Any, summary: str, *examples: str, more: str = ""
-) -> argparse.ArgumentParser:
-    verb: argparse.ArgumentParser = verbs.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=_examples(*examples) + (f"\n\n{more}" if more else ""),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verb.set_defaults(run=run)
-    return verb
-
-
-def _add_common(verb: argparse.ArgumentParser, *, layout: bool = True, device: bool = True) -> None:
-    if layout:
-        verb.add_argument(
-            "--layout",
-            default="auto",
-            metavar="L",
-            help="auto, mvtec, visa, btad, mpdd, loco, real-iad, manifest, folders",
-        )
-    if device:
-        verb.add_argument(
-            "--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N, mps"
-        )
-    verb.add_argument("--quiet", action="store_true", help="no progress bars")
-
-
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     """Settings that were given as options of their own, then those of --set."""
     named = {
@@ -513,20 +301,10 @@ def _progress(title: str, quiet: bool) -> Any:
     return bar(title)
 
 
-def _settings_help() -> str:
-    lines = ["settings for --set, as they are by default:"]
-    for name, value in setting_values(resolve()).items():
-        shown = ",".join(map(str, value)) if isinstance(value, list) else value
-        lines.append(f"  {name}={shown}")
-    return "\n".join(lines)
-
-
-def _examples(*lines: str) -> str:
-    return "examples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
-    return value
+VERBS = {
+    "demo": demo,
+    "train": train,
+    "evaluate": evaluate,
+    "inspect": inspect,
+    "doctor": doctor,
+}
