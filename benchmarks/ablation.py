@@ -31,6 +31,7 @@ def run(plan_file: Path, data: Path, weights: str, output: Path, only: str, devi
 
     plan = tomllib.loads(plan_file.read_text(encoding="utf-8"))
     results: dict[str, Any] = {"title": plan["title"], "plan": plan_file.name, "runs": []}
+    results["groups"] = {name: plan[name] for name in ("choose", "confirm") if name in plan}
     if output.is_file():
         results["runs"] = json.loads(output.read_text(encoding="utf-8"))["runs"]
     catalog = snl.Catalog.read(data)
@@ -99,6 +100,8 @@ def table(file: Path) -> str:
     lines += [f"| run | {' | '.join(HEADS)} | seeds | training s |"]
     lines += ["|---" * (len(HEADS) + 3) + "|"]
     lines += [row_of(name, group) for name, group in groups.items()]
+    if results.get("groups"):
+        lines += _groups(results["groups"], groups)
     products = list(results["runs"][0]["products"])
     for metric in ("image_auroc", "pixel_auroc"):
         lines += ["", f"## {metric} per product", "", f"| run | {' | '.join(products)} |"]
@@ -111,6 +114,22 @@ def table(file: Path) -> str:
                 cells.append(f"{statistics.mean(known):.1f}" if known else "-")
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _groups(products: dict[str, list[str]], runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Means over the products by which defaults were chosen, and over those that confirm them."""
+    heads = [f"{group}: {metric} AUROC" for group in products for metric in ("image", "pixel")]
+    lines = ["", "## Products that chose the defaults, and products that did not", ""]
+    lines += [f"{group}: {', '.join(names)}." for group, names in products.items()]
+    lines += ["", f"| run | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for name, results in runs.items():
+        cells = []
+        for names in products.values():
+            for metric in ("image_auroc", "pixel_auroc"):
+                values = [r["products"][p][metric] for r in results for p in names]
+                cells.append(f"{100 * statistics.mean(v for v in values if v is not None):.1f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def main() -> int:
