@@ -58,7 +58,7 @@ def test_every_layout_from_images_to_metrics(
     file = tmp_path / "metrics.json"
     assert main(["evaluate", bundle, str(data), "--json", str(file), "--quiet", *options]) == 0
     metrics = json.loads(file.read_text())
-    assert set(metrics) == {"products", "mean", "pooled"}
+    assert {"products", "mean", "pooled"} <= set(metrics)
     assert len(metrics["products"]) == 2
     for values in (*metrics["products"].values(), metrics["mean"], metrics["pooled"]):
         assert {
@@ -89,6 +89,30 @@ def test_inspect_writes_a_line_and_an_overlay_an_image(
     quiet = run_snl("inspect", bundle, twin, "--json", file, "--product", "bolt")
     assert quiet.stdout == "" and quiet.returncode == 0
     assert json.loads(file.read_text())["product"] == "bolt"
+
+
+def test_inspect_never_overwrites_what_it_reads(
+    bundle: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+    images = [incoming / "a.png", incoming / "b.png"]
+    for number, image in enumerate(images):
+        shutil.copy(parts / "bolt" / "test" / "good" / f"00{number}.png", image)
+    before = [image.read_bytes() for image in images]
+    assert main(["inspect", str(bundle), str(incoming), "--out", str(incoming)]) == 2
+    assert "would overwrite" in capsys.readouterr().err
+    assert main(["inspect", str(bundle), str(images[0]), "--json", str(images[0])]) == 2
+    assert main(["evaluate", str(bundle), str(parts), "--json", str(bundle), "--quiet"]) == 2
+    assert [image.read_bytes() for image in images] == before
+    # given twice, and by a way round, it is still one image with one overlay inside --out
+    round_about = incoming / ".." / "incoming" / "a.png"
+    out = tmp_path / "out"
+    assert (
+        main(["inspect", str(bundle), str(round_about), *map(str, images), "--out", str(out)]) == 0
+    )
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*")) == ["a.png", "b.png"]
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_inspect_goes_on_after_a_bad_image(
@@ -155,6 +179,13 @@ def test_doctor_prints_the_table_and_fails_on_errors(
         (["train", "{parts}", "-o", "{new}", "--layout", "visa"], "not laid out as visa"),
         (["train", "{parts}", "-o", "{new}", "--cache-memory", "-1"], "at least 0"),
         (["train", "{parts}", "-o", "{image}/x.snl"], "cannot be written"),
+        (["train", "{parts}", "-o", "."], "is a folder"),
+        (["train", "{parts}", "-o", "{empty}"], "is a folder"),
+        (["evaluate", "{bundle}", "{parts}", "--json", "{empty}"], "is a folder"),
+        (["inspect", "{bundle}", "{image}", "--json", "."], "is a folder"),
+        (["doctor", "{parts}", "--json", "{empty}"], "is a folder"),
+        (["demo", "--out", "{image}"], "is a file"),
+        (["train", "{parts}", "-o", "{new}", "--lr", "many"], "invalid float value"),
         (["train", "{parts}"], "required: -o"),
         (["evaluate", "{missing}", "{parts}"], "no such file"),
         (["evaluate", "{image}", "{parts}"], "not a readable bundle"),

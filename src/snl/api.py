@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import math
 import tempfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from snl import progress
+from snl import __version__, progress
 from snl.data.catalog import Catalog, Record
 from snl.data.stream import batches, read
 from snl.deployment.bundle import Facts
-from snl.deployment.inspector import Inspector
-from snl.errors import DataError, DependencyError, ImageError, SnlError, TrainingError
+from snl.errors import DataError, DependencyError, ImageError, TrainingError
+from snl.files import check_output
 from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, resolve
 
 try:
+    import timm
     import torch
+    from filelock import FileLock, Timeout
 
     from snl import device as devices
+    from snl.deployment.inspector import Inspector, load
     from snl.model.network import Network
-    from snl.model.teacher import default_stages, load_weights
+    from snl.model.teacher import Teacher, default_stages, load_weights
     from snl.training import checkpoint
     from snl.training.cache import CacheBudget, TrainingData
-    from snl.training.loop import RunOptions, fit
+    from snl.training.loop import RunOptions, check_tensorboard, fit
 except ImportError as error:
     raise DependencyError(
         f"training needs PyTorch and timm ({error}): pip install 'snl-ad[train]'"
@@ -86,34 +91,42 @@ def train(
         >>> inspector = snl.train("parts/", output="parts.snl")   # doctest: +SKIP
     """
     settings = resolve(method, preset, overrides)
+    if tensorboard:
+        check_tensorboard()
     catalog = data if isinstance(data, Catalog) else Catalog.read(data, layout)
+    for text in catalog.notes:
+        note(f"note: {text}")
     used, held = split(catalog, settings)
     chosen = devices.choose(device)
-    settings = _pinned(settings)
     target = None if output is None else Path(output)
     if target is not None:
+        check_output(target)
+    network = Network(_pinned(settings))
+    load_weights(network.teacher, settings.teacher)
+    # the bundle names the file the weights came from, not where it lay
+    network.settings = settings = network.settings.replace(
+        {"teacher.weights": Path(settings.teacher.weights).name}
+    )
+    sources = {"data": catalog.fingerprint(), "teacher": fingerprint(network.teacher)}
+    if target is not None:
         folder = target.with_name(target.name + ".run")
-        finished = _existing(target, folder, settings, catalog, resume, overwrite, device)
+        finished = _existing(target, folder, settings, sources, resume, overwrite, device)
         if finished is not None:
             note(f"{target}: already trained with these settings on these images")
             return finished
-        _writable(folder)
-    network = Network(settings)
-    load_weights(network.teacher, settings.teacher)
-    # the bundle names the file the weights came from, not where it lay
-    network.settings = settings = _without_folder(settings)
     network.to(chosen)
     if settings.teacher.weights == "random":
         standardise(network, [record.path for record in used])
-    products = {p: sum(r.product == p for r in used) for p in catalog.products}
     note(
-        f"{len(used)} normal images of {len([n for n in products.values() if n])} products "
+        f"{len(used)} normal images of {len({r.product for r in used})} products "
         f"({len(held)} more held back for thresholds), layout '{catalog.layout}'; "
         f"{settings.method} with {settings.teacher.name} at {settings.image_size} px on {chosen}"
     )
     with ExitStack() as stack:
         if target is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="snl-")))
+        folder.mkdir(exist_ok=True)
+        stack.enter_context(_alone(folder))
         training = TrainingData(
             network,
             [record.path for record in used],
@@ -125,25 +138,26 @@ def train(
         )
         stack.callback(training.close)
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
-        trained = fit(network, training, catalog.fingerprint(), options)
+        trained = fit(network, training, sources, options)
     skipped = [str(error) for error in training.skipped]
-    trained["versions"] = {"snl": _version(), "torch": torch.__version__, "timm": _timm_version()}
+    trained["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
+    trained["teacher"] = sources["teacher"]
+    counts = Counter(record.product for record in used if record.path in set(training.paths))
     facts = Facts(
-        products,
+        dict(sorted(counts.items())),
         {
             "name": Path(catalog.root).resolve().name,
             "layout": catalog.layout,
-            "fingerprint": catalog.fingerprint(),
-            "images": len(used) + len(held),
+            "fingerprint": sources["data"],
+            "images": len(training) + len(held),
         },
         trained,
         (0.0, 1.0),
     )
     inspector = Inspector(network, facts, {}, device)
-    inspector.calibration = calibrate(inspector, held, skipped)
-    some = held or used
-    paths = [record.path for record in some[:: max(1, len(some) // SAMPLE)]]
-    inspector.facts = replace(facts, map_range=map_range(inspector, paths))
+    inspector.calibration = calibrate(inspector, held, skipped, skip_bad)
+    some = [record.path for record in held or used]
+    inspector.facts = replace(facts, map_range=map_range(inspector, _sample(some)))
     trained["skipped"] = skipped
     if skipped:
         note(f"{len(skipped)} images could not be read and were left out, the first: {skipped[0]}")
@@ -180,24 +194,33 @@ def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Reco
 
 def standardise(network: Network, paths: Sequence[Path]) -> None:
     """Fit an untrained teacher's normalisation layers to a sample of the training images."""
-    sample = paths[:: max(1, len(paths) // SAMPLE)][:SAMPLE]
-    for _, pixels in batches(read(sample, network.settings.image_size), SAMPLE, []):
+    for _, pixels in batches(read(_sample(paths), network.settings.image_size), SAMPLE, []):
         images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
         network.teacher.standardise(images)
 
 
 def calibrate(
-    inspector: Inspector, records: Sequence[Record], skipped: list[str]
+    inspector: Inspector, records: Sequence[Record], skipped: list[str], skip_bad: bool = True
 ) -> dict[str, np.ndarray]:
-    """Scores of held-back normal images by product."""
+    """Scores of held-back normal images by product; unreadable ones join `skipped`, or raise."""
     scores: dict[str, list[float]] = {}
     errors: list[ImageError] = []
     stream = read([record.path for record in records], inspector.image_size)
     for group, pixels in batches(stream, 16, errors):
         for loaded, score in zip(group, inspector.predict(pixels)[1], strict=True):
             scores.setdefault(records[loaded.index].product, []).append(float(score))
+    if errors and not skip_bad:
+        raise errors[0]
     skipped += [str(error) for error in errors]
     return {name: np.sort(np.array(scores[name], dtype=np.float32)) for name in sorted(scores)}
+
+
+def fingerprint(teacher: Teacher) -> str:
+    """sha256 over the teacher's weights, before they are fitted to anything."""
+    digest = hashlib.sha256()
+    for name, value in sorted(teacher.state_dict().items()):
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def map_range(inspector: Inspector, paths: Sequence[Path]) -> tuple[float, float]:
@@ -213,37 +236,38 @@ def map_range(inspector: Inspector, paths: Sequence[Path]) -> tuple[float, float
     return (low, max(2 * float(np.concatenate(scores_of).max()), low + 1e-6))
 
 
+def _sample(paths: Sequence[Path]) -> Sequence[Path]:
+    """At most SAMPLE of the paths, evenly spread."""
+    return paths[:: max(1, math.ceil(len(paths) / SAMPLE))]
+
+
 def _existing(
     target: Path,
     folder: Path,
     settings: Settings,
-    catalog: Catalog,
+    sources: Mapping[str, str],
     resume: bool,
     overwrite: bool,
     device: str,
 ) -> Inspector | None:
     """Decides what happens to what is there already; a finished bundle to be returned, or None."""
-    if target.is_dir():
-        raise SnlError(f"{target}: is a folder; give a file, for example -o {target / 'parts.snl'}")
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
     unfinished = (folder / checkpoint.NAME).is_file()
-    if target.is_file() and resume and not unfinished:
-        from snl.deployment.inspector import load
-
+    if resume and unfinished:
+        return None  # the checkpoint itself tells whether it fits
+    if resume and target.is_file():
         inspector = load(target, device)
-        same = inspector.network.settings == _without_folder(settings)
-        if same and inspector.facts.data.get("fingerprint") == catalog.fingerprint():
+        facts = inspector.facts
+        known = {"data": facts.data.get("fingerprint"), "teacher": facts.training.get("teacher")}
+        if inspector.network.settings == settings and known == sources:
             return inspector
+    if overwrite:
+        return None
     if target.exists():
+        reason = " (trained with other settings, images or teacher weights)" if resume else ""
         raise TrainingError(
-            f"{target}: exists already (trained with other settings or images); "
-            "choose another -o, or replace it with --overwrite"
-            if resume
-            else f"{target}: exists already; choose another -o, or replace it with --overwrite"
+            f"{target}: exists already{reason}; choose another -o, or replace it with --overwrite"
         )
-    if unfinished and not resume:
+    if unfinished:
         raise TrainingError(
             f"{folder}: holds an unfinished run; go on with --resume, or start over with "
             "--overwrite"
@@ -251,35 +275,24 @@ def _existing(
     return None
 
 
-def _writable(folder: Path) -> None:
-    """Says before the training, not after it, that its result could not be written."""
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second training away from the same output; the lock dies with the process."""
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
-            pass
-    except OSError as error:
-        raise SnlError(
-            f"{folder.parent}: cannot be written ({error.strerror or error}); choose another -o"
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(
+            f"{folder}: another training is writing there; wait for it, or choose another -o"
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / ".lock").unlink(missing_ok=True)
 
 
 def _pinned(settings: Settings) -> Settings:
     """With the teacher's stages written out, so that a bundle never depends on a default."""
     stages = settings.teacher.stages or default_stages(settings.teacher.name)
     return settings.replace({"teacher.stages": stages})
-
-
-def _without_folder(settings: Settings) -> Settings:
-    return settings.replace({"teacher.weights": Path(settings.teacher.weights).name})
-
-
-def _version() -> str:
-    from snl import __version__
-
-    return __version__
-
-
-def _timm_version() -> str:
-    import timm
-
-    return str(timm.__version__)

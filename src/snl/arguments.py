@@ -101,21 +101,21 @@ def _add_train(verbs: Any, run: Any) -> None:
     )
     verb.add_argument(
         "--cache-memory",
-        type=_positive,
+        type=number,
         default=4.0,
         metavar="GIB",
         help="memory for teacher features (default: 4; 0: none)",
     )
     verb.add_argument(
         "--cache-disk",
-        type=_positive,
+        type=number,
         default=20.0,
         metavar="GIB",
         help="disk beside FILE for them where memory does not do (default: 20; 0: none)",
     )
     verb.add_argument(
         "--checkpoint-every",
-        type=_positive,
+        type=number,
         default=60.0,
         metavar="SECONDS",
         help="default: 60",
@@ -165,7 +165,11 @@ def _add_inspect(verbs: Any, run: Any) -> None:
     verb.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="images or folders")
     verb.add_argument("--out", type=Path, metavar="DIR", help="overlays as PNG")
     verb.add_argument("--json", type=Path, metavar="OUT", help="JSON lines there, not to stdout")
-    verb.add_argument("--product", metavar="NAME", help="use this product's own threshold")
+    verb.add_argument(
+        "--product",
+        metavar="NAME",
+        help="use this product's own threshold, if enough of its normal images were held back",
+    )
     verb.add_argument(
         "--rate", type=float, default=0.05, metavar="X", help="false-alarm rate (default: 0.05)"
     )
@@ -227,7 +231,8 @@ def _examples(*lines: str) -> str:
     return "examples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _positive(text: str) -> float:
+def number(text: str) -> float:
+    """An option's value: a finite number of at least 0."""
     value = float(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done; 1: done and found problems; 2: bad input, told in one line; 130: stopped by Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):  # a name that the console cannot show is no crash
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = parser(VERBS).parse_args(arguments)
     try:
         return int(options.run(options))
@@ -45,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has gone; nothing is left to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        told = f"{type(error).__name__} {error}".lower()
+        if not any(words in told for words in ("memoryerror", "out of memory", "allocate memory")):
+            raise
         return _complain("out of memory; lower --image-size, --batch-size or --cache-memory")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("torch", "torchvision", "timm"):
@@ -85,17 +93,28 @@ def train(options: argparse.Namespace) -> int:
     seconds = time.perf_counter() - began
     say(f"{options.output}: {facts['steps']} steps, {seconds:.0f} s, loss {facts['loss']:.4f}")
     if inspector.threshold() is None:
-        say("too few normal images were held back for a threshold: decisions will be 'uncertain'")
+        held = sum(map(len, inspector.calibration.values()))
+        say(
+            f"{held} normal images were held back; a threshold at a false-alarm rate of 0.05 needs "
+            "19, so decisions will be 'uncertain'. Ways out: more normal images, "
+            "--set training.holdout=0.3 here, or "
+            f"snl inspect --rate {math.ceil(100 / (held + 1)) / 100:g} or more"
+        )
     return OK
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """`snl evaluate`."""
     import snl
-    from snl.files import write_json
+    from snl.files import check_output, write_json
 
     inspector = snl.load(options.file, options.device)
     catalog = snl.Catalog.read(options.data, options.layout)
+    if options.json:
+        check_output(options.json, [options.file])
+    untaught = sorted(set(catalog.products) - set(inspector.products))
+    if untaught:
+        say(f"note: not taught to this inspector: {', '.join(untaught)}")
     evaluation = snl.evaluate(
         inspector,
         catalog,
@@ -105,7 +124,14 @@ def evaluate(options: argparse.Namespace) -> int:
     )
     show(evaluation)
     if options.json:
-        write_json(options.json, evaluation.to_dict())
+        about = {
+            "file": Path(options.file).name,
+            "data": {"name": catalog.root.resolve().name, "layout": catalog.layout},
+            "resolution": options.resolution,
+            "settings": inspector.network.settings.to_dict(),
+            "left_out": list(evaluation.skipped),
+        }
+        write_json(options.json, {**evaluation.to_dict(), "about": about})
         say(f"metrics: {options.json}")
     if options.save_maps:
         say(f"maps: {options.save_maps}")
@@ -115,45 +141,60 @@ def evaluate(options: argparse.Namespace) -> int:
 def inspect(options: argparse.Namespace) -> int:
     """`snl inspect`."""
     import snl
+    from snl.files import check_output, write_text
 
     inspector = snl.load(options.file, options.device)
-    lines = []
-    bad = 0
-    paths = list(_image_files(options.paths))
-    names = _overlay_names(paths) if options.out else {}
     inspector.threshold(options.product, options.rate)  # a bad product or rate, before any work
-    for path in paths:
-        try:
-            result = inspector.inspect(path, options.product, options.rate)
-        except ImageError as error:
-            bad += 1
-            say(f"error: {error}")
-            continue
-        record = result.to_dict()
-        if options.out:
-            record["overlay"] = str(_save_overlay(result.overlay(), options.out / names[path]))
-        lines.append(json.dumps(record, allow_nan=False))
-        if not options.json:
-            print(lines[-1], flush=True)
+    paths = _image_files(options.paths)
     if options.json:
-        from snl.files import write_text
-
+        check_output(options.json, [options.file, *paths])
+    overlays = _overlay_files(paths, options.out, options.file) if options.out else {}
+    progress = _progress("inspecting", options.quiet or not options.json)
+    lines: list[str] = []
+    bad, status = 0, OK
+    try:
+        for number, path in enumerate(paths, 1):
+            try:
+                result = inspector.inspect(path, options.product, options.rate)
+            except ImageError as error:
+                bad += 1
+                say(f"error: {error}")
+                continue
+            record = result.to_dict()
+            if options.out:
+                record["overlay"] = str(_save_overlay(result.overlay(), overlays[path]))
+            lines.append(json.dumps(record, allow_nan=False))
+            if not options.json:
+                print(lines[-1], flush=True)
+            elif progress:
+                progress(number, len(paths))
+    except KeyboardInterrupt:  # what was looked at is not lost
+        say(f"stopped after {len(lines) + bad} of {len(paths)} images")
+        status = STOPPED
+    if options.json:
         write_text(options.json, "".join(line + "\n" for line in lines))
         say(f"{len(lines)} inspections: {options.json}")
     if options.out:
         say(f"{len(lines)} overlays: {options.out}")
+    if lines and options.product and json.loads(lines[0])["threshold_from"] != "product":
+        say(
+            f"note: too few images of '{options.product}' were held back for a threshold of its "
+            f"own at rate {options.rate:g}; the one of all products was used"
+        )
     if bad:
         say(f"{bad} of {len(paths)} images could not be inspected")
-    return BAD_INPUT if bad else OK
+    return status or (BAD_INPUT if bad else OK)
 
 
 def doctor(options: argparse.Namespace) -> int:
     """`snl doctor`."""
     from snl.data.catalog import Catalog
     from snl.data.doctor import diagnose, format_diagnosis, to_dict
-    from snl.files import write_json
+    from snl.files import check_output, write_json
 
     catalog = Catalog.read(options.data, options.layout)
+    if options.json:
+        check_output(options.json)
     diagnosis = diagnose(catalog, progress=_progress("reading images", options.quiet))
     print(format_diagnosis(diagnosis))
     if options.json:
@@ -170,6 +211,8 @@ def demo(options: argparse.Namespace) -> int:
     fit = snl.train  # says at once if PyTorch is missing
     out = Path(options.out)
     data, file = out / "parts", out / "demo.snl"
+    if out.is_file():
+        raise DataError(f"{out}: is a file; choose another folder by --out")
     if out.exists() and any(out.iterdir()):
         if not (out / "parts" / "README.txt").is_file():
             raise DataError(f"{out}: is not empty and no demo; choose another folder by --out")
@@ -219,40 +262,43 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     return {**given, **parse_assignments(options.set)}
 
 
-def _image_files(paths: Sequence[Path]) -> Iterator[Path]:
-    """Files as given; of folders all images below, sorted."""
-    from snl.data.layouts import EXTENSIONS
+def _image_files(paths: Sequence[Path]) -> list[Path]:
+    """Files as given, each once; of folders all images below, without hidden files and masks."""
+    from snl.data.layouts import images_in
 
+    found: dict[Path, Path] = {}
     for path in paths:
-        if not path.is_dir():
-            yield path  # a missing file is told like every other image that cannot be read
-            continue
-        inside = sorted(
-            p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS
-        )
+        inside = images_in(path) if path.is_dir() else [path]  # a missing file is told later
         if not inside:
             raise DataError(f"{path}: no images in this folder; give images or another folder")
-        yield from inside
+        for file in inside:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
 
 
-def _overlay_names(paths: Sequence[Path]) -> dict[Path, Path]:
+def _overlay_files(paths: Sequence[Path], folder: Path, bundle: Path) -> dict[Path, Path]:
     """Where each overlay goes: the images' paths below what they have in common, as .png; a
-    number is added where two would be the same file."""
-    folders = [str(path.absolute().parent) for path in paths]
-    common = (
-        Path(os.path.commonpath(folders)) if len({Path(f).anchor for f in folders}) == 1 else None
-    )
-    names: dict[Path, Path] = {}
+    number is added where two would be the same file.
+
+    Raises:
+        DataError: an overlay would take the place of an image.
+    """
+    whole = {path: path.resolve() for path in paths}
+    anchors = {path.anchor for path in whole.values()}
+    common = os.path.commonpath([p.parent for p in whole.values()]) if len(anchors) == 1 else None
+    files: dict[Path, Path] = {}
     taken: set[str] = set()
-    for path in paths:
-        place = path.absolute().relative_to(common) if common else Path(path.name)
+    for path, full in whole.items():
+        place = full.relative_to(common) if common else Path(full.name)
         name, number = place.with_suffix(".png"), 1
         while str(name).lower() in taken:
             number += 1
             name = place.with_name(f"{place.stem}-{number}.png")
         taken.add(str(name).lower())
-        names[path] = name
-    return names
+        files[path] = folder / name
+    if {file.resolve() for file in files.values()} & {*whole.values(), Path(bundle).resolve()}:
+        raise DataError(f"{folder}: overlays would overwrite images there; choose another --out")
+    return files
 
 
 def _save_overlay(picture: Any, path: Path) -> Path:

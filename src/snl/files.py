@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         SnlError: the folder cannot be made or written.
     """
     path = Path(path)
+    if not path.name:
+        raise SnlError(f"{path}: cannot be written (a folder); give the name of a file in it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +46,28 @@ def atomic(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone already, or its folder was never there
             temporary.unlink()
+
+
+def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Says before the work, not after it, that a file could not or must not be written.
+
+    Raises:
+        SnlError: a folder, a place that cannot be written, or one of the `inputs`.
+    """
+    path = Path(path)
+    if not path.name or path.is_dir():
+        raise SnlError(f"{path}: is a folder; give the name of a file in it")
+    if path.resolve() in {Path(source).resolve() for source in inputs}:
+        raise SnlError(f"{path}: would overwrite what is read; choose another name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise SnlError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "choose a place that exists, has room and may be written"
+        ) from None
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -99,9 +124,10 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], di
             document = _document(path, file.metadata(), kind)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0][:100]
         raise BundleError(
-            f"{path}: not a readable {kind} (truncated, damaged or another kind of file: "
-            f"{str(error).splitlines()[0][:100]}); copy it again from where it was made"
+            f"{path}: not a readable {kind} (truncated, damaged or of another kind: {reason}); "
+            "give the file of snl train -o, or copy it again from where it was made"
         ) from None
     if _digest(arrays, document["facts"]) != document.get("sha256"):
         raise BundleError(

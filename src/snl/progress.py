@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 
 def bar(title: str, unit: str = "image") -> Callable[[int, int], None]:
     """A bar with rate and time left as a function of (done, total); it closes itself at the end."""
-    from tqdm import tqdm
-
-    shown = tqdm(desc=title, unit=unit, dynamic_ncols=True, mininterval=interval())
+    shown: Any = None  # made when there is something to show
 
     def show(done: int, total: int) -> None:
-        shown.total = total
+        nonlocal shown
+        if shown is None:
+            from tqdm import tqdm
+
+            shown = tqdm(
+                desc=title, unit=unit, total=total, dynamic_ncols=True, mininterval=interval()
+            )
         shown.update(done - shown.n)
         if done >= total:
             shown.close()

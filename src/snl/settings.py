@@ -105,7 +105,8 @@ class TrainingSettings:
     """Largest global gradient norm; 0: no clipping."""
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 on CUDA devices that have it, fp32 elsewhere."""
+    """`auto`: bf16 on CUDA devices that have it and on CPUs where it is measured to be clearly
+    faster, fp32 elsewhere; a resumed run keeps what was chosen."""
     holdout: float = 0.1
     """Share of each product's normal training images kept back to set thresholds."""
 

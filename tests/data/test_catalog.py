@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from snl.data.catalog import LAYOUTS, Catalog, Record
+from snl.data.layouts import images_in
 from snl.errors import DataError, DependencyError
 from tests import trees
 
@@ -32,7 +33,7 @@ def touch(root: Path, *names: str) -> None:
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode())
+        path.write_bytes(name.encode("utf-8", "surrogateescape"))
 
 
 def summary(root: Path, catalog: Catalog) -> dict[str, tuple[str, str, str | None, str]]:
@@ -387,6 +388,80 @@ def test_nested_images_are_taken_as_normal_and_noted(tmp_path: Path) -> None:
     assert "2 images" in catalog.notes[0]
 
 
+@pytest.mark.parametrize("layout", ["mvtec", "btad", "loco", "visa", "real-iad", "folders"])
+def test_a_folder_above_the_data_set_is_refused(layout: str, tmp_path: Path) -> None:
+    trees.MAKERS[layout](tmp_path / "par" / "mv")
+    assert f"give {tmp_path / 'par' / 'mv'} as the data set" in fails(tmp_path / "par")
+    touch(tmp_path, "par/loupe/1.png")
+    assert f"give {tmp_path / 'par' / 'mv'} as the data set" in fails(tmp_path / "par")
+    if layout not in ("visa", "real-iad"):  # two levels are too many as well
+        assert f"give {tmp_path / 'par' / 'mv'} as the data set" in fails(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train", "Test", "val", "ground_truth", "good", "BAD", "masks"])
+def test_a_split_label_or_mask_below_a_product_is_refused(name: str, tmp_path: Path) -> None:
+    touch(tmp_path, f"p/cam1/{name}/1.png", "p/cam2/2.png")
+    message = fails(tmp_path)
+    assert f"{tmp_path / 'p' / 'cam1'} has a folder {name}" in message
+    (tmp_path / "p/cam1" / name / "1.png").unlink()
+    assert len(Catalog.read(tmp_path).train()) == 1
+
+
+def test_products_below_a_split_are_refused_without_a_test_set(tmp_path: Path) -> None:
+    touch(tmp_path, "train/bolt/good/1.png", "train/bolt/good/2.png")
+    assert "put products first, as bolt/train/..." in fails(tmp_path)
+
+
+@pytest.mark.parametrize("good", ["i.O", "IO", "Gut", "Gutteile", "accepted"])
+@pytest.mark.parametrize("bad", ["n.i.O.", "NIO", "schlecht", "Schlechtteil", "Ausschuß", "scrap"])
+def test_words_of_plants(good: str, bad: str, tmp_path: Path) -> None:
+    touch(tmp_path, *(f"p/{good}/{n}.png" for n in range(5)), f"p/{bad}/0.png")
+    labels = Counter((r.split, r.label) for r in Catalog.read(tmp_path).records)
+    assert labels == {("train", "normal"): 4, ("test", "normal"): 1, ("test", "anomalous"): 1}
+    touch(tmp_path, f"only/{bad}/0.png")
+    assert Catalog.read(tmp_path).of("only").train() == ()
+
+
+@pytest.mark.parametrize("word", ["pass", "hole", "Train", "val"])
+def test_a_product_named_as_a_label_is_a_product(word: str, tmp_path: Path) -> None:
+    touch(tmp_path, "bolt/1.png", "bolt/2.png", f"{word}/3.png", f"{word}/4.png")
+    catalog = Catalog.read(tmp_path)
+    assert catalog.products == tuple(sorted(["bolt", word]))
+    assert len(catalog.train()) == 4
+    if word in ("pass", "hole"):
+        assert f"folder names {word} were taken as products" in catalog.notes[0]
+
+
+def test_labels_of_one_product_are_noted(tmp_path: Path) -> None:
+    root = tmp_path / "bolt"
+    touch(root, "ok/1.png", "ok/2.png", "ng/3.png", "blurred/4.png", "masks/ng/3.png")
+    catalog = Catalog.read(root)
+    assert catalog.products == ("bolt",)
+    assert Counter(r.label for r in catalog.records) == {"normal": 2, "anomalous": 2}
+    assert len(catalog.notes) == 1 and "ng, ok were taken as labels" in catalog.notes[0]
+
+
+def test_other_folders_beside_train_and_test_are_no_products(tmp_path: Path) -> None:
+    touch(tmp_path / "bolt", "train/1.png", "train/2.png", "test/bad/3.png", "previews/4.png")
+    catalog = Catalog.read(tmp_path / "bolt")
+    assert catalog.products == ("bolt",) and len(catalog.records) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 there")
+def test_a_product_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    touch(tmp_path, "bolt/1.png", "sp\udcfcle/1.png")
+    message = fails(tmp_path)
+    assert "'sp\\udcfcle'" in message and "rename it" in message
+
+
+def test_images_in_a_folder_for_inspection(tmp_path: Path) -> None:
+    touch(tmp_path, "b/2.PNG", "b/a/1.jpg", "b/c.png", "b.png", "notes.txt", ".cache/x.png")
+    touch(tmp_path, "._b.png", "__MACOSX/b.png", "Ground_Truth/b.png", "b/masks/b/2.png")
+    names = [p.relative_to(tmp_path).as_posix() for p in images_in(tmp_path)]
+    assert names == ["b/2.PNG", "b/a/1.jpg", "b/c.png", "b.png"]
+    assert [p.name for p in images_in(tmp_path / "Ground_Truth")] == ["b.png"]
+
+
 def test_images_beside_products_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "bolt/1.png")
     message = fails(tmp_path)
@@ -458,11 +533,32 @@ def test_windows_paths_bom_and_semicolons(tmp_path: Path) -> None:
         '"..\\img\\b; c.png";bolt;TEST;NG;..\\gt\\b.png;Dent\r\n'
     )
     file = write(tmp_path, text, "utf-8-sig")
-    base = file.parent
     assert Catalog.read(file).records == (
-        normal(base / "../img/a.png", "bolt", "train"),
-        anomalous(base / "../img/b; c.png", "bolt", "Dent", base / "../gt/b.png"),
+        normal(tmp_path / "img/a.png", "bolt", "train"),
+        anomalous(tmp_path / "img/b; c.png", "bolt", "Dent", tmp_path / "gt/b.png"),
     )
+
+
+def test_paths_that_lead_out_of_the_root_are_not_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, "path\n../imgs/000.png\nsub/../001.png\n")
+    touch(tmp_path, "imgs/000.png", "lists/001.png")
+    catalog = Catalog.read(tmp_path / "imgs" / ".." / "lists" / "m.csv")
+    assert catalog.root == file.parent
+    paths = [r.path for r in catalog.records]
+    assert paths == [tmp_path / "imgs/000.png", tmp_path / "lists/001.png"]
+    assert [p.is_relative_to(catalog.root) for p in paths] == [False, True]
+    assert catalog.relative(paths[0]) == paths[0].as_posix()
+    monkeypatch.chdir(file.parent)
+    here = Catalog.read("m.csv")
+    assert [here.relative(r.path) for r in here.records] == ["../imgs/000.png", "001.png"]
+    assert here.fingerprint() == catalog.fingerprint()
+
+
+def test_one_file_under_two_spellings_is_listed_twice(tmp_path: Path) -> None:
+    message = fails(write(tmp_path, "path\na.png\n../lists/a.png\n"))
+    assert "line 3" in message and "line 2" in message
 
 
 def test_only_paths(tmp_path: Path) -> None:

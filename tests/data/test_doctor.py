@@ -15,6 +15,8 @@ from snl.data.catalog import LAYOUTS, Catalog
 from snl.data.doctor import Diagnosis, diagnose, format_diagnosis, to_dict
 from tests import trees
 
+TOO_FEW = "too few images for a threshold"
+
 
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
@@ -34,8 +36,14 @@ def check(root: Path) -> Diagnosis:
 
 
 def found(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+    """All problems but that there are too few images for a threshold, which must be told."""
     assert all("\n" not in p.what for p in diagnosis.problems)
-    return [(p.severity, p.kind, p.where) for p in diagnosis.problems]
+    problems = [(p.severity, p.kind, p.where) for p in diagnosis.problems]
+    total = sum(c.train_normal for c in diagnosis.counts.values())
+    if 0 < total < 190:
+        problems.remove(("warning", TOO_FEW, str(diagnosis.catalog.root)))
+    assert all(kind != TOO_FEW for _, kind, _ in problems)
+    return problems
 
 
 def mask(sound: Path, n: int = 0) -> Path:
@@ -58,6 +66,23 @@ def test_a_sound_data_set(sound: Path) -> None:
     assert (counts.masks_known, counts.train_anomalous, counts.test_unlabelled) == (3, 0, 0)
     assert counts.smallest == counts.largest == (48, 40)
     assert counts.modes == {"RGB": 18}
+    assert [p.kind for p in diagnosis.problems] == [TOO_FEW]
+
+
+def test_a_threshold_takes_190_training_images_of_all_products(sound: Path) -> None:
+    for n in range(12, 189):
+        trees.save_part(sound / "plate" / "train" / "good" / f"{n:03}.png", 1000 + n)
+    for n in range(3):
+        trees.save_part(sound / "plate" / "test" / "good" / f"{n:03}.png", 300 + n)
+        trees.save_part(sound / "plate" / "test" / "dent" / f"{n:03}.png", 400 + n, defect=True)
+    (problem,) = check(sound).problems
+    assert (problem.severity, problem.kind, problem.where) == ("warning", TOO_FEW, str(sound))
+    assert "189 normal" in problem.what and "'uncertain'" in problem.what
+    assert "snl train --set training.holdout=0.3" in problem.what
+    assert "snl inspect --rate" in problem.what
+    trees.save_part(sound / "plate" / "train" / "good" / "189.png", 1189)
+    diagnosis = check(sound)
+    assert diagnosis.problems == ()
     assert "no problems found" in format_diagnosis(diagnosis)
 
 
@@ -201,7 +226,7 @@ def test_names_that_collide_on_windows(tmp_path: Path) -> None:
 
 def test_notes_of_the_reader_are_shown(sound: Path) -> None:
     trees.save_part(sound / "previews" / "a.png", 1)
-    assert [p.kind for p in check(sound).problems] == ["while reading"]
+    assert [p.kind for p in check(sound).problems] == ["while reading", TOO_FEW]
 
 
 def test_text_groups_and_shortens(sound: Path) -> None:
@@ -228,7 +253,7 @@ def test_errors_come_first(sound: Path) -> None:
     shutil.rmtree(sound / "bolt/test/good")
     train(sound, 5).write_bytes(b"")
     text = format_diagnosis(check(sound))
-    assert 0 < text.index("1 error:") < text.index("1 warning:")
+    assert 0 < text.index("1 error:") < text.index("2 warnings:")
 
 
 def test_as_json(sound: Path) -> None:

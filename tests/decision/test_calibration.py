@@ -53,7 +53,8 @@ def test_false_alarms_of_new_images_stay_at_the_rate(n: int, rate: float) -> Non
 
 def test_a_product_has_its_own_threshold_where_it_has_enough_images() -> None:
     scores = {"a": np.arange(20.0), "b": 100 + np.arange(20.0), "few": np.array([5.0])}
-    assert threshold(scores, "a") == 19.0
-    assert threshold(scores, "b") == 119.0
-    assert threshold(scores, "few") == threshold(scores) == threshold(scores, "unknown") == 118.0
-    assert threshold({}) is None
+    assert threshold(scores, "a") == (19.0, "product")
+    assert threshold(scores, "b") == (119.0, "product")
+    for product in ("few", "unknown", None):
+        assert threshold(scores, product) == (118.0, "all products")
+    assert threshold({}) == (None, "all products")

@@ -16,6 +16,7 @@ def inspection(height: int, width: int, **changes: object) -> Inspection:
         "score": 2.0,
         "decision": "anomalous",
         "threshold": 1.0,
+        "threshold_from": "product",
         "anomaly_map": anomaly_map,
         "image": np.full((height, width, 3), 100, np.uint8),
         "map_range": (0.5, 2.0),

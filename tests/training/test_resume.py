@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import snl
-from snl.errors import BundleError, TrainingError
+from snl.errors import TrainingError
 from snl.files import load_tensors
 from tests.conftest import TINY_OPTIONS, Run
 
@@ -99,7 +99,7 @@ def test_damaged_checkpoint_is_told(parts: Path, tmp_path: Path) -> None:
     (folder / "checkpoint.safetensors").write_bytes(b"\0" * 100)
     from tests.conftest import TINY
 
-    with pytest.raises(BundleError, match=r"checkpoint\.safetensors: not a readable checkpoint"):
+    with pytest.raises(TrainingError, match=r"checkpoint\.safetensors: is damaged.*--overwrite"):
         snl.train(parts, output=output, overrides=TINY, resume=True, quiet=True)
     with pytest.raises(TrainingError, match="--overwrite"):
         snl.train(parts, output=output, overrides=TINY, quiet=True)
@@ -123,3 +123,58 @@ def test_finished_run_is_not_repeated_nor_replaced(parts: Path, tmp_path: Path) 
     with pytest.raises(TrainingError, match="other settings"):
         snl.train(parts, output=output, overrides=changed, resume=True, quiet=True)
     assert output.read_bytes() == before
+
+
+def test_overwriting_run_is_resumed_too(parts: Path, tmp_path: Path, bundle: Path) -> None:
+    output = tmp_path / "f.snl"
+    shutil.copy(bundle, output)
+    process = start(parts, output, "--overwrite")
+    said = interrupt(process, output, signal.SIGTERM, after=3)
+    assert "--resume" in said
+    assert output.read_bytes() == bundle.read_bytes()  # the old one stays until the new is whole
+    finished = start(parts, output, "--overwrite", "--resume")
+    assert finished.wait(200) == 0
+    log = (tmp_path / "f.snl.run" / "log.jsonl").read_text()
+    assert log.count('"step": 1,') == 1 and '"step": 40,' in log
+    assert output.read_bytes() != bundle.read_bytes()
+
+
+def test_resume_refuses_other_teacher_weights_of_the_same_name(parts: Path, tmp_path: Path) -> None:
+    import timm
+    import torch
+
+    from tests.conftest import TINY
+
+    files = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        file = tmp_path / str(seed) / "teacher.pth"
+        file.parent.mkdir()
+        torch.save(timm.create_model("test_resnet").state_dict(), file)
+        files.append(str(file))
+    output = tmp_path / "g.snl"
+    snl.train(parts, output=output, overrides={**TINY, "teacher.weights": files[0]}, quiet=True)
+    for file, same in zip(files, (True, False), strict=True):
+        changed = {**TINY, "teacher.weights": file}
+        if same:
+            snl.train(parts, output=output, overrides=changed, resume=True, quiet=True)
+        else:
+            with pytest.raises(TrainingError, match="teacher weights"):
+                snl.train(parts, output=output, overrides=changed, resume=True, quiet=True)
+
+
+def test_two_trainings_of_one_output_are_kept_apart(parts: Path, tmp_path: Path) -> None:
+    from tests.conftest import TINY
+
+    output = tmp_path / "h.snl"
+    process = start(parts, output, "--steps", "4000")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "h.snl.run" / "checkpoint.safetensors").is_file():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    with pytest.raises(TrainingError, match="another training is writing there"):
+        snl.train(parts, output=output, overrides=TINY, overwrite=True, quiet=True)
+    process.kill()
+    process.communicate()
+    snl.train(parts, output=output, overrides=TINY, overwrite=True, quiet=True)  # the lock is gone
+    assert output.is_file()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,11 +24,13 @@ from pathlib import Path
 from snl.data.layouts import (
     EXTENSIONS,
     Record,
+    inside,
     is_btad,
     is_loco,
     is_mvtec,
     read_folders,
     read_split_tree,
+    subfolders,
 )
 from snl.data.tables import (
     find_manifest,
@@ -91,10 +94,11 @@ class Catalog:
         """List the images of the data set at `root`, a folder or a manifest.
 
         `layout` is one of LAYOUTS, or `auto`: the first of them that fits. No image is opened.
-        Raises DataError where nothing is found or a list cannot be understood, DependencyError
-        where a Parquet manifest is given and pyarrow is missing.
+        Raises DataError where nothing is found, a list cannot be understood, the folder above
+        a data set is given or the name of a product is not UTF-8; DependencyError where a Parquet
+        manifest is given and pyarrow is missing.
         """
-        path = Path(root)
+        path = Path(os.path.normpath(root))
         name = layout.strip().lower().replace("_", "-")
         if name not in (*LAYOUTS, "auto"):
             near = difflib.get_close_matches(name, LAYOUTS, n=1)
@@ -122,6 +126,8 @@ class Catalog:
             )
         if name == "auto":
             name = next(known for known, layout in _LAYOUTS.items() if _fits(layout, path))
+            if name == "folders":
+                _refuse_folder_above(path)
         elif not _fits(_LAYOUTS[name], path):
             raise DataError(
                 f"{path} is not laid out as {name} ({_LAYOUTS[name].looks}); give another folder, "
@@ -135,6 +141,8 @@ class Catalog:
                 f"no images found in {path} (read as {name}); put files ending in {endings} in a "
                 "folder per product"
             )
+        for product in {record.product for record in records}:
+            _check_name(product)
         records.sort(key=lambda record: record.path.as_posix())
         return cls(path.parent if path.is_file() else path, name, tuple(records), tuple(notes))
 
@@ -174,15 +182,14 @@ class Catalog:
 
     def relative(self, path: Path) -> str:
         """A path below the root with `/` between its parts, as messages and reports show it."""
-        return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()
+        return (inside(path, self.root) or path).as_posix()
 
     def _line(self, record: Record) -> bytes:
-        inside = record.path.is_relative_to(self.root)
         try:
             size = record.path.stat().st_size
         except (OSError, ValueError):
             size = -1
-        name = self.relative(record.path) if inside else record.path.name
+        name = (inside(record.path, self.root) or Path(record.path.name)).as_posix()
         fields = (name, str(size), record.product, record.split, str(record.label))
         return unicodedata.normalize("NFC", "\0".join(fields)).encode("utf-8", "surrogateescape")
 
@@ -190,3 +197,20 @@ class Catalog:
 def _fits(layout: _Layout, path: Path) -> bool:
     # Only a manifest may be a file; the other layouts list folders.
     return (path.is_dir() or layout is _LAYOUTS["manifest"]) and layout.fits(path)
+
+
+def _refuse_folder_above(path: Path) -> None:
+    """Lists and folders of VisA and Real-IAD mean something from their own folder only."""
+    for folder in subfolders(path):
+        for name in ("visa", "real-iad"):
+            if _fits(_LAYOUTS[name], folder):
+                raise DataError(f"{folder} is laid out as {name}; give {folder} as the data set")
+
+
+def _check_name(product: str) -> None:
+    try:
+        product.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the name of product folder {product!r} is not UTF-8 and cannot be stored; rename it"
+        ) from error

@@ -19,6 +19,10 @@ from snl.errors import ImageError
 FEW_IMAGES = 10
 """Fewer training images of a product than this are worth a warning."""
 
+ENOUGH_IMAGES = 190
+"""Training images of all products of which a tenth, held back, gives the 19 scores that a
+threshold at a false-alarm rate of 5 % takes: of n normal scores it is the 0.95 (n + 1)-th."""
+
 _DARK_MEAN = 5.0
 _FLAT_RANGE = 2
 _SAME_ASPECT = 0.01
@@ -111,6 +115,7 @@ def diagnose(
     problems = [
         *(Problem("warning", str(catalog.root), note, "while reading") for note in catalog.notes),
         *(problem for product, c in counts.items() for problem in _check_product(product, c)),
+        *_check_threshold(catalog, counts.values()),
         *(problem for f in facts for problem in f.problems),
         *_find_duplicates(catalog, facts),
         *_find_colliding_names(catalog),
@@ -251,6 +256,18 @@ def _check_product(product: str, c: ProductCounts) -> Iterator[Problem]:
     if len(c.modes) > 1:
         what = f"colour modes differ, {_modes(c)}; make sure that one camera set-up took them all"
         yield Problem("warning", where, what, "mixed colour modes")
+
+
+def _check_threshold(catalog: Catalog, counts: Iterable[ProductCounts]) -> Iterator[Problem]:
+    total = sum(c.train_normal for c in counts)
+    if 0 < total < ENOUGH_IMAGES:
+        what = (
+            f"{_number(total, 'normal training image')} in all; with a tenth held back, fewer than "
+            "19 scores are too few for a threshold at a false-alarm rate of 5 %, so decisions will "
+            f"be 'uncertain'; add normal images ({ENOUGH_IMAGES} in all), hold more back (snl "
+            "train --set training.holdout=0.3), or allow more false alarms (snl inspect --rate)"
+        )
+        yield Problem("warning", str(catalog.root), what, "too few images for a threshold")
 
 
 def _find_duplicates(catalog: Catalog, facts: Iterable[_Facts]) -> Iterator[Problem]:

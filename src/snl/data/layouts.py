@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -22,15 +23,21 @@ Split = Literal["train", "test"]
 Label = Literal["normal", "anomalous"]
 
 EXTENSIONS = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-NORMAL_WORDS = frozenset({"good", "ok", "normal", "normals", "pass", "passed", "nondefective"})
+NORMAL_WORDS = frozenset(
+    {"accept", "accepted", "good", "ok", "normal", "normals", "nondefective", "pass", "passed"}
+    | {"fehlerfrei", "gut", "gutteil", "gutteile", "i.o", "i.o.", "io"}
+)
 DEFECT_WORDS = frozenset(
-    {"abnormal", "anomalies", "anomalous", "anomaly", "bad", "broken", "crack", "damaged"}
-    | {"defect", "defective", "defects", "dent", "fail", "failed", "fault", "faulty", "hole"}
-    | {"ko", "ng", "nok", "reject", "rejected", "scratch"}
+    {"abnormal", "anomalies", "anomalous", "anomaly", "bad", "broken", "crack", "cracked"}
+    | {"damaged", "defect", "defective", "defects", "dent", "fail", "failed", "fault", "faulty"}
+    | {"hole", "ko", "ng", "nok", "not_ok", "notok", "reject", "rejected", "scrap", "scratch"}
+    | {"ausschuss", "defekt", "defekte", "fehler", "n.i.o", "n.i.o.", "nio"}
+    | {"schlecht", "schlechtteil", "schlechtteile"}
 )
 _TRAIN, _TEST = frozenset({"train", "training"}), frozenset({"test", "testing"})
 _VALIDATION = frozenset({"val", "valid", "validation"})
 _MASKS = frozenset({"ground_truth", "groundtruth", "gt", "mask", "masks"})
+_STRUCTURE = NORMAL_WORDS | DEFECT_WORDS | _TRAIN | _TEST | _VALIDATION | _MASKS
 _IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin"})
 
 
@@ -93,11 +100,16 @@ def read_split_tree(root: Path, notes: list[str]) -> list[Record]:
 
 def read_folders(root: Path, notes: list[str]) -> list[Record]:
     """Read plain folders: of products, or of one product's images, with or without splits."""
-    words = {folder.name.casefold() for folder in subfolders(root)}
-    if words & (_TRAIN | _TEST | NORMAL_WORDS | DEFECT_WORDS):
-        return _read_product(root, folder_name(root), notes)
-    loose = images_in(root)
     filled = [f for f in subfolders(root) if not _is_masks(f) and any(images_below(f))]
+    labels = [f.name for f in filled if f.name.casefold() in NORMAL_WORDS | DEFECT_WORDS]
+    if _is_one_product(filled):
+        if labels:
+            notes.append(
+                f"folder names {', '.join(labels)} were taken as labels, and all images as those "
+                f"of one product, {folder_name(root)}; to have products, put each in its own folder"
+            )
+        return _read_product(root, folder_name(root), notes)
+    loose = images_here(root)
     if loose and filled:
         raise DataError(
             f"{root} has both images ({loose[0].name}, ...) and folders of images "
@@ -105,6 +117,12 @@ def read_folders(root: Path, notes: list[str]) -> list[Record]:
         )
     if loose:
         return _read_product(root, folder_name(root), notes)
+    if labels:
+        other = next(f.name for f in filled if f.name not in labels)
+        notes.append(
+            f"folder names {', '.join(labels)} were taken as products and not as labels, since "
+            f"{other} beside them is no label; if they are, put all into one product's folder"
+        )
     return [r for folder in filled for r in _read_product(folder, folder.name, notes)]
 
 
@@ -135,7 +153,9 @@ def labelled(
     masks: tuple[Path, ...] = (),
     defect: str = "",
 ) -> Record:
-    """A record whose mask and defect follow from its label."""
+    """A record whose mask and defect follow from its label; its paths have no `..` inside."""
+    path = Path(os.path.normpath(path))
+    masks = tuple(Path(os.path.normpath(mask)) for mask in masks)
     if label == "normal":
         return Record(path, product, split, label, (), True, "good")
     return Record(path, product, split, label, masks, bool(masks), defect)
@@ -148,7 +168,7 @@ def subfolders(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def images_in(folder: Path) -> list[Path]:
+def images_here(folder: Path) -> list[Path]:
     """Image files directly in a folder, sorted by name; a broken link counts as one."""
     with os.scandir(folder) as entries:
         names = [e.name for e in entries if is_image(e.name) and not e.is_dir()]
@@ -157,15 +177,31 @@ def images_in(folder: Path) -> list[Path]:
 
 def images_below(folder: Path) -> Iterator[Path]:
     """Image files in a folder and in all below it, in a fixed order."""
-    yield from images_in(folder)
+    yield from images_here(folder)
     for below in subfolders(folder):
         if not below.is_symlink():  # a link may lead back up
             yield from images_below(below)
 
 
+def images_in(folder: Path) -> list[Path]:
+    """Image files in a folder and below it, sorted, without those in folders of masks."""
+    return sorted(
+        path
+        for path in images_below(folder)
+        if not any(_is_masks(above) for above in path.relative_to(folder).parents)
+    )
+
+
 def is_image(name: str) -> bool:
     """True where the name ends as an image's and is not hidden."""
     return _counts(name) and Path(name).suffix.lower() in EXTENSIONS
+
+
+def inside(path: Path, folder: Path) -> Path | None:
+    """The path relative to the folder, or None where it lies elsewhere; both without inner `..`."""
+    below = path.relative_to(folder) if path.is_relative_to(folder) else None
+    # Every relative path is relative to `.`, also one that leads out of it.
+    return None if below is None or ".." in below.parts else below
 
 
 def folder_name(folder: Path) -> str:
@@ -179,8 +215,14 @@ def _read_product(folder: Path, product: str, notes: list[str]) -> list[Record]:
     kinds = [f for f in subfolders(folder) if not _is_masks(f)]
     words = {f.name.casefold() for f in kinds}
     if not words & (NORMAL_WORDS | DEFECT_WORDS):
+        if found := _structure_below(folder):
+            raise DataError(
+                f"{found.parent} has a folder {found.name} as a product has, but lies in {folder}, "
+                f"which would be the product; give {found.parent.parent} as the data set, or put "
+                f"{found.name} directly in the folder of its product"
+            )
         return _all_normal(folder, product, "train", notes)
-    loose = images_in(folder)
+    loose = images_here(folder)
     if words & NORMAL_WORDS and loose:
         notes.append(
             f"product {product}: {len(loose)} images lie beside the folder of normal images "
@@ -200,16 +242,21 @@ def _read_splits(folder: Path, product: str, notes: list[str]) -> list[Record]:
         if word in _TRAIN:
             words = {f.name.casefold() for f in subfolders(part)}
             if words & (NORMAL_WORDS | DEFECT_WORDS):
-                records += [labelled(p, product, "train", "normal") for p in images_in(part)]
+                records += [labelled(p, product, "train", "normal") for p in images_here(part)]
                 records += _read_kinds(part, folder, product, "train")
+            elif found := _structure_below(part):
+                raise DataError(
+                    f"{found.parent} has a folder {found.name} as a product has, but lies in "
+                    f"{part}; put products first, as {found.parent.name}/{part.name}/..."
+                )
             else:
                 records += _all_normal(part, product, "train", notes)
         elif word in _TEST or (word in _VALIDATION and not has_test):
-            records += [labelled(path, product, "test", None) for path in images_in(part)]
+            records += [labelled(path, product, "test", None) for path in images_here(part)]
             records += _read_kinds(part, folder, product, "test")
         elif word in _VALIDATION:
             # Beside a test set, a validation set of normals is more to train on (MVTec LOCO AD).
-            records += [labelled(p, product, "train", "normal") for p in images_in(part)]
+            records += [labelled(p, product, "train", "normal") for p in images_here(part)]
             records += [
                 replace(r, split="train" if r.label == "normal" else "test")
                 for r in _read_kinds(part, folder, product, "test")
@@ -270,7 +317,37 @@ def _all_normal(folder: Path, product: str, split: Split, notes: list[str]) -> l
             f"product {product}: {len(nested)} images in folders below it ({below[0].name}, ...) "
             "were taken as normal"
         )
-    return [labelled(path, product, split, "normal") for path in [*images_in(folder), *nested]]
+    return [labelled(path, product, split, "normal") for path in [*images_here(folder), *nested]]
+
+
+def _is_one_product(filled: list[Path]) -> bool:
+    """True where the names of a root's folders are splits or labels, and not products."""
+    words = {folder.name.casefold() for folder in filled}
+    if words & (_TRAIN | _TEST):
+        both = words & _TRAIN and words & (_TEST | _VALIDATION)
+        return bool(both) or words <= _STRUCTURE
+    if words & NORMAL_WORDS and any(map(_names_defect, words)):
+        return True
+    return bool(words) and words <= NORMAL_WORDS | DEFECT_WORDS
+
+
+def _names_defect(word: str) -> bool:
+    """True of a known word, also as part of a longer name: `bad`, `cracked_left`."""
+    return word in DEFECT_WORDS or not DEFECT_WORDS.isdisjoint(re.split(r"[\W_]+", word))
+
+
+def _structure_below(folder: Path) -> Path | None:
+    """A folder with images, two levels or more below, that is named as a split, label or masks."""
+    waiting = [f for f in subfolders(folder) if not _is_masks(f)]
+    while waiting:
+        above = waiting.pop(0)
+        if above.is_symlink():  # as in images_below
+            continue
+        for below in subfolders(above):
+            if below.name.casefold() in _STRUCTURE and any(images_below(below)):
+                return below
+            waiting.append(below)
+    return None
 
 
 def _has_splits(folder: Path) -> bool:
@@ -299,6 +376,5 @@ def _counts(name: str) -> bool:
 
 
 def _digest(path: Path, base: Path) -> str:
-    below = path.relative_to(base) if path.is_relative_to(base) else Path(path.name)
-    text = unicodedata.normalize("NFC", below.as_posix())
+    text = unicodedata.normalize("NFC", (inside(path, base) or Path(path.name)).as_posix())
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -16,7 +16,7 @@ from snl.data.layouts import (
     Record,
     Split,
     folder_name,
-    images_in,
+    images_here,
     labelled,
     share_out,
     subfolders,
@@ -96,14 +96,14 @@ def read_visa(root: Path, notes: list[str]) -> list[Record]:
     for folder in _visa_folders(root):
         product, data = folder_name(folder), folder / "Data"
         of_product = [
-            labelled(p, product, "train", "normal") for p in images_in(data / "Images" / "Normal")
+            labelled(p, product, "train", "normal") for p in images_here(data / "Images" / "Normal")
         ]
         if (data / "Images" / "Anomaly").is_dir():
             gt = data / "Masks" / "Anomaly"
-            masks = {p.stem: (p,) for p in images_in(gt)} if gt.is_dir() else {}
+            masks = {p.stem: (p,) for p in images_here(gt)} if gt.is_dir() else {}
             of_product += [
                 labelled(p, product, "test", "anomalous", masks.get(p.stem, ()), "anomaly")
-                for p in images_in(data / "Images" / "Anomaly")
+                for p in images_here(data / "Images" / "Anomaly")
             ]
         records += share_out(of_product, folder)
     return records

@@ -33,10 +33,16 @@ def conformal_threshold(scores: np.ndarray, rate: float = DEFAULT_RATE) -> float
 
 def threshold(
     scores: Mapping[str, np.ndarray], product: str | None = None, rate: float = DEFAULT_RATE
-) -> float | None:
-    """Threshold of one product where its own scores suffice for the rate, of all pooled else."""
+) -> tuple[float | None, str]:
+    """Threshold of one product where its own scores suffice for the rate, of all pooled else.
+
+    Returns:
+        The threshold (None: too few scores even pooled) and whose scores gave it: `product` or
+        `all products`.
+    """
     if product is not None and product in scores:
         own = conformal_threshold(scores[product], rate)
         if own is not None:
-            return own
-    return conformal_threshold(np.concatenate(list(scores.values())), rate) if scores else None
+            return own, "product"
+    pooled = np.concatenate([np.empty(0), *scores.values()])
+    return conformal_threshold(pooled, rate), "all products"

@@ -32,8 +32,8 @@ class Facts:
     training: dict[str, Any]
     """Steps, seconds, speed, last losses, device, software versions, skipped images."""
     map_range: tuple[float, float]
-    """Map values at which colours begin and end: the 99th percentile of the pixels of normal
-    images, and twice the largest score of a normal image."""
+    """Map values at which colours begin and end: the 99th percentile of the pixels of a median
+    normal image, and twice the largest score of a normal image."""
 
 
 def save(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ class Inspection:
         score: raw anomaly score, higher is more abnormal.
         decision: `normal`, `anomalous`, or `uncertain` where there is no threshold.
         threshold: a score above it is anomalous; None where too few normal images were held back.
+        threshold_from: whose normal images gave it, `product` or `all products`.
         anomaly_map: float32 (H, W) at the size of the image given, raw.
         image: uint8 (H, W, 3), upright RGB, what was looked at.
         product: as given by the caller; None if it was not given.
@@ -42,6 +44,7 @@ class Inspection:
     score: float
     decision: str
     threshold: float | None
+    threshold_from: str
     anomaly_map: np.ndarray = field(repr=False)
     image: np.ndarray = field(repr=False)
     product: str | None = None
@@ -62,6 +65,7 @@ class Inspection:
             "product": self.product,
             "score": self.score,
             "threshold": self.threshold,
+            "threshold_from": self.threshold_from,
             "decision": self.decision,
             "width": self.image.shape[1],
             "height": self.image.shape[0],
@@ -120,6 +124,8 @@ class Inspector:
     def threshold(self, product: str | None = None, rate: float = DEFAULT_RATE) -> float | None:
         """The score that at most a share `rate` of normal images exceeds; None: too few images.
 
+        Of the product where enough of its own images were held back, of all products else.
+
         Raises:
             SettingsError: a product that was not taught, a rate outside 0..1.
         """
@@ -129,7 +135,7 @@ class Inspector:
             )
         if not 0 < rate < 1:
             raise SettingsError(f"the false-alarm rate is {rate}; it must be between 0 and 1")
-        return threshold(self.calibration, product, rate)
+        return threshold(self.calibration, product, rate)[0]
 
     @overload
     def inspect(
@@ -154,7 +160,8 @@ class Inspector:
 
         Args:
             source: path, PIL image or uint8 array (H, W, 3) RGB or (H, W) grey.
-            product: whose threshold is to be used; None: the one pooled over all products.
+            product: whose threshold is to be used, if enough of its own normal images were held
+                back for the rate; else, and for None, the one pooled over all products.
             rate: false-alarm rate of the threshold.
 
         Raises:
@@ -174,6 +181,7 @@ class Inspector:
     ) -> Iterator[Inspection]:
         """As `inspect` of a list, one result at a time, in order and in bounded memory."""
         limit = self.threshold(product, rate)
+        whose = threshold(self.calibration, product, rate)[1]
         for first in range(0, len(sources), batch_size):
             group = sources[first : first + batch_size]
             images = [load_image(source) for source in group]
@@ -184,6 +192,7 @@ class Inspector:
                     score=float(score),
                     decision=decide(float(score), limit),
                     threshold=limit,
+                    threshold_from=whose,
                     anomaly_map=self.resize_map(anomaly_map, (image.shape[0], image.shape[1])),
                     image=image,
                     product=product,
@@ -198,7 +207,7 @@ class Inspector:
 
 def decide(score: float, limit: float | None) -> str:
     """`normal`, `anomalous` (score above the limit), or `uncertain` where there is none."""
-    if limit is None:
+    if limit is None or math.isnan(score):
         return "uncertain"
     return "anomalous" if score > limit else "normal"
 

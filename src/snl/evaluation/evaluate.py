@@ -200,7 +200,8 @@ def _save_map(
     predictor: Predictor,
 ) -> None:
     inside = record.path.is_relative_to(root)
-    place = record.path.relative_to(root) if inside else Path(record.product, record.path.name)
+    outside = Path("outside", *record.path.absolute().parts[1:])  # equal names stay apart
+    place = record.path.relative_to(root) if inside else outside
     path = folder / place.with_name(place.name + ".npy")
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, predictor.resize_map(anomaly_map, loaded.original))

@@ -101,7 +101,7 @@ class Cram(nn.Module):
             rows = np.concatenate([rows, rows[rng.integers(len(rows), size=k - len(rows))]])
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # empty clusters are mended below
-            centres, label = kmeans2(rows, k, minit="++", rng=rng, iter=10)
+            centres, label = kmeans2(rows, _apart(rows, k, rng), minit="matrix", iter=10)
         lost = ~np.isfinite(centres).all(1)  # a centre that lost all its rows
         centres[lost] = rows[rng.integers(len(rows), size=int(lost.sum()))]
         # equal centres would get equal gradients and never part
@@ -112,3 +112,15 @@ class Cram(nn.Module):
         spread = float(np.square(rows - centres[label]).sum(1).mean())
         self.centres.copy_(torch.as_tensor(centres, dtype=self.centres.dtype))
         self.log_sharpness.fill_(-np.log(max(spread, _EPS)))
+
+
+def _apart(rows: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """k of the rows, far from each other (k-means++; SciPy's own takes time quadratic in k)."""
+    chosen = [int(rng.integers(len(rows)))]
+    nearest = np.full(len(rows), np.inf)
+    for _ in range(k - 1):
+        nearest = np.minimum(nearest, np.square(rows - rows[chosen[-1]]).sum(1))
+        total = nearest.sum()
+        chance = nearest / total if total > 0 else None
+        chosen.append(int(rng.choice(len(rows), p=chance)))
+    return rows[chosen]

@@ -44,6 +44,12 @@ class Network(nn.Module):
                     f"setting 'image_size' is {settings.image_size}; with the stages of "
                     f"'{settings.teacher.name}' it must be a multiple of {multiple}"
                 )
+            positions = (settings.image_size // multiple) ** 2
+            if settings.training.batch_size * positions == 1:
+                raise SettingsError(
+                    "a batch of one with features of a single position cannot be normalised; "
+                    "raise training.batch_size or image_size"
+                )
             try:
                 self.student = make_student(
                     self.teacher.stages, settings, rectified=self.teacher.rectified

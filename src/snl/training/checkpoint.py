@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snl.errors import TrainingError
+from snl.errors import BundleError, TrainingError
 from snl.files import load_tensors, save_tensors
 from snl.model.network import Network
 
@@ -22,6 +22,7 @@ def save(
     step: int,
     identity: dict[str, Any],
     seconds: float,
+    precision: str,
 ) -> None:
     """Student, optimiser state and random state after `step` steps; the teacher never changes.
 
@@ -31,29 +32,34 @@ def save(
         step: number of finished steps.
         identity: what a resumed run must agree with (settings, data).
         seconds: spent in training so far.
+        precision: that was chosen; a resumed run keeps it.
     """
     tensors = {f"student.{k}": v for k, v in network.student.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
     tensors["random"] = torch.get_rng_state()
-    facts = {"step": step, "identity": identity, "seconds": seconds}
+    facts = {"step": step, "identity": identity, "seconds": seconds, "precision": precision}
     arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
     save_tensors(folder / NAME, arrays, "checkpoint", facts)
 
 
 def restore(
     folder: Path, network: Network, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
-) -> tuple[int, float]:
+) -> tuple[int, float, str]:
     """Put everything back.
 
     Returns:
-        Finished steps and seconds spent.
+        Finished steps, seconds spent, and the precision.
 
     Raises:
-        BundleError: damaged checkpoint.
-        TrainingError: it belongs to other settings or other data.
+        TrainingError: it is damaged, or belongs to other settings or other data.
     """
-    arrays, facts = load_tensors(folder / NAME, "checkpoint")
+    try:
+        arrays, facts = load_tensors(folder / NAME, "checkpoint")
+    except BundleError:
+        raise TrainingError(
+            f"{folder / NAME}: is damaged or of another version; start over with --overwrite"
+        ) from None
     differing = _differences(facts["identity"], identity)
     if differing:
         raise TrainingError(
@@ -72,7 +78,7 @@ def restore(
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
-    return int(facts["step"]), float(facts["seconds"])
+    return int(facts["step"]), float(facts["seconds"]), str(facts["precision"])
 
 
 def clear(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import signal
@@ -56,14 +57,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 def fit(
-    network: Network, data: TrainingData, fingerprint: str, options: RunOptions
+    network: Network, data: TrainingData, sources: dict[str, str], options: RunOptions
 ) -> dict[str, Any]:
     """Train the network's student for `settings.training.steps` steps.
 
     Args:
         network: on its device; its student is changed in place and left in evaluation mode.
         data: batches of the normal training images.
-        fingerprint: of the data set; a resumed run must have the same.
+        sources: fingerprints of what the run is made from; a resumed run must have the same.
         options: see `RunOptions`.
 
     Returns:
@@ -81,11 +82,12 @@ def fit(
     student.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(student, settings)
     precision = choose_precision(network.mean.device, settings.precision)
-    identity = {"data": fingerprint, "images": len(data), "settings": network.settings.to_dict()}
+    identity = {**sources, "images": len(data), "settings": network.settings.to_dict()}
     start, seconds = 0, 0.0
     if options.resume and (options.folder / checkpoint.NAME).is_file():
-        start, seconds = checkpoint.restore(options.folder, network, optimizer, identity)
+        start, seconds, precision = checkpoint.restore(options.folder, network, optimizer, identity)
     else:
+        checkpoint.clear(options.folder)
         start_centres(network, data)
     options.folder.mkdir(parents=True, exist_ok=True)
     log = _Log(options, start)
@@ -93,7 +95,7 @@ def fit(
 
     def save(step: int) -> None:
         spent = seconds + time.perf_counter() - began
-        checkpoint.save(options.folder, network, optimizer, step, identity, spent)
+        checkpoint.save(options.folder, network, optimizer, step, identity, spent, precision)
 
     record: dict[str, Any] = {}
     schedule = (indices(step, len(data), settings) for step in range(start, settings.steps))
@@ -290,13 +292,16 @@ class _Log:
 
 
 def _board(folder: Path, start: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise DependencyError(
-            "--tensorboard needs TensorBoard: pip install 'snl-ad[tensorboard]'"
-        ) from None
+    check_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(folder / "tensorboard", purge_step=start + 1)
+
+
+def check_tensorboard() -> None:
+    """Raises DependencyError where TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise DependencyError("--tensorboard needs TensorBoard: pip install 'snl-ad[tensorboard]'")
 
 
 def _step_of(line: str) -> float:
