@@ -38,11 +38,22 @@ def run(plan_file: Path, data: Path, weights: str, output: Path, only: str, devi
     if plan.get("products"):
         kept = [record for record in catalog.records if record.product in plan["products"]]
         catalog = snl.Catalog(catalog.root, catalog.layout, tuple(kept))
+    names = [row["name"] for row in plan["run"]]
+    unknown = [name for name in only.split(",") if name and name not in names]
+    if unknown:
+        sys.exit(f"no run '{unknown[0]}' in {plan_file}; it has {', '.join(names)}")
     todo = [(row, seed) for seed in plan["seeds"] for row in plan["run"]]
     for row, seed in todo:
         changes = {**plan["common"], **row.get("set", {}), "training.seed": seed}
-        key = {"name": row["name"], "seed": seed, "method": row["method"], "set": changes}
-        done = any(all(r[k] == v for k, v in key.items()) for r in results["runs"])
+        key = {
+            "name": row["name"],
+            "seed": seed,
+            "method": row["method"],
+            "set": changes,
+            "teacher_weights": Path(weights).name,
+            "images": catalog.fingerprint(),
+        }
+        done = any(all(r.get(k) == v for k, v in key.items()) for r in results["runs"])
         if done or (only and row["name"] not in only.split(",")):
             continue
         print(f"{time.strftime('%H:%M:%S')} {row['name']}, seed {seed}", flush=True)
@@ -92,8 +103,13 @@ def row_of(name: str, results: list[dict[str, Any]]) -> str:
 def table(file: Path) -> str:
     """All runs of a results file as Markdown: means over seeds, then every product."""
     results = json.loads(file.read_text(encoding="utf-8"))
-    names = list(dict.fromkeys(run["name"] for run in results["runs"]))
-    groups = {name: [run for run in results["runs"] if run["name"] == name] for name in names}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in results["runs"]:
+        group = groups.setdefault(run["name"], [])
+        other = {k for g in group[:1] for k in g["set"] if g["set"][k] != run["set"].get(k)}
+        if other - {"training.seed"}:
+            sys.exit(f"{file}: runs named '{run['name']}' differ in {', '.join(sorted(other))}")
+        group.append(run)
     lines = [f"# {results['title']}", ""]
     lines += [f"Made from `{file.name}` (plan `{results['plan']}`). Percent; mean over seeds, "]
     lines += ["± the standard deviation between seeds. The last step is measured.", ""]

@@ -124,6 +124,23 @@ def test_maps_are_saved_raw_at_the_size_of_the_image(tree: Path, tmp_path: Path)
     assert saved.shape == (40, 48) and saved.dtype == np.float32
 
 
+def test_maps_of_images_outside_the_root_stay_inside_the_folder(tmp_path: Path) -> None:
+    from tests.trees import save_part
+
+    rows = ["path,label,split"]
+    for place in ("a", "b"):
+        save_part(tmp_path / place / "000.png", 1)
+        rows.append(f"../{place}/000.png,good,test")
+        save_part(tmp_path / place / "001.png", 2, defect=True)
+        rows.append(f"../{place}/001.png,bad,test")
+    (tmp_path / "list").mkdir()
+    manifest = tmp_path / "list" / "parts.csv"
+    manifest.write_text("\n".join(rows) + "\n")
+    out = tmp_path / "deep" / "maps"
+    snl.evaluate(Darkness(), manifest, save_maps=out)
+    assert len(list(out.rglob("*.npy"))) == len(list(tmp_path.rglob("*.npy"))) == 4
+
+
 def test_resolution_original_measures_at_the_size_of_the_image(tree: Path) -> None:
     seen = []
 

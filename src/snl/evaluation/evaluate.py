@@ -11,6 +11,7 @@ import numpy as np
 
 from snl.data.catalog import Catalog, Record
 from snl.data.images import load_mask
+from snl.data.layouts import inside
 from snl.data.stream import Loaded, batches, read
 from snl.errors import DataError, ImageError
 from snl.evaluation.metrics import DetectionMetrics, LocalizationMetrics
@@ -199,9 +200,8 @@ def _save_map(
     anomaly_map: np.ndarray,
     predictor: Predictor,
 ) -> None:
-    inside = record.path.is_relative_to(root)
     outside = Path("outside", *record.path.absolute().parts[1:])  # equal names stay apart
-    place = record.path.relative_to(root) if inside else outside
+    place = inside(record.path, root) or outside
     path = folder / place.with_name(place.name + ".npy")
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, predictor.resize_map(anomaly_map, loaded.original))
