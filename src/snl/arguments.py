@@ -43,7 +43,7 @@ def _add_demo(verbs: Any, run: Any) -> None:
         run["demo"],
         "make the demo parts, train, evaluate, and save inspector and overlays",
         "snl demo",
-        "snl demo --out /tmp/demo --seed 1",
+        "snl demo --out demo1 --seed 1",
     )
     verb.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: demo")
     verb.add_argument("--seed", type=int, default=0, metavar="N")
