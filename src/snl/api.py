@@ -102,6 +102,11 @@ def train(
     if target is not None:
         check_output(target)
     network = Network(_pinned(settings))
+    if settings.teacher.weights == "hub":
+        note(
+            f"weights of '{settings.teacher.name}': from timm's cache on this machine, or fetched "
+            "once (without a network this takes a minute to give up)"
+        )
     load_weights(network.teacher, settings.teacher)
     # the bundle names the file the weights came from, not where it lay
     network.settings = settings = network.settings.replace(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import logging
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,15 +202,20 @@ def load_weights(teacher: Teacher, settings: TeacherSettings) -> None:
 def _hub_state(settings: TeacherSettings) -> dict[str, Tensor]:
     import timm
 
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # its client tells every retry; the error below says it once
     try:
         full = timm.create_model(settings.name, pretrained=True)
     except Exception as error:  # the hub's client raises a dozen kinds
-        reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else "no answer"
+        reason = textwrap.shorten(str(error) or "no answer", 110)
         raise WeightsError(
             f"pretrained weights of '{settings.name}' could not be fetched ({reason}). Two ways "
             "out: connect this machine to the network once (timm keeps what it fetched), or give "
             f"a file: --teacher-weights {settings.name}.safetensors"
         ) from None
+    finally:
+        log.setLevel(level)
     return dict(full.state_dict())
 
 
