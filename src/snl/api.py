@@ -147,7 +147,8 @@ def train(
     skipped = [str(error) for error in training.skipped]
     trained["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
     trained["teacher"] = sources["teacher"]
-    counts = Counter(record.product for record in used if record.path in set(training.paths))
+    readable = set(training.paths)
+    counts = Counter(record.product for record in used if record.path in readable)
     facts = Facts(
         dict(sorted(counts.items())),
         {

@@ -117,6 +117,8 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], di
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
+    if path.is_dir():
+        raise BundleError(f"{path}: is a folder, not a {kind}; give the file of snl train -o first")
     if not path.is_file():
         raise BundleError(f"{path}: no such file; snl train DATA -o {path.name} makes one")
     try:

@@ -129,13 +129,17 @@ class Inspector:
         Raises:
             SettingsError: a product that was not taught, a rate outside 0..1.
         """
+        return self._threshold(product, rate)[0]
+
+    def _threshold(self, product: str | None, rate: float) -> tuple[float | None, str]:
+        """The threshold and whose scores gave it."""
         if product is not None and product not in self.products:
             raise SettingsError(
                 f"product '{product}' was not taught; taught: {', '.join(self.products)}"
             )
         if not 0 < rate < 1:
             raise SettingsError(f"the false-alarm rate is {rate}; it must be between 0 and 1")
-        return threshold(self.calibration, product, rate)[0]
+        return threshold(self.calibration, product, rate)
 
     @overload
     def inspect(
@@ -180,8 +184,7 @@ class Inspector:
         batch_size: int = 8,
     ) -> Iterator[Inspection]:
         """As `inspect` of a list, one result at a time, in order and in bounded memory."""
-        limit = self.threshold(product, rate)
-        whose = threshold(self.calibration, product, rate)[1]
+        limit, whose = self._threshold(product, rate)
         for first in range(0, len(sources), batch_size):
             group = sources[first : first + batch_size]
             images = [load_image(source) for source in group]
