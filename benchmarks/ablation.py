@@ -5,8 +5,9 @@
     python benchmarks/ablation.py table docs/results/methods.json -o docs/results/methods.md
 
 A plan is a TOML file: `title`, `seeds`, `[common]` settings and one `[[run]]` per row with `name`,
-`method` and its own settings under `set`. A run that is in the results already is not done again,
-so an interrupted list goes on where it stopped. Always the last step is measured.
+`method` and its own settings under `set`. A row that names `weights` takes them from
+`--teacher-weights NAME=FILE`. A run that is in the results already is not done again, so an
+interrupted list goes on where it stopped. Always the last step is measured.
 """
 
 from __future__ import annotations
@@ -24,8 +25,13 @@ COLUMNS = ("image_auroc", "pixel_auroc", "aupro", "pooled_image_auroc", "pooled_
 HEADS = ("image AUROC", "pixel AUROC", "AUPRO", "pooled image AUROC", "pooled pixel AUROC")
 
 
-def run(plan_file: Path, data: Path, weights: str, output: Path, only: str, device: str) -> None:
-    """Do what the plan asks and the results do not have yet, writing after each run."""
+def run(
+    plan_file: Path, data: Path, files: dict[str, str], output: Path, only: str, device: str
+) -> None:
+    """Do what the plan asks and the results do not have yet, writing after each run.
+
+    `files` has the teacher weights by the rows' `weights`, of rows without under "".
+    """
     import snl
     from snl.files import write_json
 
@@ -36,14 +42,18 @@ def run(plan_file: Path, data: Path, weights: str, output: Path, only: str, devi
         results["runs"] = json.loads(output.read_text(encoding="utf-8"))["runs"]
     catalog = snl.Catalog.read(data)
     if plan.get("products"):
-        kept = [record for record in catalog.records if record.product in plan["products"]]
-        catalog = snl.Catalog(catalog.root, catalog.layout, tuple(kept))
+        records = [record for record in catalog.records if record.product in plan["products"]]
+        catalog = snl.Catalog(catalog.root, catalog.layout, tuple(records))
     names = [row["name"] for row in plan["run"]]
     unknown = [name for name in only.split(",") if name and name not in names]
     if unknown:
         sys.exit(f"no run '{unknown[0]}' in {plan_file}; it has {', '.join(names)}")
-    todo = [(row, seed) for seed in plan["seeds"] for row in plan["run"]]
+    kept = [row for row in plan["run"] if not only or row["name"] in only.split(",")]
+    for missing in {row.get("weights", "") for row in kept} - set(files):
+        sys.exit(f"{plan_file} needs --teacher-weights {missing}{'=' if missing else ''}FILE")
+    todo = [(row, seed) for seed in plan["seeds"] for row in kept]
     for row, seed in todo:
+        weights = files[row.get("weights", "")]
         changes = {**plan["common"], **row.get("set", {}), "training.seed": seed}
         key = {
             "name": row["name"],
@@ -54,7 +64,7 @@ def run(plan_file: Path, data: Path, weights: str, output: Path, only: str, devi
             "images": catalog.fingerprint(),
         }
         done = any(all(r.get(k) == v for k, v in key.items()) for r in results["runs"])
-        if done or (only and row["name"] not in only.split(",")):
+        if done:
             continue
         print(f"{time.strftime('%H:%M:%S')} {row['name']}, seed {seed}", flush=True)
         inspector = snl.train(
@@ -148,13 +158,25 @@ def _groups(products: dict[str, list[str]], runs: dict[str, list[dict[str, Any]]
     return lines
 
 
+def _named(text: str) -> tuple[str, str]:
+    """`NAME=FILE` or `FILE` as (name, file)."""
+    name, equals, file = text.partition("=")
+    return (name, file) if equals else ("", text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     verbs = parser.add_subparsers(dest="verb", required=True)
     runner = verbs.add_parser("run", help="do a plan")
     runner.add_argument("plan", type=Path)
     runner.add_argument("data", type=Path)
-    runner.add_argument("--teacher-weights", default="hub")
+    runner.add_argument(
+        "--teacher-weights",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="of the rows that name their weights NAME, or name none; default: the pretrained ones",
+    )
     runner.add_argument("-o", "--output", type=Path, required=True)
     runner.add_argument("--only", default="", help="names of rows, comma-separated")
     runner.add_argument("--device", default="auto")
@@ -166,7 +188,7 @@ def main() -> int:
         run(
             arguments.plan,
             arguments.data,
-            arguments.teacher_weights,
+            {"": "pretrained", **dict(map(_named, arguments.teacher_weights))},
             arguments.output,
             arguments.only,
             arguments.device,

@@ -29,9 +29,10 @@ try:
     from filelock import FileLock, Timeout
 
     from snl import device as devices
+    from snl import weights
     from snl.deployment.inspector import Inspector, load
     from snl.model.network import Network
-    from snl.model.teacher import Teacher, default_stages, load_weights
+    from snl.model.teacher import Teacher, default_stages
     from snl.training import checkpoint
     from snl.training.cache import CacheBudget, TrainingData
     from snl.training.loop import RunOptions, check_tensorboard, fit
@@ -102,12 +103,12 @@ def train(
     if target is not None:
         check_output(target)
     network = Network(_pinned(settings))
-    if settings.teacher.weights == "hub":
+    if settings.teacher.weights == "pretrained" and not weights.in_package(settings.teacher):
         note(
             f"weights of '{settings.teacher.name}': from timm's cache on this machine, or fetched "
             "once (without a network this takes a minute to give up)"
         )
-    load_weights(network.teacher, settings.teacher)
+    weights.load(network.teacher, settings.teacher)
     # the bundle names the file the weights came from, not where it lay
     network.settings = settings = network.settings.replace(
         {"teacher.weights": Path(settings.teacher.weights).name}

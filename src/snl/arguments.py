@@ -58,7 +58,7 @@ def _add_train(verbs: Any, run: Any) -> None:
         "train one model on the normal images of all products",
         "snl train parts/ -o parts.snl",
         "snl train mvtec/ -o mvtec.snl --preset paper --device cuda",
-        "snl train parts/ -o fd.snl --method fd --teacher-weights resnet18.safetensors",
+        "snl train parts/ -o fd.snl --method fd --teacher resnet18 --teacher-weights resnet18.pth",
         "snl train parts/ -o a.snl --set cram.form=rebuild --set loss.intra=0",
         "snl train parts/ -o parts.snl --resume",
         more=_settings_help(),
@@ -77,11 +77,13 @@ def _add_train(verbs: Any, run: Any) -> None:
         metavar="P",
         help=f"{', '.join(PRESETS)} (default: {DEFAULT_PRESET})",
     )
-    verb.add_argument("--teacher", metavar="NAME", help="a timm network with feature maps")
+    verb.add_argument(
+        "--teacher", metavar="NAME", help="snl_compact, or a timm network with feature maps"
+    )
     verb.add_argument(
         "--teacher-weights",
         metavar="FILE",
-        help=".safetensors or .pth; hub: timm's own; random: untrained",
+        help=".safetensors or .pth; pretrained: the network's own (default); random: untrained",
     )
     verb.add_argument("--image-size", type=int, metavar="N", help="side of the network's input")
     verb.add_argument("--steps", type=int, metavar="N", help="the whole budget")

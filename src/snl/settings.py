@@ -26,13 +26,13 @@ from snl.errors import SettingsError
 class TeacherSettings:
     """The frozen network whose features are to be reproduced."""
 
-    name: str = "resnet18"
-    """A timm name that supports `features_only`."""
+    name: str = "snl_compact"
+    """`snl_compact`, or any timm name that supports `features_only`."""
     stages: tuple[int, ...] = ()
     """timm `out_indices`; empty: the stages of strides 4, 8 and 16."""
-    weights: str = "hub"
-    """`hub` (timm's pretrained weights), a .safetensors / .pth file, or `random`: untrained, its
-    batch norms fitted to a sample of the training images."""
+    weights: str = "pretrained"
+    """`pretrained` (of `snl_compact` in this package, of others from timm's hub), a .safetensors /
+    .pth file, or `random`: untrained, its batch norms fitted to a sample of the training images."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ METHODS: dict[str, dict[str, Any]] = {
 DEFAULT_METHOD = "snl-rd"
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "compact": {"teacher.name": "resnet18", "image_size": 256},
+    "compact": {"teacher.name": "snl_compact", "image_size": 256},
     "paper": {
         "teacher.name": "wide_resnet50_2",
         "image_size": 256,

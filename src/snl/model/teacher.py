@@ -1,21 +1,17 @@
-"""The frozen teacher: any timm network that offers feature maps, with weights from hub or file."""
+"""The frozen teacher: any timm network that offers feature maps, or our own `snl_compact`."""
 
 from __future__ import annotations
 
 import difflib
 import itertools
-import logging
 import math
-import textwrap
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snl.errors import SettingsError, WeightsError
+from snl.errors import SettingsError
 from snl.settings import TeacherSettings
 
 DEFAULT_STRIDES = (4, 8, 16)
@@ -33,7 +29,7 @@ class Teacher(nn.Module):
     """Feature maps of chosen stages, never trained.
 
     Args:
-        settings: network name and stages. Weights are not read here but by `load_weights`.
+        settings: network name and stages. Weights are not read here but by `snl.weights.load`.
 
     Attributes:
         stages: `Stage` of every output, shallow to deep.
@@ -117,6 +113,8 @@ def create(name: str, **options: Any) -> nn.Module:
     SettingsError."""
     import timm
 
+    import snl.model.compact  # noqa: F401 - timm then knows `snl_compact`
+
     if not timm.is_model(name):
         close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 5)
         hint = f"near it: {', '.join(close)}" if close else "timm.list_models() has the names"
@@ -182,90 +180,3 @@ def normalisation_of(net: nn.Module) -> tuple[tuple[float, ...], tuple[float, ..
 
     config: dict[str, Any] = resolve_data_config({}, model=net)  # type: ignore[no-untyped-call]
     return tuple(map(float, config["mean"])), tuple(map(float, config["std"]))
-
-
-def load_weights(teacher: Teacher, settings: TeacherSettings) -> None:
-    """Fill the teacher with the weights that `settings.weights` names.
-
-    `hub` asks timm's hub (its cache serves offline), `random` leaves the seeded initial values,
-    anything else is a file: .safetensors, or a .pth that torch reads with `weights_only`.
-
-    Raises:
-        WeightsError: hub not reachable, file missing, unreadable or not of this network.
-    """
-    if settings.weights == "random":
-        return
-    state = _hub_state(settings) if settings.weights == "hub" else _file_state(settings.weights)
-    _assign(teacher.net, state, settings)
-
-
-def _hub_state(settings: TeacherSettings) -> dict[str, Tensor]:
-    import timm
-
-    log = logging.getLogger("huggingface_hub")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # its client tells every retry; the error below says it once
-    try:
-        full = timm.create_model(settings.name, pretrained=True)
-    except Exception as error:  # the hub's client raises a dozen kinds
-        reason = textwrap.shorten(str(error) or "no answer", 110)
-        raise WeightsError(
-            f"pretrained weights of '{settings.name}' could not be fetched ({reason}). Two ways "
-            "out: connect this machine to the network once (timm keeps what it fetched), or give "
-            f"a file: --teacher-weights {settings.name}.safetensors"
-        ) from None
-    finally:
-        log.setLevel(level)
-    return dict(full.state_dict())
-
-
-def _file_state(file: str) -> dict[str, Tensor]:
-    path = Path(file)
-    if not path.is_file():
-        raise WeightsError(
-            f"{path}: no such weights file; give a .safetensors or .pth file, or 'hub' or 'random'"
-        )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            loaded: Any = load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files raise many kinds
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "no reason"
-        raise WeightsError(
-            f"{path}: cannot be read as weights ({reason}); it must be a .safetensors file, or a "
-            ".pth holding nothing but tensors (no pickled objects)"
-        ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()
-    ):
-        raise WeightsError(f"{path}: holds no table of tensors; save a state_dict there")
-    return dict(loaded)
-
-
-def _assign(net: nn.Module, state: Mapping[str, Tensor], settings: TeacherSettings) -> None:
-    """Copy by name. timm's feature wrappers write `blocks_0` for `blocks.0` and may prefix
-    `model.`, so names are compared without dots; layers that the stages do not need are left."""
-    given = {key.removeprefix("module.").replace(".", "_"): v for key, v in state.items()}
-    matched, missing = {}, []
-    for key, own in net.state_dict().items():
-        plain = key.replace(".", "_")
-        value = given.get(plain, given.get(plain.removeprefix("model_")))
-        if value is not None and value.shape == own.shape:
-            matched[key] = value.to(own.dtype)
-        elif not key.endswith("num_batches_tracked"):
-            missing.append(key if value is None else f"{key} (shape {tuple(value.shape)})")
-    if missing:
-        raise WeightsError(
-            f"weights '{settings.weights}' are not of '{settings.name}': {len(missing)} of "
-            f"{len(net.state_dict())} tensors missing or of another shape, first {missing[0]}; "
-            "give the network the file was made for by --teacher NAME"
-        )
-    net.load_state_dict(matched, strict=False)
-    if not all(bool(torch.isfinite(v).all()) for v in net.state_dict().values()):
-        raise WeightsError(f"weights '{settings.weights}' hold values that are not finite numbers")

@@ -1,0 +1,64 @@
+"""Formula-driven pretraining: images of iterated function systems, labelled by their formula.
+
+After FractalDB (Kataoka et al., ACCV 2020, arXiv 2101.08515): a class is a set of affine maps, its
+images differ by small changes of one map, by view and by colour. No photograph, no teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from canvases import chaos_game, draw_points, random_ifs
+from recolour import recolour
+
+CLASSES = 1000
+
+
+class Fractals(IterableDataset[list[Tensor]]):
+    """For each step in first..last - 1: a list of images (B, 3, N, N) uint8 and classes (B,).
+
+    Arguments as of `crops.Batches`.
+    """
+
+    def __init__(
+        self, seed: int, first: int, last: int, count: int, size: int, lanes: int = 1
+    ) -> None:
+        super().__init__()
+        self.seed, self.first, self.last, self.lanes = seed, first, last, lanes
+        self.count, self.size = count, size
+        rng = np.random.default_rng(seed)
+        self.formulas = [_full(rng) for _ in range(CLASSES)]
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        worker = get_worker_info()
+        start = self.first + (worker.id if worker else 0)
+        for step in range(start, self.last, self.lanes):
+            rng = np.random.default_rng([self.seed, 2, step])
+            labels = rng.integers(CLASSES, size=self.count)
+            images = torch.stack([self._image(rng, label) for label in labels.tolist()])
+            yield [(recolour(images, rng) * 255).round().byte(), torch.from_numpy(labels)]
+
+    def _image(self, rng: np.random.Generator, label: int) -> Tensor:
+        maps = self.formulas[label].copy()
+        maps[rng.integers(len(maps))] *= rng.uniform(0.8, 1.2, (2, 3))
+        x, y = chaos_game(rng, maps, 2000, 30)
+        turn, flip = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
+        u, v = x * np.cos(turn) - y * np.sin(turn), (x * np.sin(turn) + y * np.cos(turn)) * flip
+        density = torch.from_numpy(draw_points(u, v, self.size))
+        ground, ink = torch.from_numpy(rng.uniform(0, 1, (2, 3, 1, 1)).astype(np.float32))
+        image: Tensor = ground + (ink - ground) * density
+        return image
+
+
+def _full(rng: np.random.Generator) -> np.ndarray:
+    """A formula whose points cover at least a fifth of a coarse grid."""
+    while True:
+        maps = random_ifs(rng)
+        density = draw_points(*chaos_game(rng, maps, 500, 30), 16)
+        if (density > 0).mean() > 0.2:
+            return maps
