@@ -49,15 +49,23 @@ def photograph(name: str) -> NDArray[np.uint8]:
 
 
 class Canvases:
-    """Canvas by number: `Canvases([0, 1])(number)` is (SIDE, SIDE, 3) uint8."""
+    """Canvas by number: `Canvases([0, 1])(number)` is (SIDE, SIDE, 3) uint8.
 
-    def __init__(self, seed: list[int]) -> None:
+    Args:
+        seed: of all canvases.
+        photographs: by name; without any, everything is generated.
+    """
+
+    def __init__(
+        self, seed: list[int], photographs: tuple[str, ...] = TRAINING_PHOTOGRAPHS
+    ) -> None:
         self.seed = seed
-        self._photographs = [photograph(name) for name in TRAINING_PHOTOGRAPHS]
+        self._photographs = [photograph(name) for name in photographs]
 
     def __call__(self, number: int) -> NDArray[np.uint8]:
         rng = np.random.default_rng([*self.seed, number])
-        picture = self._photograph(rng) if number % 4 == 0 else self._drawn(rng)
+        plain = bool(self._photographs) and number % 4 == 0
+        picture = self._photograph(rng) if plain else self._drawn(rng)
         return np.clip(picture * 255, 0, 255).astype(np.uint8)
 
     def _photograph(self, rng: Rng) -> Picture:
@@ -84,7 +92,7 @@ class Canvases:
     def _material(self, rng: Rng) -> Picture:
         """What a surface is made of: a coloured texture, a plain colour or a photograph."""
         kind = rng.random()
-        if kind < 0.2:
+        if kind < 0.2 and self._photographs:
             return self._photograph(rng)
         if kind < 0.35:
             return _plain(rng)

@@ -34,6 +34,7 @@ from formula import Fractals
 from snl import device as devices
 from snl.errors import SnlError
 from snl.files import load_tensors, save_tensors, write_text
+from snl.training.checkpoint import optimizer_tensors, restore_optimizer
 from tasks import SIZE, Classification, Distillation, Task
 
 LOG_EVERY = 100
@@ -179,8 +180,7 @@ class Run:
         own = {k: v for k, v in self.task.state_dict().items() if not k.startswith("teacher.")}
         tensors = {f"task.{k}": v for k, v in own.items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{k}": v for k, v in state.items()}
+        tensors |= optimizer_tensors(self.optimizer)
         arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
         facts = {"recipe": asdict(self.recipe), "step": step, "seconds": seconds}
         save_tensors(self._checkpoint, arrays, "checkpoint", facts)
@@ -191,18 +191,11 @@ class Run:
             raise SnlError(
                 f"{self._checkpoint}: of another recipe ({facts['recipe']}); choose another -o"
             )
-        parts: dict[str, dict[str, Tensor]] = {"task": {}, "average": {}, "optimizer": {}}
-        for name, array in arrays.items():
-            part, _, key = name.partition(".")
-            parts[part][key] = torch.from_numpy(array)
-        self.task.load_state_dict(parts["task"], strict=False)
-        self.average.load_state_dict(parts["average"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["optimizer"].items():
-            number, _, key = name.partition(".")
-            state.setdefault(int(number), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        for part, module in (("task.", self.task), ("average.", self.average)):
+            own = {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)}
+            module.load_state_dict(own, strict=module is not self.task)  # it has a frozen teacher
+        restore_optimizer(self.optimizer, tensors)
         self.first, self.spent = int(facts["step"]), float(facts["seconds"])
         lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if json.loads(line)["step"] <= self.first]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -16,7 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from snl import weights
+from snl.deployment import bundle
 from snl.errors import WeightsError
+from snl.files import load_tensors
 from snl.model.teacher import Teacher
 from snl.settings import TeacherSettings
 from tests.model.test_teacher import NETWORKS, full_network, images, teacher_of
@@ -266,3 +269,69 @@ except WeightsError as error:
     lines = [line for line in done.stdout.splitlines() if line.startswith("REFUSED")]
     assert done.returncode == 0 and len(lines) == 1, done.stderr
     assert "--teacher-weights test_resnet.safetensors" in lines[0]
+
+
+# --- package ---
+
+
+def test_the_package_file_is_small_and_says_where_it_comes_from() -> None:
+    file = weights._package_file("snl_compact")
+    assert file.stat().st_size <= 6_000_000
+    arrays, facts = load_tensors(file, "teacher")  # checks the sha256 over everything
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
+    assert facts["licence"] == "Apache-2.0"
+    assert facts["made_by"] and facts["recipe"]["seed"] == 0 and facts["images"] > 0
+    assert "BSD-3-Clause" in facts["inputs"]["teacher"]
+    assert "public domain" in facts["inputs"]["photographs"]
+
+
+def test_pretrained_of_the_package() -> None:
+    settings = TeacherSettings(name="snl_compact", weights="pretrained")
+    assert weights.in_package(settings)
+    assert not weights.in_package(TeacherSettings(name="resnet18"))
+    assert not weights.in_package(TeacherSettings(name="hf-hub:someone/snl_compact"))
+    assert not weights.in_package(TeacherSettings(name="../model/snl_compact"))
+    teacher = Teacher(settings)
+    before = [f.clone() for f in teacher(images())]
+    weights.load(teacher, settings)
+    arrays, _ = load_tensors(weights._package_file("snl_compact"), "teacher")
+    state = {k.removeprefix("net.model."): v for k, v in teacher.state_dict().items()}
+    for name, array in arrays.items():
+        assert torch.equal(state[name], torch.from_numpy(array).float()), name
+    assert all(not torch.equal(a, b) for a, b in zip(before, teacher(images()), strict=True))
+
+
+def test_a_damaged_package_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytearray(weights._package_file("snl_compact").read_bytes())
+    content[-1000] ^= 1
+    (tmp_path / "snl_compact.safetensors").write_bytes(content)
+    monkeypatch.setattr(weights, "_package_file", lambda name: tmp_path / f"{name}.safetensors")
+    settings = TeacherSettings(name="snl_compact", weights="pretrained")
+    with pytest.raises(WeightsError, match="damaged; install snl again"):
+        weights.load(Teacher(settings), settings)
+
+
+def test_training_without_options_needs_no_network(parts: Path, tmp_path: Path) -> None:
+    """The command as it is, in a process in which nothing can be connected to."""
+    code = """
+import socket, sys
+def refuse(*arguments, **options):
+    raise OSError("there is no network")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+from snl.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+    output = tmp_path / "parts.snl"
+    small = ["--image-size", "64", "--steps", "2", "--batch-size", "4", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", str(parts), "-o", str(output), *small],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "with snl_compact at 64 px" in done.stderr
+    network = bundle.load(output)[0]
+    assert network.settings.teacher.name == "snl_compact"
+    assert network.settings.teacher.weights == "pretrained"

@@ -26,9 +26,8 @@ OK, PROBLEMS, BAD_INPUT, STOPPED = 0, 1, 2, 130
 DEMO_SETTINGS: dict[str, Any] = {
     "image_size": 128,
     "training.steps": 300,
-    "teacher.weights": "random",
 }
-"""Of `snl demo`: what fits into a few minutes on two cores, without a pretrained teacher."""
+"""Of `snl demo`: what fits into three minutes on two cores."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -219,10 +218,6 @@ def demo(options: argparse.Namespace) -> int:
         say(f"{data}: the demo images are there already")
     else:
         snl.make_demo(data, seed=options.seed, progress=_progress("drawing parts", options.quiet))
-    say(
-        "the teacher of this demo is UNTRAINED (random weights), so that it runs offline: a "
-        "pretrained one (snl train --teacher-weights) finds far more"
-    )
     inspector = fit(
         data,
         output=file,

@@ -40,11 +40,11 @@ def load(teacher: Teacher, settings: TeacherSettings) -> None:
 
 def in_package(settings: TeacherSettings) -> bool:
     """Whether the network's own weights come with this package, so that no network is needed."""
-    return _package_file(settings.name).is_file()
+    return settings.name.isidentifier() and _package_file(settings.name).is_file()
 
 
 def _package_file(name: str) -> Path:
-    return Path(__file__).parent / "model" / f"{Path(name).name}.safetensors"
+    return Path(__file__).parent / "model" / f"{name}.safetensors"
 
 
 def _package_state(settings: TeacherSettings) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,7 @@ def save(
         precision: that was chosen; a resumed run keeps it.
     """
     tensors = {f"student.{k}": v for k, v in network.student.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    tensors |= optimizer_tensors(optimizer)
     tensors["random"] = torch.get_rng_state()
     facts = {"step": step, "identity": identity, "seconds": seconds, "precision": precision}
     arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
@@ -70,15 +70,28 @@ def restore(
     torch.set_rng_state(tensors.pop("random"))
     student = {k.removeprefix("student."): v for k, v in tensors.items() if k[:8] == "student."}
     network.student.load_state_dict(student)
+    restore_optimizer(optimizer, tensors)
+    return int(facts["step"]), float(facts["seconds"]), str(facts["precision"])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as `optimizer.NUMBER.KEY`."""
+    return {
+        f"optimizer.{number}.{key}": torch.as_tensor(value)
+        for number, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave, wherever it stands among `tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, number, key = name.split(".", 2)
             state.setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict(
-        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
-    return int(facts["step"]), float(facts["seconds"]), str(facts["precision"])
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def clear(folder: Path) -> None:
