@@ -1,7 +1,8 @@
 """Formula-driven pretraining: images of iterated function systems, labelled by their formula.
 
 After FractalDB (Kataoka et al., ACCV 2020, arXiv 2101.08515): a class is a set of affine maps, its
-images differ by small changes of one map, by view and by colour. No photograph, no teacher.
+images differ by small changes of one map, by mirroring, by density and by whether figure or ground
+is dark. No photograph, no teacher.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from canvases import chaos_game, draw_points, random_ifs
-from recolour import recolour
 
-CLASSES = 1000
+CLASSES = 100
 
 
 class Fractals(IterableDataset[list[Tensor]]):
@@ -41,18 +41,16 @@ class Fractals(IterableDataset[list[Tensor]]):
             rng = np.random.default_rng([self.seed, 2, step])
             labels = rng.integers(CLASSES, size=self.count)
             images = torch.stack([self._image(rng, label) for label in labels.tolist()])
-            yield [(recolour(images, rng) * 255).round().byte(), torch.from_numpy(labels)]
+            yield [(images * 255).round().byte(), torch.from_numpy(labels)]
 
     def _image(self, rng: np.random.Generator, label: int) -> Tensor:
         maps = self.formulas[label].copy()
         maps[rng.integers(len(maps))] *= rng.uniform(0.8, 1.2, (2, 3))
         x, y = chaos_game(rng, maps, 2000, 30)
-        turn, flip = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
-        u, v = x * np.cos(turn) - y * np.sin(turn), (x * np.sin(turn) + y * np.cos(turn)) * flip
-        density = torch.from_numpy(draw_points(u, v, self.size))
-        ground, ink = torch.from_numpy(rng.uniform(0, 1, (2, 3, 1, 1)).astype(np.float32))
-        image: Tensor = ground + (ink - ground) * density
-        return image
+        mirror = rng.choice([-1, 1], 2)
+        density = draw_points(x * mirror[0], y * mirror[1], self.size) ** rng.uniform(0.5, 1.5)
+        image = torch.from_numpy(density if rng.random() < 0.5 else 1 - density)
+        return image.float().expand(3, -1, -1)
 
 
 def _full(rng: np.random.Generator) -> np.ndarray:

@@ -29,6 +29,9 @@ from snl.errors import DataError, SettingsError
 PRODUCTS: tuple[str, ...] = tuple(PARTS)
 DEFECTS: Mapping[str, tuple[str, ...]] = {name: tuple(p.defects) for name, p in PARTS.items()}
 
+SUBTLEST = 0.5
+"""Level of the least plain defects, of 0 (subtle) to 1: a person sees each at a glance."""
+
 _README = """\
 Demo data set for visual anomaly detection
 ==========================================
@@ -102,7 +105,7 @@ def make_demo(
     *,
     seed: int = 0,
     size: int = 256,
-    n_train: int = 40,
+    n_train: int = 50,
     n_good: int = 12,
     n_defect: int = 6,
     products: Sequence[str] | None = None,
@@ -238,9 +241,10 @@ def _expose(
     normal = illuminate(scene)
     if kind == "good":
         return normal, normal, np.zeros((size, size), np.uint8)
-    # Levels follow the golden ratio, so that any few images span subtle to plain evenly.
+    # Levels follow the golden ratio, so that any few images span their range evenly.
     start = _stream(seed, product, kind, "level").uniform()
-    fault = Fault(kind, (start + 0.618034 * index) % 1, _stream(seed, *key, "defect"))
+    level = SUBTLEST + (1 - SUBTLEST) * ((start + 0.618034 * index) % 1)
+    fault = Fault(kind, level, _stream(seed, *key, "defect"))
     paint = part.defects[kind]
     if paint is None:
         scene = build(fault)

@@ -78,15 +78,15 @@ PARTS: Mapping[str, Product] = {
         {
             "broken_thread": None,
             "hole": defects.hole((0.012, 0.012, 0.014), (0.12, 0.125, 0.14), (0.05, 0.11)),
-            "stain": defects.stain((0.42, 0.33, 0.22)),
+            "stain": defects.stain((0.3, 0.22, 0.13), size=(0.15, 0.3)),
         },
     ),
     "wood": Product(
         surfaces.wood,
         {
-            "crack": defects.crack((0.03, 0.016, 0.008), width=(0.004, 0.01), angle=math.pi / 2),
+            "crack": defects.crack((0.03, 0.016, 0.008), width=(0.009, 0.018), angle=math.pi / 2),
             "hole": defects.hole((0.02, 0.011, 0.006), (0.2, 0.1, 0.05), (0.022, 0.06)),
-            "scratch": defects.scratch(0.22),
+            "scratch": defects.scratch(0.35, angle=0.0),
             "stain": defects.stain((0.35, 0.33, 0.36)),
         },
     ),
