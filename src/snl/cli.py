@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OK, PROBLEMS, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 DEMO_SETTINGS: dict[str, Any] = {
-    "image_size": 128,
+    "image_size": 192,
     "training.steps": 300,
 }
 """Of `snl demo`: what fits into three minutes on two cores."""

@@ -29,7 +29,7 @@ from snl.errors import DataError, SettingsError
 PRODUCTS: tuple[str, ...] = tuple(PARTS)
 DEFECTS: Mapping[str, tuple[str, ...]] = {name: tuple(p.defects) for name, p in PARTS.items()}
 
-SUBTLEST = 0.5
+SUBTLEST = 0.6
 """Level of the least plain defects, of 0 (subtle) to 1: a person sees each at a glance."""
 
 _README = """\
