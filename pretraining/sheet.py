@@ -1,6 +1,6 @@
 """A sheet of generated canvases, without photographs: the picture in docs/teacher.md.
 
-python pretraining/picture.py -o docs/canvases.jpg
+python pretraining/sheet.py -o docs/canvases.jpg
 """
 
 from __future__ import annotations
