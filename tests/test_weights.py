@@ -228,7 +228,7 @@ def test_hub_weights_are_those_of_the_network(monkeypatch: pytest.MonkeyPatch) -
         ValueError("x" * 5000),
     ],
 )
-def test_unreachable_hub_names_both_ways_out(
+def test_unreachable_hub_names_the_ways_out(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = teacher_of("test_resnet")
@@ -242,6 +242,7 @@ def test_unreachable_hub_names_both_ways_out(
     message = str(caught.value)
     assert "\n" not in message and len(message) < 500
     assert "network" in message and "--teacher-weights test_resnet.safetensors" in message
+    assert "--teacher snl_compact" in message
 
 
 def test_offline_hub_for_real(tmp_path: Path) -> None:

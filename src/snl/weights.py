@@ -69,9 +69,10 @@ def _hub_state(settings: TeacherSettings) -> dict[str, Tensor]:
     except Exception as error:  # the hub's client raises a dozen kinds
         reason = textwrap.shorten(str(error) or "no answer", 110)
         raise WeightsError(
-            f"pretrained weights of '{settings.name}' could not be fetched ({reason}). Two ways "
-            "out: connect this machine to the network once (timm keeps what it fetched), or give "
-            f"a file: --teacher-weights {settings.name}.safetensors"
+            f"pretrained weights of '{settings.name}' could not be fetched ({reason}). Ways out: "
+            "connect this machine to the network once (timm keeps what it fetched), give a file: "
+            f"--teacher-weights {settings.name}.safetensors, or take the built-in teacher: "
+            "--teacher snl_compact"
         ) from None
     finally:
         log.setLevel(level)
