@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ def normalise(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-class Task(nn.Module):
+class Task(nn.Module, ABC):
     """The network and what it is trained on; `losses` is to be brought down."""
 
     def __init__(self) -> None:
@@ -47,9 +48,9 @@ class Task(nn.Module):
     def start(self, batch: list[Tensor]) -> None:
         """Before the first step, from its batch."""
 
+    @abstractmethod
     def losses(self, batch: list[Tensor]) -> list[Tensor]:
         """Of a batch: images (B, 3, N, N) uint8, and what else the data gives."""
-        raise NotImplementedError
 
     def watched(self, net: nn.Module) -> list[Tensor]:
         """Losses of `net` on what is never trained on; empty where there is nothing."""
