@@ -34,7 +34,9 @@ from formula import Fractals
 from snl import device as devices
 from snl.errors import SnlError
 from snl.files import load_tensors, save_tensors, write_text
+from snl.settings import TrainingSettings
 from snl.training.checkpoint import optimizer_tensors, restore_optimizer
+from snl.training.loop import make_optimizer
 from tasks import SIZE, Classification, Distillation, Task
 
 LOG_EVERY = 100
@@ -78,18 +80,16 @@ class Run:
         self.task.to(memory_format=torch.channels_last)
         self.average = AveragedModel(task.net, multi_avg_fn=self._blend, use_buffers=True)
         self.parameters = [p for p in task.parameters() if p.requires_grad]
-        groups = [
-            {
-                "params": [p for p in self.parameters if p.ndim > 1],
-                "weight_decay": recipe.weight_decay,
-            },
-            {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, foreach=True)
+        settings = TrainingSettings(
+            optimizer="adamw", lr=recipe.lr, weight_decay=recipe.weight_decay
+        )
+        self.optimizer = make_optimizer(task, settings)
         self.first, self.spent = 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
         if self._checkpoint.is_file():
             self._restore()
+        elif (folder / "final.safetensors").is_file():
+            raise SnlError(f"{folder}: holds a finished run; choose another -o, or remove it")
         else:
             write_text(self._log, "")
 

@@ -142,6 +142,8 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     steps = [[json.loads(line)["step"] for line in log] for log in logs]
     assert steps == [[2, 4, 6, 8]] * 2
     assert not (tmp_path / "broken" / "checkpoint.safetensors").exists()
+    with pytest.raises(SnlError, match="finished run"):  # not begun anew over what took an hour
+        distil(tmp_path / "broken", resnet18)
 
 
 def test_another_recipe_does_not_go_on(small: None, resnet18: str, tmp_path: Path) -> None:

@@ -183,8 +183,8 @@ def train_step(
 
 
 def make_optimizer(student: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Adam or AdamW; no weight decay on norms, biases and other vectors."""
-    parameters = list(student.parameters())
+    """Adam or AdamW of what is to be trained; no weight decay on norms, biases, other vectors."""
+    parameters = [p for p in student.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
