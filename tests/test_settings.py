@@ -59,9 +59,9 @@ def test_paper_preset_is_rd4ads() -> None:
 
 
 def test_snl_methods_have_their_parts() -> None:
-    for name, direction in (("snl-rd", "reverse"), ("snl-fd", "forward")):
+    for name, architecture in (("snl-rd", "reverse"), ("snl-fd", "forward")):
         settings = resolve(name)
-        assert settings.student.direction == direction and settings.cram.form != "none"
+        assert settings.student.architecture == architecture and settings.cram.form != "none"
         loss, plain = settings.loss, resolve(name.removeprefix("snl-")).loss
         assert min(loss.spatial, loss.intra, loss.inter) > 0
         assert (loss.flat, loss.channel) == (plain.flat, plain.channel)
@@ -158,12 +158,13 @@ def test_wrong_type_is_refused(name: str, value: Any, wanted: str) -> None:
 OUT_OF_RANGE = [
     ("image_size", [63, 4097, 0, -256]),
     ("teacher.stages", ["-1", "1,-2"]),
+    ("teacher.groups", [0, -1, 101]),
     ("student.blocks", ["0", "2,0,2", "-1", ""]),
     ("student.bottleneck_blocks", [0, -1]),
     ("student.expansion", [0, -4]),
     ("cram.centres", [0, -1]),
-    *((f"loss.{x}", [-0.1, "nan", "inf"]) for x in ("flat", "channel", "spatial")),
-    *((f"loss.{x}", [-0.1, "nan", "inf"]) for x in ("intra", "inter")),
+    *((f"loss.{x}", [-0.1, "nan", "inf"]) for x in ("flat", "mse", "channel")),
+    *((f"loss.{x}", [-0.1, "nan", "inf"]) for x in ("spatial", "intra", "inter")),
     ("loss.temperature", [0, -1, "nan", "inf"]),
     ("map.sigma", [-1, "nan", "inf"]),
     ("map.top_share", [0, -0.1, 1.1, "nan"]),

@@ -29,7 +29,13 @@ class TeacherSettings:
     name: str = "snl_compact"
     """`snl_compact`, or any timm name that supports `features_only`."""
     stages: tuple[int, ...] = ()
-    """timm `out_indices`; empty: the stages of strides 4, 8 and 16."""
+    """timm `out_indices`; empty: the stages of strides 4, 8 and 16, of a vision transformer (whose
+    blocks all have one stride) the middle two thirds of its blocks."""
+    groups: int = 2
+    """Vision transformers only: the blocks are cut into at most this many consecutive groups, and
+    each group's mean is a stage. As many groups as blocks: each block is a stage."""
+    merge: Literal["none", "concatenate"] = "none"
+    """`concatenate`: all stages, brought to the deepest one's grid, are one stage."""
     weights: str = "pretrained"
     """`pretrained` (of `snl_compact` in this package, of others from timm's hub), a .safetensors /
     .pth file, or `random`: untrained, its batch norms fitted to a sample of the training images."""
@@ -39,15 +45,17 @@ class TeacherSettings:
 class StudentSettings:
     """The network that learns the teacher's features on normal images."""
 
-    direction: Literal["reverse", "forward"] = "reverse"
-    """`reverse`: from the teacher's features back; `forward`: from the image."""
+    architecture: Literal["reverse", "forward", "uniad"] = "reverse"
+    """`reverse`: from the teacher's features back; `forward`: from the image; `uniad`: a masked
+    transformer over the merged features."""
     blocks: tuple[int, ...] = (2,)
-    """Residual blocks per decoder stage, deepest first; one number serves all (reverse only)."""
+    """Residual blocks per decoder stage, deepest first; one number serves all (convolutional
+    reverse student only, as the next two; on a vision transformer the student is one, too)."""
     bottleneck_blocks: int = 2
-    """Residual blocks of the one-class bottleneck embedding (reverse only)."""
+    """Residual blocks of the one-class bottleneck embedding."""
     expansion: int = 4
     """Outer to inner width of bottleneck-type blocks, used where the deepest stage has 512
-    channels or more (reverse only)."""
+    channels or more."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +65,8 @@ class CramSettings:
     form: Literal["none", "rebuild", "dense", "gate"] = "none"
     centres: int = 64
     place: Literal["deepest", "stages"] = "deepest"
-    """`deepest`: the bottleneck's output (reverse), the deepest stage (forward); `stages`: every
-    stage (forward only)."""
+    """`deepest`: the bottleneck's output (reverse), the deepest stage (forward), the encoder's
+    output (uniad); `stages`: every stage (forward only)."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,8 @@ class LossSettings:
 
     flat: float = 0.0
     """One cosine over the flattened map of a stage (RD4AD's own)."""
+    mse: float = 0.0
+    """Mean squared error (UniAD's own)."""
     channel: float = 0.0
     spatial: float = 0.0
     intra: float = 0.0
@@ -80,6 +90,8 @@ class LossSettings:
 class MapSettings:
     """From feature differences to map and score."""
 
+    distance: Literal["cosine", "l2"] = "cosine"
+    """Between two features: 1 - cos, or the Euclidean norm of their difference."""
     sigma: float = 4.0
     """Standard deviation of the Gaussian in pixels of a 256-pixel input; scales with the input."""
     score: Literal["max", "topk"] = "max"
@@ -156,10 +168,20 @@ _INGREDIENTS = {
 """What SNL adds to a student; form and weights as measured (docs/results), not as published."""
 
 METHODS: dict[str, dict[str, Any]] = {
-    "rd": {"student.direction": "reverse", "loss.flat": 1.0},
-    "fd": {"student.direction": "forward", "loss.channel": 1.0},
-    "snl-rd": {"student.direction": "reverse", "loss.flat": 1.0, **_INGREDIENTS},
-    "snl-fd": {"student.direction": "forward", "loss.channel": 1.0, **_INGREDIENTS},
+    "rd": {"student.architecture": "reverse", "loss.flat": 1.0},
+    "fd": {"student.architecture": "forward", "loss.channel": 1.0},
+    "snl-rd": {"student.architecture": "reverse", "loss.flat": 1.0, **_INGREDIENTS},
+    "snl-fd": {"student.architecture": "forward", "loss.channel": 1.0, **_INGREDIENTS},
+    "uniad": {
+        "student.architecture": "uniad",
+        "teacher.merge": "concatenate",
+        "loss.mse": 1.0,
+        "map.distance": "l2",
+        "training.optimizer": "adamw",
+        "training.lr": 1e-4,
+        "training.weight_decay": 1e-4,
+        "training.clip": 0.1,
+    },
 }
 DEFAULT_METHOD = "snl-rd"
 
@@ -295,11 +317,12 @@ def _convert_tuple(name: str, value: Any, arguments: tuple[Any, ...]) -> tuple[A
     return tuple(_convert(name, item, kind) for item, kind in zip(items, arguments, strict=True))
 
 
-_TERMS = ("flat", "channel", "spatial", "intra", "inter")
+_TERMS = ("flat", "mse", "channel", "spatial", "intra", "inter")
 
 _RANGES: dict[str, tuple[float, float]] = {
     "image_size": (64, 4096),
     "teacher.stages": (0, 100),
+    "teacher.groups": (1, 100),
     "student.blocks": (1, 100),
     "student.bottleneck_blocks": (1, 100),
     "student.expansion": (1, 64),
@@ -333,7 +356,12 @@ def _check(s: Settings) -> Settings:
                 )
     if not s.student.blocks:
         raise SettingsError("setting 'student.blocks' is empty; give at least one number")
-    if s.cram.place == "stages" and s.student.direction == "reverse":
+    if s.student.architecture == "uniad" and s.teacher.merge == "none":
+        raise SettingsError(
+            "setting 'student.architecture' is 'uniad', which reproduces one merged map; "
+            "use teacher.merge=concatenate too, or --method uniad"
+        )
+    if s.cram.place == "stages" and s.student.architecture != "forward":
         raise SettingsError(
             "setting 'cram.place' is 'stages', which only the forward student has; "
             "use cram.place=deepest or a method fd / snl-fd"

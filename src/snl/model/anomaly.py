@@ -13,23 +13,38 @@ from snl.settings import MapSettings
 
 
 def anomaly_map(
-    teacher: Sequence[Tensor], student: Sequence[Tensor], size: tuple[int, int], sigma: float
+    teacher: Sequence[Tensor],
+    student: Sequence[Tensor],
+    size: tuple[int, int],
+    sigma: float,
+    distance: str = "cosine",
 ) -> Tensor:
-    """Sum over stages of 1 - cos over channels, each bilinear to `size`, then a Gaussian.
+    """Sum over stages of the distance over channels, each bilinear to `size`, then a Gaussian.
+
+    UniAD (arXiv 2206.03687) takes `l2` and, instead of the Gaussian, an average pool before the
+    maximum that is the score; both are local means, and here all methods share the Gaussian.
 
     Args:
         teacher, student: one (B, C, h, w) per stage.
         size: (H, W) of the map.
         sigma: of the Gaussian in pixels of the map; 0: none.
+        distance: `cosine`: 1 - cos, in 0..2; `l2`: Euclidean norm of the difference, at least 0.
 
     Returns:
-        (B, H, W) float32, higher is more abnormal, in 0..2 x the number of stages.
+        (B, H, W) float32, higher is more abnormal.
     """
     total = torch.zeros((), device=teacher[0].device)
     for t, s in zip(teacher, student, strict=True):
-        distance = 1 - F.cosine_similarity(t.float(), s.float(), dim=1)
-        total = total + resize(distance, size)
+        total = total + resize(difference(t.float(), s.float(), distance), size)
     return gaussian(total, sigma)
+
+
+def difference(t: Tensor, s: Tensor, distance: str) -> Tensor:
+    """Features (B, C, h, w) of teacher and student to their distances (B, h, w)."""
+    if distance == "l2":
+        squares: Tensor = (t - s).square().sum(1)
+        return squares.sqrt()
+    return 1 - F.cosine_similarity(t, s, dim=1)
 
 
 def score(maps: Tensor, settings: MapSettings) -> Tensor:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snl.settings import CramSettings
+
 _EPS = 1e-6
 
 
@@ -112,6 +114,13 @@ class Cram(nn.Module):
         spread = float(np.square(rows - centres[label]).sum(1).mean())
         self.centres.copy_(torch.as_tensor(centres, dtype=self.centres.dtype))
         self.log_sharpness.fill_(-np.log(max(spread, _EPS)))
+
+
+def make_cram(channels: int, settings: CramSettings) -> nn.Module:
+    """CRAM of the chosen form, or nothing."""
+    if settings.form == "none":
+        return nn.Identity()
+    return Cram(channels, settings.centres, settings.form)
 
 
 def _apart(rows: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:

@@ -23,6 +23,11 @@ def flat_cosine(t: Tensor, s: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(t.float().flatten(1), s.float().flatten(1), dim=1)).mean()
 
 
+def squared_error(t: Tensor, s: Tensor) -> Tensor:
+    """Mean over positions and channels of (T - S)^2 (UniAD, arXiv 2206.03687). At least 0."""
+    return F.mse_loss(s.float(), t.float())
+
+
 def channel_distillation(t: Tensor, s: Tensor) -> Tensor:
     """Mean over positions of 1 - cos(T(:, i), S(:, i)). In 0..2."""
     return (1 - F.cosine_similarity(t.float(), s.float(), dim=1)).mean()
@@ -92,6 +97,7 @@ def distillation(
     inter = inter_affinity_images if settings.inter_form == "images" else inter_affinity_networks
     table = {
         "flat": (settings.flat, flat_cosine),
+        "mse": (settings.mse, squared_error),
         "channel": (settings.channel, channel_distillation),
         "spatial": (
             settings.spatial,

@@ -38,11 +38,18 @@ class Network(nn.Module):
             torch.default_generator.manual_seed(settings.training.seed)
             self.teacher = Teacher(settings.teacher)
             deepest = self.teacher.stages[-1].stride
-            multiple = 2 * deepest if settings.student.direction == "reverse" else deepest
+            # the convolutional bottleneck halves the deepest stage once more
+            halved = settings.student.architecture == "reverse" and not self.teacher.depths
+            multiple = 2 * deepest if halved else deepest
             if settings.image_size % multiple:
                 raise SettingsError(
                     f"setting 'image_size' is {settings.image_size}; with the stages of "
                     f"'{settings.teacher.name}' it must be a multiple of {multiple}"
+                )
+            if self.teacher.size not in (None, settings.image_size):
+                raise SettingsError(
+                    f"setting 'image_size' is {settings.image_size}; '{settings.teacher.name}' "
+                    f"takes {self.teacher.size} alone: --image-size {self.teacher.size}"
                 )
             positions = (settings.image_size // multiple) ** 2
             if settings.training.batch_size * positions == 1:
@@ -52,7 +59,10 @@ class Network(nn.Module):
                 )
             try:
                 self.student = make_student(
-                    self.teacher.stages, settings, rectified=self.teacher.rectified
+                    self.teacher.stages,
+                    settings,
+                    rectified=self.teacher.rectified,
+                    depths=self.teacher.depths,
                 )
             except ValueError as error:
                 raise SettingsError(
@@ -86,5 +96,5 @@ class Network(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Features of both networks to maps (B, H, W) and scores (B,)."""
         sigma = self.settings.map.sigma * self.settings.image_size / 256
-        maps = anomaly_map(teacher, student, self.size, sigma)
+        maps = anomaly_map(teacher, student, self.size, sigma, self.settings.map.distance)
         return maps, score(maps, self.settings.map)

@@ -1,9 +1,10 @@
 """The students: forward (from the image) and reverse (from the teacher's features back).
 
-Both are built from the teacher's `stages` (channels, strides) alone; no backbone is hard-coded.
-The reverse student follows RD4AD (Deng & Li, arXiv 2201.10703): a one-class bottleneck embedding
-and a decoder that mirrors the teacher's stages. CRAM sits on the bottleneck's output (reverse),
-after the deepest stage or after every stage (forward).
+They are built from the teacher's `stages` (channels, strides) alone; no backbone is hard-coded.
+The convolutional reverse student follows RD4AD (Deng & Li, arXiv 2201.10703): a one-class
+bottleneck embedding and a decoder that mirrors the teacher's stages. CRAM sits on the bottleneck's
+output (reverse), after the deepest stage or after every stage (forward). Two more students have
+files of their own: `transformer.py`, the reverse one of vision transformers, and `uniad.py`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snl.model.cram import Cram
-from snl.model.teacher import Stage, create, default_stages
-from snl.settings import CramSettings, Settings, StudentSettings
+from snl.model.cram import Cram, make_cram
+from snl.model.teacher import Stage, arrange, create, default_stages
+from snl.model.transformer import TransformerStudent
+from snl.model.uniad import UniAD
+from snl.settings import CramSettings, Settings, StudentSettings, TeacherSettings
 
 WIDE = 512
 """Blocks are of the bottleneck type from this many channels in the deepest stage."""
@@ -156,10 +159,11 @@ class ReverseStudent(nn.Module):
 class ForwardStudent(nn.Module):
     """The teacher's architecture with its own weights, from scratch; takes the image."""
 
-    def __init__(self, name: str, indices: tuple[int, ...], cram: CramSettings) -> None:
+    def __init__(self, teacher: TeacherSettings, cram: CramSettings) -> None:
         super().__init__()
-        self.net = create(name, out_indices=indices or default_stages(name))
-        channels = self.net.feature_info.channels()  # type: ignore[operator, union-attr]
+        self.net = create(teacher.name, out_indices=teacher.stages or default_stages(teacher.name))
+        self.arrangement = arrange(self.net, teacher)
+        channels = [stage.channels for stage in self.arrangement.stages]
         places = len(channels) if cram.place == "stages" else 1
         self.cram = nn.ModuleList(
             make_cram(c, cram) if i >= len(channels) - places else nn.Identity()
@@ -170,27 +174,26 @@ class ForwardStudent(nn.Module):
         self, images: Tensor | None, teacher_features: Sequence[Tensor]
     ) -> list[Tensor]:
         """What each CRAM module sees, for its k-means start."""
-        outputs = self.net(images)
+        outputs = self.arrangement(self.net(images))
         return [x for x, cram in zip(outputs, self.cram, strict=True) if isinstance(cram, Cram)]
 
     def forward(self, images: Tensor | None, teacher_features: Sequence[Tensor]) -> list[Tensor]:
         """Normalised images (B, 3, H, W) to feature maps of the teacher's shapes."""
-        return [cram(x) for x, cram in zip(self.net(images), self.cram, strict=True)]
-
-
-def make_cram(channels: int, settings: CramSettings) -> nn.Module:
-    """CRAM of the chosen form, or nothing."""
-    if settings.form == "none":
-        return nn.Identity()
-    return Cram(channels, settings.centres, settings.form)
+        outputs = self.arrangement(self.net(images))
+        return [cram(x) for x, cram in zip(outputs, self.cram, strict=True)]
 
 
 def make_student(
-    stages: Sequence[Stage], settings: Settings, rectified: bool
-) -> ReverseStudent | ForwardStudent:
-    """The student that the settings name."""
-    if settings.student.direction == "forward":
-        return ForwardStudent(settings.teacher.name, settings.teacher.stages, settings.cram)
+    stages: Sequence[Stage], settings: Settings, rectified: bool, depths: Sequence[int] = ()
+) -> ReverseStudent | TransformerStudent | ForwardStudent | UniAD:
+    """The student that the settings name for a teacher of these `stages`, `rectified`, `depths`."""
+    if settings.student.architecture == "forward":
+        return ForwardStudent(settings.teacher, settings.cram)
+    if settings.student.architecture == "uniad":
+        (stage,) = stages
+        return UniAD(stage.channels, settings.image_size // stage.stride, settings.cram)
+    if depths:
+        return TransformerStudent(stages[0].channels, depths, settings.cram)
     return ReverseStudent(stages, settings.student, settings.cram, rectified)
 
 

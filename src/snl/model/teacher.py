@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snl.errors import SettingsError
@@ -25,6 +27,29 @@ class Stage:
     stride: int
 
 
+@dataclass(frozen=True)
+class Arrangement:
+    """How the outputs of a network become stages.
+
+    Attributes:
+        stages: that come out.
+        groups: positions of the outputs that each stage is the mean of, before merging.
+        merged: whether the stages are joined into one.
+    """
+
+    stages: tuple[Stage, ...]
+    groups: tuple[tuple[int, ...], ...]
+    merged: bool
+
+    def __call__(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Outputs (B, C, h, w), shallow to deep, to the features of the stages."""
+        means = [
+            outputs[g[0]] if len(g) == 1 else torch.stack([outputs[i] for i in g]).mean(0)
+            for g in self.groups
+        ]
+        return [concatenate(means)] if self.merged else means
+
+
 class Teacher(nn.Module):
     """Feature maps of chosen stages, never trained.
 
@@ -33,6 +58,8 @@ class Teacher(nn.Module):
 
     Attributes:
         stages: `Stage` of every output, shallow to deep.
+        depths: of a vision transformer, how many blocks are behind every stage; else empty.
+        size: the one image side in pixels that the network takes; None: any multiple of its stride.
         mean, std: the input normalisation that belongs to the weights, RGB in 0..1.
         rectified: whether the features end in a ReLU, so that the student's should too.
 
@@ -55,10 +82,13 @@ class Teacher(nn.Module):
                 f"setting 'teacher.stages' is {indices}; '{settings.name}' has "
                 f"{', '.join(f'{i} (stride {stride})' for i, stride in known.items())}"
             ) from None
-        self.stages = stages_of(self.net)
+        self.arrangement = arrange(self.net, settings)
+        self.stages = self.arrangement.stages
+        depths = tuple(map(len, self.arrangement.groups)) if uniform(self.net) else ()
+        self.depths = (sum(depths),) if depths and self.arrangement.merged else depths
         self.mean, self.std = normalisation_of(self.net)
         self.requires_grad_(False).eval()
-        self.rectified = self._probe(settings.name)
+        self.size, self.rectified = self._probe(settings.name)
 
     def train(self, mode: bool = True) -> Teacher:
         """Stays in evaluation mode: running statistics of a frozen network never move."""
@@ -66,7 +96,7 @@ class Teacher(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) to one (B, C, H / stride, W / stride) per stage."""
-        return list(self.net(images))
+        return self.arrangement(self.net(images))
 
     @torch.no_grad()
     def standardise(self, images: Tensor) -> None:
@@ -87,25 +117,31 @@ class Teacher(nn.Module):
             norm.eval()
 
     @torch.no_grad()
-    def _probe(self, name: str) -> bool:
-        """One small pass: checks the promised shapes, sees whether features are rectified."""
-        side = 2 * max(stage.stride for stage in self.stages)
+    def _probe(self, name: str) -> tuple[int | None, bool]:
+        """One pass, a small one if it can be: checks the promised shapes, sees whether only one
+        size of image is taken and whether features are rectified."""
+        side = 2 * self.stages[-1].stride
+        only = None
         rng = torch.Generator().manual_seed(0)
         try:
             outputs = self.net(torch.randn(2, 3, side, side, generator=rng))
         except (RuntimeError, ValueError, AssertionError) as error:
-            raise SettingsError(
-                f"timm network '{name}' takes no image of {side} x {side} pixels ({error}); "
-                "choose a convolutional network, which takes any size"
-            ) from None
-        for stage, output in zip(self.stages, outputs, strict=True):
+            try:
+                only = side = fixed_size(name)
+                outputs = self.net(torch.randn(2, 3, side, side, generator=rng))
+            except (RuntimeError, ValueError, AssertionError):
+                raise SettingsError(
+                    f"timm network '{name}' takes no image of {side} x {side} pixels ({error}); "
+                    "choose a convolutional network or a plain ViT, which take any size"
+                ) from None
+        for stage, output in zip(stages_of(self.net), outputs, strict=True):
             wanted = (2, stage.channels, side // stage.stride, side // stage.stride)
             if tuple(output.shape) != wanted:
                 raise SettingsError(
                     f"a stage of '{name}' gives {tuple(output.shape)} where its description says "
                     f"{wanted}; choose a network whose feature maps are B x C x H x W"
                 )
-        return all(bool((output >= 0).all()) for output in outputs)
+        return only, all(bool((output >= 0).all()) for output in outputs)
 
 
 def create(name: str, **options: Any) -> nn.Module:
@@ -119,20 +155,46 @@ def create(name: str, **options: Any) -> nn.Module:
         close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 5)
         hint = f"near it: {', '.join(close)}" if close else "timm.list_models() has the names"
         raise SettingsError(f"timm has no network '{name}'; {hint}")
+    options |= {"pretrained": False, "features_only": True}
     try:
-        net: nn.Module = timm.create_model(name, pretrained=False, features_only=True, **options)
+        net = _any_size(name, options) if fixed_size(name) else timm.create_model(name, **options)
     except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
         raise SettingsError(f"timm network '{name}' cannot be built that way: {error}") from None
     # the EfficientNet and MobileNet families keep and run what lies behind the last stage
-    parent, _, last = net.feature_info.module_name()[-1].rpartition(".")  # type: ignore[operator, union-attr]
-    if parent == "blocks" and isinstance(getattr(net, parent, None), nn.Sequential):
-        net.blocks = net.blocks[: int(last) + 1]  # type: ignore[index]
+    parent, _, last = _info(net).module_name()[-1].rpartition(".")
+    blocks = getattr(net, "blocks", None)
+    if parent == "blocks" and isinstance(blocks, nn.Sequential):
+        net.blocks = blocks[: int(last) + 1]
     return net
 
 
+def _any_size(name: str, options: dict[str, Any]) -> Any:
+    """The network with a position embedding that is brought to the size of every image, where it
+    has one that can be."""
+    import timm
+
+    try:
+        return timm.create_model(name, dynamic_img_size=True, **options)
+    except TypeError:
+        return timm.create_model(name, **options)
+
+
+def fixed_size(name: str) -> int:
+    """Side in pixels of the only image that a network says it takes; 0: it says nothing so."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return int(config.input_size[-1]) if config is not None and config.fixed_input_size else 0
+
+
 def default_stages(name: str) -> tuple[int, ...]:
-    """timm `out_indices` of the stages of strides 4, 8, 16 (the deepest where several match)."""
-    strides = strides_of(name)
+    """timm `out_indices` of the stages of strides 4, 8, 16 (the deepest where several match); of a
+    uniform network the middle two thirds of its blocks, as Dinomaly (arXiv 2405.14325)."""
+    net = create(name)
+    if uniform(net):
+        count = len(_info(net).info)
+        return tuple(range(count // 6, count - count // 6))
+    strides = _strides(net)
     chosen = [
         max(i for i, s in strides.items() if s == wanted)
         for wanted in DEFAULT_STRIDES
@@ -148,9 +210,48 @@ def default_stages(name: str) -> tuple[int, ...]:
 
 def strides_of(name: str) -> dict[int, int]:
     """timm `out_indices` of a network, which need not start at 0, and the strides there."""
-    net = create(name)
-    indices: tuple[int, ...] = net.feature_info.out_indices  # type: ignore[assignment, union-attr]
-    return dict(zip(indices, (stage.stride for stage in stages_of(net)), strict=True))
+    return _strides(create(name))
+
+
+def _strides(net: nn.Module) -> dict[int, int]:
+    info = _info(net)
+    if uniform(net):  # timm's default there are the last three
+        return {i: int(entry["reduction"]) for i, entry in enumerate(info.info)}
+    return dict(zip(info.out_indices, (stage.stride for stage in stages_of(net)), strict=True))
+
+
+def uniform(net: nn.Module) -> bool:
+    """Whether all blocks give features of one width at one stride, as a vision transformer's."""
+    kinds = {(entry["reduction"], entry["num_chs"]) for entry in _info(net).info}
+    return len(kinds) == 1 and len(_info(net).info) > 1
+
+
+def arrange(net: nn.Module, settings: TeacherSettings) -> Arrangement:
+    """The stages that the settings make of a network's outputs.
+
+    A uniform network's outputs are cut into consecutive groups of equal size (the deeper ones one
+    larger where that does not come out even), each group's mean is a stage: the loose, grouped
+    reproduction of Dinomaly (arXiv 2405.14325).
+    """
+    outputs = stages_of(net)
+    count = len(outputs)
+    number = min(settings.groups, count) if uniform(net) else count
+    cuts = [i * count // number for i in range(number + 1)]
+    groups = tuple(tuple(range(first, end)) for first, end in itertools.pairwise(cuts))
+    stages = tuple(outputs[group[0]] for group in groups)
+    if settings.merge == "concatenate":
+        stages = (Stage(sum(stage.channels for stage in stages), stages[-1].stride),)
+    return Arrangement(stages, groups, settings.merge == "concatenate")
+
+
+def concatenate(stages: Sequence[Tensor]) -> Tensor:
+    """Features (B, C_i, h_i, w_i), shallow to deep, to (B, sum of C_i, h, w) at the last one's size
+    (UniAD, arXiv 2206.03687): bilinear, pixel areas aligned, no smoothing before."""
+    size = stages[-1].shape[-2:]
+    return torch.cat(
+        [x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear") for x in stages],
+        1,
+    )
 
 
 def stages_of(net: nn.Module) -> tuple[Stage, ...]:
@@ -159,10 +260,9 @@ def stages_of(net: nn.Module) -> tuple[Stage, ...]:
     Raises:
         SettingsError: a stage that is not at a power of two times its predecessor's stride.
     """
-    info = net.feature_info
+    info = _info(net)
     stages = tuple(
-        Stage(int(c), int(r))
-        for c, r in zip(info.channels(), info.reduction(), strict=True)  # type: ignore[operator, union-attr]
+        Stage(int(c), int(r)) for c, r in zip(info.channels(), info.reduction(), strict=True)
     )
     for shallow, deep in itertools.pairwise(stages):
         ratio = deep.stride / shallow.stride
@@ -172,6 +272,11 @@ def stages_of(net: nn.Module) -> tuple[Stage, ...]:
                 "list them shallow to deep, each at a power of two times the one before"
             )
     return stages
+
+
+def _info(net: nn.Module) -> Any:
+    """timm's `FeatureInfo`."""
+    return net.feature_info
 
 
 def normalisation_of(net: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
