@@ -87,6 +87,13 @@ def test_map_is_the_sum_of_the_stages(sigma: float) -> None:
         np.testing.assert_allclose(got[b].numpy(), wanted, atol=1e-5)
 
 
+def test_euclidean_distance() -> None:
+    t, s = features(2, 5, 3, 4), features(2, 5, 3, 4, seed=1)
+    got = anomaly.anomaly_map([t], [s], (3, 4), 0.0, "l2")
+    wanted = np.linalg.norm(t.double().numpy() - s.double().numpy(), axis=1)
+    np.testing.assert_allclose(got.numpy(), wanted, atol=1e-5)
+
+
 def test_equal_features_give_zero_and_opposite_ones_two_per_stage() -> None:
     teacher = [features(1, 4, 4, 4), features(1, 8, 2, 2)]
     zero = anomaly.anomaly_map(teacher, teacher, (16, 16), 2.0)

@@ -16,6 +16,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 LOSSES: dict[str, Loss] = {
     "flat": losses.flat_cosine,
+    "mse": losses.squared_error,
     "channel": losses.channel_distillation,
     "spatial": losses.spatial_distillation,
     "intra": losses.intra_affinity,
@@ -56,6 +57,10 @@ def frobenius(matrix: np.ndarray) -> float:
 
 def flat_loop(t: np.ndarray, s: np.ndarray) -> float:
     return float(np.mean([1 - cosine(a.ravel(), b.ravel()) for a, b in zip(t, s, strict=True)]))
+
+
+def mse_loop(t: np.ndarray, s: np.ndarray) -> float:
+    return float(np.mean([(a - b) ** 2 for a, b in zip(t.ravel(), s.ravel(), strict=True)]))
 
 
 def channel_loop(t: np.ndarray, s: np.ndarray) -> float:
@@ -101,6 +106,7 @@ def inter_networks_loop(t: np.ndarray, s: np.ndarray) -> float:
 
 LOOPS = {
     "flat": flat_loop,
+    "mse": mse_loop,
     "channel": channel_loop,
     "spatial": spatial_loop,
     "intra": intra_loop,
@@ -184,7 +190,7 @@ def test_bounds(loss: Loss) -> None:
     t, _ = pair((4, 5, 3, 3), seed=7)
     value = float(loss(t, -t))
     assert value > -1e-6
-    if loss is not losses.spatial_distillation:
+    if loss not in (losses.spatial_distillation, losses.squared_error):
         assert value <= 2 + 1e-5
 
 
@@ -255,7 +261,7 @@ def test_non_contiguous_features(loss: Loss) -> None:
 # --- the weighted sum ---
 
 STAGES = [(2, 3, 4, 4), (2, 6, 2, 2)]
-TERMS = ["flat", "channel", "spatial", "intra", "inter"]
+TERMS = ["flat", "mse", "channel", "spatial", "intra", "inter"]
 
 
 def stages() -> tuple[list[Tensor], list[Tensor]]:
@@ -266,13 +272,14 @@ def stages() -> tuple[list[Tensor], list[Tensor]]:
 @pytest.mark.parametrize("form", ["images", "networks"])
 def test_distillation_sums_terms_and_stages(form: str) -> None:
     teacher, student = stages()
-    weights = {"flat": 0.5, "channel": 2.0, "spatial": 3.0, "intra": 0.25, "inter": 7.0}
+    weights = {"flat": 0.5, "mse": 1.5, "channel": 2.0, "spatial": 3.0, "intra": 0.25, "inter": 7.0}
     settings = LossSettings(**weights, inter_form=form, temperature=2.0)  # type: ignore[arg-type]
     total, sizes = losses.distillation(teacher, student, settings)
     wanted = dict.fromkeys(TERMS, 0.0)
     for t, s in zip(teacher, student, strict=True):
         a, b = t.double().numpy(), s.double().numpy()
         wanted["flat"] += flat_loop(a, b)
+        wanted["mse"] += mse_loop(a, b)
         wanted["channel"] += channel_loop(a, b)
         wanted["spatial"] += spatial_loop(a, b, 2.0)
         wanted["intra"] += intra_loop(a, b)
