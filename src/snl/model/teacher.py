@@ -127,7 +127,7 @@ class Teacher(nn.Module):
             outputs = self.net(torch.randn(2, 3, side, side, generator=rng))
         except (RuntimeError, ValueError, AssertionError) as error:
             try:
-                only = side = fixed_size(name)
+                only = side = fixed_size(name) or side
                 outputs = self.net(torch.randn(2, 3, side, side, generator=rng))
             except (RuntimeError, ValueError, AssertionError):
                 raise SettingsError(
