@@ -76,7 +76,9 @@ def draw_probes(result: Interference, path: str | Path, title: str = "") -> Path
         axes = place(x, bottom, columns * cell, rows * tall)
         shades = _panel(axes, result, measure, first=number == 0)
     scale = place(width - right + 0.2, bottom, 0.16, rows * tall)
-    bar: Any = figure.colorbar(shades, cax=scale, extend="min", extendfrac=min(0.06, 0.1 / tall / rows))
+    bar: Any = figure.colorbar(
+        shades, cax=scale, extend="min", extendfrac=min(0.06, 0.1 / tall / rows)
+    )
     bar.set_ticks([50, 60, 70, 80, 90, 100] if rows * tall > 1.2 else [50, 75, 100])
     bar.outline.set_visible(False)
     scale.tick_params(length=0, labelsize=8, labelcolor=_SOFT)
