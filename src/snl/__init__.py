@@ -24,6 +24,7 @@ _PUBLIC = {
     "evaluate": "snl.evaluation.evaluate",
     "load": "snl.deployment.inspector",
     "make_demo": "snl.data.demo",
+    "probe": "snl.evaluation.probes",
     "resolve": "snl.settings",
     "train": "snl.api",
 }
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from snl.deployment.inspector import load as load
     from snl.errors import SnlError as SnlError
     from snl.evaluation.evaluate import evaluate as evaluate
+    from snl.evaluation.probes import probe as probe
     from snl.settings import Settings as Settings
     from snl.settings import resolve as resolve
 

@@ -31,6 +31,7 @@ def parser(run: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.A
     _add_demo(verbs, run)
     _add_train(verbs, run)
     _add_evaluate(verbs, run)
+    _add_probe(verbs, run)
     _add_inspect(verbs, run)
     _add_doctor(verbs, run)
     return top
@@ -150,6 +151,37 @@ def _add_evaluate(verbs: Any, run: Any) -> None:
         help="where pixel metrics are taken: at the network's input size as in publications "
         "(default), or at each image's own",
     )
+    _add_common(verb)
+
+
+def _add_probe(verbs: Any, run: Any) -> None:
+    verb = _verb(
+        verbs,
+        "probe",
+        run["probe"],
+        "measure how far products interfere: blends and pasted patches of two must be anomalous",
+        "snl probe parts.snl parts/",
+        "snl probe parts.snl parts/ --json probes.json --picture probes.png",
+        "snl probe parts.snl parts/ --products bottle,screw --images 50",
+    )
+    verb.add_argument("file", metavar="FILE", help="bundle of snl train: its products are the rows")
+    verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest: the columns")
+    verb.add_argument("--json", type=Path, metavar="OUT", help="every pair's figures as JSON")
+    verb.add_argument(
+        "--picture", type=Path, metavar="OUT", help="heat maps as PNG (needs matplotlib)"
+    )
+    verb.add_argument("--products", metavar="A,B", help="only these products of DATA")
+    verb.add_argument(
+        "--images", type=int, default=20, metavar="N", help="per pair and probe (default: 20)"
+    )
+    verb.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="weight of the row's product in a blend (default: 0.5)",
+    )
+    verb.add_argument("--seed", type=int, default=0, metavar="N", help="fixes what is drawn")
     _add_common(verb)
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.arguments import parser
-from snl.errors import DataError, ImageError, SnlError
+from snl.errors import DataError, ImageError, SettingsError, SnlError
 from snl.settings import parse_assignments
 
 if TYPE_CHECKING:
+    from snl.data.catalog import Catalog
     from snl.deployment.inspector import Inspector
     from snl.evaluation.evaluate import Evaluation
 
@@ -123,18 +124,52 @@ def evaluate(options: argparse.Namespace) -> int:
     )
     show(evaluation)
     if options.json:
-        about = {
-            "file": Path(options.file).name,
-            "data": {"name": catalog.root.resolve().name, "layout": catalog.layout},
-            "resolution": options.resolution,
-            "settings": inspector.network.settings.to_dict(),
-            "left_out": list(evaluation.skipped),
-        }
+        about = _about(options, catalog, inspector, evaluation.skipped)
+        about["resolution"] = options.resolution
         write_json(options.json, {**evaluation.to_dict(), "about": about})
         say(f"metrics: {options.json}")
     if options.save_maps:
         say(f"maps: {options.save_maps}")
     return PROBLEMS if evaluation.skipped else OK
+
+
+def probe(options: argparse.Namespace) -> int:
+    """`snl probe`."""
+    import snl
+    from snl.evaluation.interference import format_probes
+    from snl.files import check_output, write_json
+
+    if options.picture:
+        from snl.report.plots import check_matplotlib, draw_probes
+
+        check_matplotlib()
+    for path in filter(None, (options.json, options.picture)):
+        check_output(path, [options.file, options.data])
+    if options.json and options.picture and options.json.resolve() == options.picture.resolve():
+        raise SettingsError(f"{options.json}: is both --json and --picture; give two names")
+    inspector = snl.load(options.file, options.device)
+    catalog = snl.Catalog.read(options.data, options.layout)
+    result = snl.probe(
+        inspector,
+        catalog,
+        products=options.products.split(",") if options.products else None,
+        images=options.images,
+        share=options.share,
+        seed=options.seed,
+        progress=_progress("probing", options.quiet),
+    )
+    print(format_probes(result), flush=True)
+    for text in result.notes:
+        say(f"note: {text}")
+    for text in result.skipped:
+        say(f"left out: {text}")
+    if options.json:
+        about = _about(options, catalog, inspector, result.skipped)
+        write_json(options.json, {**result.to_dict(), "about": about})
+        say(f"figures: {options.json}")
+    if options.picture:
+        say(f"picture: {draw_probes(result, options.picture, Path(options.file).name)}")
+    return PROBLEMS if result.skipped else OK
 
 
 def inspect(options: argparse.Namespace) -> int:
@@ -242,6 +277,18 @@ def demo(options: argparse.Namespace) -> int:
     return OK
 
 
+def _about(
+    options: argparse.Namespace, catalog: Catalog, inspector: Inspector, left_out: Sequence[str]
+) -> dict[str, Any]:
+    """What a file of figures was measured with and on."""
+    return {
+        "file": Path(options.file).name,
+        "data": {"name": catalog.root.resolve().name, "layout": catalog.layout},
+        "settings": inspector.network.settings.to_dict(),
+        "left_out": list(left_out),
+    }
+
+
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     """Settings that were given as options of their own, then those of --set."""
     named = {
@@ -346,6 +393,7 @@ VERBS = {
     "demo": demo,
     "train": train,
     "evaluate": evaluate,
+    "probe": probe,
     "inspect": inspect,
     "doctor": doctor,
 }
