@@ -157,7 +157,8 @@ def _add_bench(verbs: Any, run: Any) -> None:
         "snl bench visa VisA/ --method rd --out visa-rd",
         "snl bench mvtec mvtec/ --device cuda:0,cuda:1,cuda:2",
         "snl bench mvtec mvtec/ --classes bottle,cable --preset compact --seeds 1",
-        more="A stopped run goes on by the same command.\n\n" + _settings_help(),
+        more="A stopped run goes on by the same command. training.holdout is 0 here.\n\n"
+        + _settings_help(),
     )
     verb.add_argument("benchmark", choices=("mvtec", "visa"), help="MVTec AD or VisA")
     verb.add_argument("root", type=Path, metavar="ROOT", help="folder of the data set's classes")

@@ -45,13 +45,11 @@ def rows(summary: Mapping[str, Any], benchmark: Benchmark) -> list[list[str]]:
 
 def text(summary: Mapping[str, Any], benchmark: Benchmark) -> str:
     """The table as aligned text, with what must be known to read it."""
-    table = rows(summary, benchmark)
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    head, *cells = rows(summary, benchmark)
+    table = [head, *([name, *map(_aligned, values)] for name, *values in cells)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
     lines = [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
     rule = "-" * max(map(len, lines))
@@ -109,6 +107,12 @@ def _cell(value: Mapping[str, Any]) -> str:
         return "-"
     spread = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
     return f"{100 * value['mean']:.1f}{spread}"
+
+
+def _aligned(cell: str) -> str:
+    """Decimal points below each other, of means and of deviations."""
+    mean, sign, deviation = cell.partition(" ± ")
+    return f"{mean:>5}{sign}{deviation:>4}" if sign else f"{mean:>5}"
 
 
 def _statistics(values: list[float | None]) -> dict[str, Any]:
