@@ -17,7 +17,7 @@ from snl.cli import main
 from tests.conftest import TINY_OPTIONS, Run
 from tests.trees import MAKERS
 
-VERBS = ("demo", "train", "evaluate", "probe", "inspect", "doctor")
+VERBS = ("demo", "train", "evaluate", "probe", "inspect", "doctor", "bench")
 
 
 def test_help_is_fast_and_shows_every_verb(run_snl: Run) -> None:

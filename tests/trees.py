@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +53,9 @@ def save_mask(path: Path, seed: int, *, value: int = 255, product: str = "bolt")
     Image.fromarray(np.where(mask > 0, value, 0).astype(np.uint8)).save(path)
 
 
-def make_mvtec(root: Path) -> Path:
+def make_mvtec(root: Path, products: Sequence[str] = PRODUCTS) -> Path:
     """`<product>/train/good`, `test/<defect>`, `ground_truth/<defect>/<name>_mask.png`."""
-    for product in PRODUCTS:
+    for product in products:
         base = root / product
         for n in range(TRAIN):
             save_part(base / "train" / "good" / f"{n:03}.png", n, product=product)
@@ -77,10 +77,10 @@ def make_mpdd(root: Path) -> Path:
     return root
 
 
-def make_visa(root: Path) -> Path:
+def make_visa(root: Path, products: Sequence[str] = PRODUCTS) -> Path:
     """`split_csv/1cls.csv` beside `<product>/Data/Images/Normal`; masks hold class ids."""
     lines = [["object", "split", "label", "image", "mask"]]
-    for product in PRODUCTS:
+    for product in products:
         images = root / product / "Data" / "Images"
         for n in range(TRAIN + TEST_NORMAL):
             save_part(images / "Normal" / f"{n:04}.JPG", n, product=product)

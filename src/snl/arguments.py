@@ -34,6 +34,7 @@ def parser(run: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.A
     _add_probe(verbs, run)
     _add_inspect(verbs, run)
     _add_doctor(verbs, run)
+    _add_bench(verbs, run)
     return top
 
 
@@ -66,34 +67,8 @@ def _add_train(verbs: Any, run: Any) -> None:
     )
     verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
-    verb.add_argument(
-        "--method",
-        default=DEFAULT_METHOD,
-        metavar="M",
-        help=f"{', '.join(METHODS)} (default: {DEFAULT_METHOD})",
-    )
-    verb.add_argument(
-        "--preset",
-        default=DEFAULT_PRESET,
-        metavar="P",
-        help=f"{', '.join(PRESETS)} (default: {DEFAULT_PRESET})",
-    )
-    verb.add_argument(
-        "--teacher", metavar="NAME", help="snl_compact, or a timm network with feature maps"
-    )
-    verb.add_argument(
-        "--teacher-weights",
-        metavar="FILE",
-        help=".safetensors or .pth; pretrained: the network's own (default); random: untrained",
-    )
-    verb.add_argument("--image-size", type=int, metavar="N", help="side of the network's input")
-    verb.add_argument("--steps", type=int, metavar="N", help="the whole budget")
-    verb.add_argument("--batch-size", type=int, metavar="N")
-    verb.add_argument("--lr", type=float, metavar="X", help="largest learning rate")
+    _add_settings(verb)
     verb.add_argument("--seed", type=int, metavar="N", help="fixes everything that is random")
-    verb.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, see below"
-    )
     verb.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     verb.add_argument("--overwrite", action="store_true", help="replace what is there")
     verb.add_argument(
@@ -102,27 +77,7 @@ def _add_train(verbs: Any, run: Any) -> None:
         default="skip",
         help="images that cannot be read: leave out and count (default), or stop",
     )
-    verb.add_argument(
-        "--cache-memory",
-        type=number,
-        default=4.0,
-        metavar="GIB",
-        help="memory for teacher features (default: 4; 0: none)",
-    )
-    verb.add_argument(
-        "--cache-disk",
-        type=number,
-        default=20.0,
-        metavar="GIB",
-        help="disk beside FILE for them where memory does not do (default: 20; 0: none)",
-    )
-    verb.add_argument(
-        "--checkpoint-every",
-        type=number,
-        default=60.0,
-        metavar="SECONDS",
-        help="default: 60",
-    )
+    _add_budget(verb)
     verb.add_argument(
         "--tensorboard", action="store_true", help="scalars into FILE.run/tensorboard"
     )
@@ -224,6 +179,50 @@ def _add_doctor(verbs: Any, run: Any) -> None:
     _add_common(verb, device=False)
 
 
+def _add_bench(verbs: Any, run: Any) -> None:
+    verb = _verb(
+        verbs,
+        "bench",
+        run["bench"],
+        "measure a method on MVTec AD or VisA over seeds, beside published results",
+        "snl bench mvtec mvtec/ --device cuda",
+        "snl bench visa VisA/ --method rd --out visa-rd",
+        "snl bench mvtec mvtec/ --device cuda:0,cuda:1,cuda:2",
+        "snl bench mvtec mvtec/ --classes bottle,cable --preset compact --seeds 1",
+        more="A stopped run goes on by the same command. training.holdout is 0 here.\n\n"
+        + _settings_help(),
+    )
+    verb.add_argument("benchmark", choices=("mvtec", "visa"), help="MVTec AD or VisA")
+    verb.add_argument("root", type=Path, metavar="ROOT", help="folder of the data set's classes")
+    verb.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: bench-mvtec, ...")
+    verb.add_argument("--seeds", type=count, default=3, metavar="N", help="0..N-1 (default: 3)")
+    verb.add_argument(
+        "--seed",
+        type=index,
+        dest="only",
+        metavar="K",
+        help="this seed alone and no table, as a job of its own",
+    )
+    verb.add_argument(
+        "--classes",
+        default="",
+        metavar="A,B",
+        help="some classes, or found: those that are there; the table is marked as partial",
+    )
+    _add_settings(verb, "paper")
+    verb.add_argument("--overwrite", action="store_true", help="do anew what is there")
+    _add_budget(verb)
+    verb.add_argument(
+        "--device",
+        "--devices",
+        default="auto",
+        metavar="D",
+        help="auto (all GPUs, a seed each at a time), cpu, cuda, mps, or several: cuda:0,cuda:1",
+    )
+    _add_common(verb, layout=False, device=False)
+    verb.set_defaults(seed=None)  # which the seeds take the place of
+
+
 def _verb(
     verbs: Any, name: str, run: Any, summary: str, *examples: str, more: str = ""
 ) -> argparse.ArgumentParser:
@@ -236,6 +235,62 @@ def _verb(
     )
     verb.set_defaults(run=run)
     return verb
+
+
+def _add_settings(verb: argparse.ArgumentParser, preset: str = DEFAULT_PRESET) -> None:
+    """What makes a model, but for its seed."""
+    verb.add_argument(
+        "--method",
+        default=DEFAULT_METHOD,
+        metavar="M",
+        help=f"{', '.join(METHODS)} (default: {DEFAULT_METHOD})",
+    )
+    verb.add_argument(
+        "--preset",
+        default=preset,
+        metavar="P",
+        help=f"{', '.join(PRESETS)} (default: {preset})",
+    )
+    verb.add_argument(
+        "--teacher", metavar="NAME", help="snl_compact, or a timm network with feature maps"
+    )
+    verb.add_argument(
+        "--teacher-weights",
+        metavar="FILE",
+        help=".safetensors or .pth; pretrained: the network's own (default); random: untrained",
+    )
+    verb.add_argument("--image-size", type=int, metavar="N", help="side of the network's input")
+    verb.add_argument("--steps", type=int, metavar="N", help="the whole budget")
+    verb.add_argument("--batch-size", type=int, metavar="N")
+    verb.add_argument("--lr", type=float, metavar="X", help="largest learning rate")
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, see below"
+    )
+
+
+def _add_budget(verb: argparse.ArgumentParser) -> None:
+    """How training is carried out."""
+    verb.add_argument(
+        "--cache-memory",
+        type=number,
+        default=4.0,
+        metavar="GIB",
+        help="memory for teacher features (default: 4; 0: none)",
+    )
+    verb.add_argument(
+        "--cache-disk",
+        type=number,
+        default=20.0,
+        metavar="GIB",
+        help="disk beside FILE for them where memory does not do (default: 20; 0: none)",
+    )
+    verb.add_argument(
+        "--checkpoint-every",
+        type=number,
+        default=60.0,
+        metavar="SECONDS",
+        help="default: 60",
+    )
 
 
 def _add_common(verb: argparse.ArgumentParser, *, layout: bool = True, device: bool = True) -> None:
@@ -271,3 +326,17 @@ def number(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
     return value
+
+
+def count(text: str) -> int:
+    """An option's value: a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
+
+
+def index(text: str) -> int:
+    """An option's value: a whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
+    return int(text)

@@ -289,6 +289,40 @@ def _about(
     }
 
 
+def bench(options: argparse.Namespace) -> int:
+    """`snl bench`."""
+    from snl import bench
+    from snl.training.cache import CacheBudget
+
+    task = bench.Task(
+        options.benchmark,
+        options.root,
+        options.out or Path(f"bench-{options.benchmark}"),
+        options.method,
+        options.preset,
+        _overrides(options),
+        tuple(name.strip() for name in options.classes.split(",") if name.strip()),
+        options.seeds,
+        options.device,
+        CacheBudget(options.cache_memory, options.cache_disk),
+        options.checkpoint_every,
+        options.overwrite,
+        options.quiet,
+        say,
+    )
+    try:
+        if options.only is not None:
+            print(bench.run_seed(task, options.only))
+            return OK
+        print(bench.run(task))
+    except KeyboardInterrupt as stop:
+        again = " without --overwrite" if options.overwrite else ""
+        say(f"{str(stop) or 'stopped'}; the same command{again} goes on from there")
+        return STOPPED
+    say(f"results: {task.output}")
+    return OK
+
+
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     """Settings that were given as options of their own, then those of --set."""
     named = {
@@ -396,4 +430,5 @@ VERBS = {
     "probe": probe,
     "inspect": inspect,
     "doctor": doctor,
+    "bench": bench,
 }

@@ -41,6 +41,15 @@ def choose(name: str = "auto") -> torch.device:
     return device
 
 
+def choose_all(names: str) -> list[str]:
+    """Devices to share work among: several names of `choose` separated by commas, each checked;
+    `auto`: every CUDA device, or what `choose` finds where there are not several.
+    """
+    if names == "auto" and torch.cuda.device_count() > 1:
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [str(choose(name.strip())) for name in names.split(",")]
+
+
 def choose_precision(device: torch.device, wanted: str) -> str:
     """`fp32` or `bf16`: as wanted, or for `auto` what the device trains faster in.
 

@@ -60,7 +60,7 @@ def restore(
         raise TrainingError(
             f"{folder / NAME}: is damaged or of another version; start over with --overwrite"
         ) from None
-    differing = _differences(facts["identity"], identity)
+    differing = differences(facts["identity"], identity)
     if differing:
         raise TrainingError(
             f"{folder}: the unfinished run has another {', '.join(differing)}; resume with what it "
@@ -100,10 +100,10 @@ def clear(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
     """Dotted names of the values that differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = dict.fromkeys([*old, *new])
-        inner = [_differences(old.get(k), new.get(k), f"{name}.{k}".strip(".")) for k in keys]
+        inner = [differences(old.get(k), new.get(k), f"{name}.{k}".strip(".")) for k in keys]
         return [difference for part in inner for difference in part]
     return [] if old == new else [f"{name} ({old} there, {new} here)"]
