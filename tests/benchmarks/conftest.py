@@ -1,0 +1,80 @@
+"""One small plan, run once for all tests here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ablation
+import snl
+
+Whole = tuple[Path, list[tuple[str, int]]]
+"""Results of the whole plan, and the trainings it took."""
+
+PLAN = """
+title = "Tiny"
+seeds = [0, 1]
+
+[common]
+image_size = 64
+"teacher.name" = "test_resnet"
+"teacher.stages" = [1, 2]
+"training.batch_size" = 4
+"training.steps" = 4
+"training.precision" = "fp32"
+"training.holdout" = 0
+
+[[run]]
+name = "rd"
+method = "rd"
+
+[[run]]
+name = "fd"
+method = "fd"
+
+[[run]]
+name = "rd top share"
+method = "rd"
+set = { "map.score" = "topk", "map.top_share" = 0.05 }
+
+[[run]]
+name = "rd sharp"
+method = "rd"
+set = { "map.sigma" = 0.0 }
+"""
+
+
+class Runner:
+    """Runs the plan and keeps count of the trainings."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.plan, self.data = folder / "tiny.toml", data
+        self.plan.write_text(PLAN, encoding="utf-8")
+
+    def __call__(self, output: Path, only: str = "") -> list[tuple[str, int]]:
+        """The trainings, as (method, seed)."""
+        trained: list[tuple[str, int]] = []
+        real = snl.train
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            trained.append((options["method"], options["overrides"]["training.seed"]))
+            return real(*arguments, **{**options, "quiet": True})
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(snl, "train", counted)
+            ablation.run(self.plan, self.data, {"": "random"}, output, only, "cpu")
+        return trained
+
+
+@pytest.fixture(scope="session")
+def runner(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    return Runner(tmp_path_factory.mktemp("plan"), parts)
+
+
+@pytest.fixture(scope="session")
+def whole(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The whole plan, its results not to be changed."""
+    output = tmp_path_factory.mktemp("whole") / "tiny.json"
+    return output, runner(output)
