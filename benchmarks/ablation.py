@@ -58,6 +58,8 @@ def run(
     `files` has the teacher weights by the rows' `weights`, of rows without under "".
     """
     import snl
+    from snl.api import split
+    from snl.training.normal_errors import fit_errors
 
     plan = tomllib.loads(plan_file.read_text(encoding="utf-8"))
     results = resumed(output, plan["title"], plan_file.name)
@@ -105,6 +107,8 @@ def run(
                     settings = snl.resolve(row["method"], preset, overrides)
                     network = inspector.network
                     network.settings = dataclasses.replace(network.settings, map=settings.map)
+                    used, held = split(catalog, network.settings)
+                    fit_errors(network, [r.path for r in used], [r.path for r in held])
                 found = measured(inspector, catalog)
                 training = dict(inspector.facts.training)
                 if trained != row["name"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ try:
     from snl.training import checkpoint
     from snl.training.cache import CacheBudget, TrainingData
     from snl.training.loop import RunOptions, check_tensorboard, fit
+    from snl.training.normal_errors import fit_errors
 except ImportError as error:
     raise DependencyError(
         f"training needs PyTorch and timm ({error}): pip install 'snl-ad[train]'"
@@ -145,6 +147,10 @@ def train(
         stack.callback(training.close)
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
         trained = fit(network, training, sources, options)
+    began = time.perf_counter()
+    told = None if quiet else progress.bar("errors on normal images")
+    fit_errors(network, training.paths, [record.path for record in held], told)
+    trained["errors_seconds"] = round(time.perf_counter() - began, 2)
     skipped = [str(error) for error in training.skipped]
     trained["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
     trained["teacher"] = sources["teacher"]

@@ -84,14 +84,28 @@ class LossSettings:
     inter_form: Literal["images", "networks"] = "images"
     temperature: float = 1.0
     """Of the spatial softmax."""
+    easy: float = 0.0
+    """Share of every stage's positions, those that are reproduced best, that count as easy; reached
+    after the first fifth of the steps. 0: hard and easy positions teach alike."""
+    easy_gradient: float = 0.1
+    """What is left of the gradient at easy positions."""
 
 
 @dataclass(frozen=True)
 class MapSettings:
     """From feature differences to map and score."""
 
-    distance: Literal["cosine", "l2"] = "cosine"
-    """Between two features: 1 - cos, or the Euclidean norm of their difference."""
+    kind: Literal["feature", "affinity", "both"] = "feature"
+    """Distance of features, of their affinities within the image, or the sum of the two."""
+    distance: Literal["cosine", "l2", "standardised"] = "cosine"
+    """Between two features: 1 - cos; the Euclidean norm of their difference; the mean square over
+    channels of the difference of the unit features, each channel standardised by the mean and
+    standard deviation that it has on normal images."""
+    stage_weights: tuple[float, ...] = ()
+    """Of the stages in the map, shallow to deep; empty: all 1."""
+    levels: int = 0
+    """Centres of images by whose usual normal score a map is divided (1: no more abnormal than
+    normal images like it); 0: none."""
     sigma: float = 4.0
     """Standard deviation of the Gaussian in pixels of a 256-pixel input; scales with the input."""
     score: Literal["max", "topk"] = "max"
@@ -167,7 +181,21 @@ _INGREDIENTS = {
 }
 """What SNL adds to a student; form and weights as measured (docs/results), not as published."""
 
+_EXTRAS = {
+    "loss.easy": 0.9,
+    "map.distance": "standardised",
+    "map.levels": 64,
+    "training.lr": 5e-3,
+}
+"""What this project adds to that, as measured (docs/results)."""
+
 METHODS: dict[str, dict[str, Any]] = {
+    "snl": {
+        "student.architecture": "reverse",
+        "loss.flat": 1.0,
+        **_INGREDIENTS,
+        **_EXTRAS,
+    },
     "rd": {"student.architecture": "reverse", "loss.flat": 1.0},
     "fd": {"student.architecture": "forward", "loss.channel": 1.0},
     "snl-rd": {"student.architecture": "reverse", "loss.flat": 1.0, **_INGREDIENTS},
@@ -183,7 +211,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "training.clip": 0.1,
     },
 }
-DEFAULT_METHOD = "snl-rd"
+DEFAULT_METHOD = "snl"
 
 PRESETS: dict[str, dict[str, Any]] = {
     "compact": {"teacher.name": "snl_compact", "image_size": 256},
@@ -328,6 +356,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "student.expansion": (1, 64),
     "cram.centres": (1, 65536),
     **{f"loss.{term}": (0, 1e6) for term in _TERMS},
+    "loss.easy": (0, 0.99),
+    "loss.easy_gradient": (0, 1),
+    "map.stage_weights": (0, 1e6),
+    "map.levels": (0, 4096),
     "loss.temperature": (1e-6, 1e6),
     "map.sigma": (0, 256),
     "map.top_share": (1e-9, 1),

@@ -89,7 +89,7 @@ def test_map_is_the_sum_of_the_stages(sigma: float) -> None:
 
 def test_euclidean_distance() -> None:
     t, s = features(2, 5, 3, 4), features(2, 5, 3, 4, seed=1)
-    got = anomaly.anomaly_map([t], [s], (3, 4), 0.0, "l2")
+    got = anomaly.anomaly_map([t], [s], (3, 4), 0.0, MapSettings(distance="l2"))
     wanted = np.linalg.norm(t.double().numpy() - s.double().numpy(), axis=1)
     np.testing.assert_allclose(got.numpy(), wanted, atol=1e-5)
 

@@ -126,7 +126,7 @@ def test_state_holds_weights_only_and_fits_another_network() -> None:
     network = Network(settings_of()).eval()
     names = network.state_dict().keys()
     assert "mean" not in names and "std" not in names
-    assert {name.split(".")[0] for name in names} == {"teacher", "student"}
+    assert {name.split(".")[0] for name in names} == {"teacher", "student", "errors"}
     other = Network(settings_of(training__seed=1)).eval()
     other.load_state_dict(network.state_dict())
     with torch.no_grad():

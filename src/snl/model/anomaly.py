@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snl.model.normal_errors import NormalErrors
 from snl.settings import MapSettings
+
+_PLAIN = MapSettings()
 
 
 def anomaly_map(
@@ -17,9 +20,10 @@ def anomaly_map(
     student: Sequence[Tensor],
     size: tuple[int, int],
     sigma: float,
-    distance: str = "cosine",
+    settings: MapSettings = _PLAIN,
+    errors: NormalErrors | None = None,
 ) -> Tensor:
-    """Sum over stages of the distance over channels, each bilinear to `size`, then a Gaussian.
+    """Weighted sum over stages of the distances, each bilinear to `size`, then a Gaussian.
 
     UniAD (arXiv 2206.03687) takes `l2` and, instead of the Gaussian, an average pool before the
     maximum that is the score; both are local means, and here all methods share the Gaussian.
@@ -28,23 +32,51 @@ def anomaly_map(
         teacher, student: one (B, C, h, w) per stage.
         size: (H, W) of the map.
         sigma: of the Gaussian in pixels of the map; 0: none.
-        distance: `cosine`: 1 - cos, in 0..2; `l2`: Euclidean norm of the difference, at least 0.
+        settings: kind, distance and stage weights.
+        errors: statistics on normal images, for the distance `standardised`.
 
     Returns:
-        (B, H, W) float32, higher is more abnormal.
+        (B, H, W) float32, at least 0, higher is more abnormal; not divided by a level.
     """
     total = torch.zeros((), device=teacher[0].device)
-    for t, s in zip(teacher, student, strict=True):
-        total = total + resize(difference(t.float(), s.float(), distance), size)
+    weights = settings.stage_weights or (1.0,) * len(teacher)
+    for stage, (t, s, weight) in enumerate(zip(teacher, student, weights, strict=True)):
+        t, s = t.float(), s.float()
+        distance = torch.zeros((), device=t.device)
+        if settings.kind != "affinity":
+            if settings.distance == "standardised" and errors is not None:
+                distance = distance + errors.standardised(stage, t, s)
+            else:
+                distance = distance + difference(t, s, settings.distance)
+        if settings.kind != "feature":
+            distance = distance + affinity_difference(t, s)
+        total = total + weight * resize(distance, size)
     return gaussian(total, sigma)
 
 
 def difference(t: Tensor, s: Tensor, distance: str) -> Tensor:
-    """Features (B, C, h, w) of teacher and student to their distances (B, h, w)."""
+    """Features (B, C, h, w) of teacher and student to their distances (B, h, w): `cosine`: 1 - cos,
+    in 0..2; `l2`: Euclidean norm of the difference, at least 0."""
     if distance == "l2":
         squares: Tensor = (t - s).square().sum(1)
         return squares.sqrt()
     return 1 - F.cosine_similarity(t, s, dim=1)
+
+
+def affinity_difference(t: Tensor, s: Tensor) -> Tensor:
+    """(B, C, h, w) to (B, h, w): at every position i the norm over positions j of the difference of
+    the cosine affinities, |A_S(i, :) - A_T(i, :)| / sqrt(N), in 0..2.
+
+    With M = (S' + T') / 2 and D = S' - T', row i of A_S - A_T is m_i^T D + d_i^T M, so its square
+    is m_i^T (D D^T) m_i + 2 m_i^T (D M^T) d_i + d_i^T (M M^T) d_i: C x C Grams, never N x N.
+    """
+    shape = t.shape
+    t, s = (F.normalize(x.flatten(2), dim=1) for x in (t, s))  # (B, C, N)
+    m, d = (t + s) / 2, s - t
+    square = (m * (d @ d.transpose(1, 2) @ m)).sum(1)
+    square = square + 2 * (m * (d @ m.transpose(1, 2) @ d)).sum(1)
+    square = square + (d * (m @ m.transpose(1, 2) @ d)).sum(1)
+    return (square.clamp_min(0) / t.shape[2]).sqrt().view(shape[0], *shape[2:])
 
 
 def score(maps: Tensor, settings: MapSettings) -> Tensor:

@@ -6,13 +6,12 @@ design under that name, since the paper's own could not be had.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snl.model.kmeans import kmeans
 from snl.settings import CramSettings
 
 _EPS = 1e-6
@@ -94,26 +93,11 @@ class Cram(nn.Module):
                 surplus centres at jittered copies.
             seed: of k-means++.
         """
-        from scipy.cluster.vq import kmeans2
-
-        rows = features.detach().double().cpu().numpy()
-        rng = np.random.default_rng(seed)
-        k = self.centres.shape[0]
-        if len(rows) < k:
-            rows = np.concatenate([rows, rows[rng.integers(len(rows), size=k - len(rows))]])
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # empty clusters are mended below
-            centres, label = kmeans2(rows, _apart(rows, k, rng), minit="matrix", iter=10)
-        lost = ~np.isfinite(centres).all(1)  # a centre that lost all its rows
-        centres[lost] = rows[rng.integers(len(rows), size=int(lost.sum()))]
-        # equal centres would get equal gradients and never part
-        _, first = np.unique(centres.astype(np.float32), axis=0, return_index=True)
-        copies = np.setdiff1d(np.arange(k), first)
-        jitter = 1e-3 * (np.sqrt(np.square(rows).mean()) + _EPS)
-        centres[copies] += jitter * rng.standard_normal((len(copies), rows.shape[1]))
-        spread = float(np.square(rows - centres[label]).sum(1).mean())
+        centres, distances = kmeans(
+            features.detach().double().cpu().numpy(), len(self.centres), seed
+        )
         self.centres.copy_(torch.as_tensor(centres, dtype=self.centres.dtype))
-        self.log_sharpness.fill_(-np.log(max(spread, _EPS)))
+        self.log_sharpness.fill_(-np.log(max(float(distances.mean()), _EPS)))
 
 
 def make_cram(channels: int, settings: CramSettings) -> nn.Module:
@@ -121,15 +105,3 @@ def make_cram(channels: int, settings: CramSettings) -> nn.Module:
     if settings.form == "none":
         return nn.Identity()
     return Cram(channels, settings.centres, settings.form)
-
-
-def _apart(rows: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """k of the rows, far from each other (k-means++; SciPy's own takes time quadratic in k)."""
-    chosen = [int(rng.integers(len(rows)))]
-    nearest = np.full(len(rows), np.inf)
-    for _ in range(k - 1):
-        nearest = np.minimum(nearest, np.square(rows - rows[chosen[-1]]).sum(1))
-        total = nearest.sum()
-        chance = nearest / total if total > 0 else None
-        chosen.append(int(rng.choice(len(rows), p=chance)))
-    return rows[chosen]

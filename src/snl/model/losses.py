@@ -7,6 +7,7 @@ re-implementation (docs/method.md); the flattened cosine is RD4AD's (arXiv 2201.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor
 from snl.settings import LossSettings
 
 _EPS = 1e-8
+
+EASY_RISE = 0.2
+"""Share of the steps after which the share of easy positions has its full size."""
 
 
 def flat_cosine(t: Tensor, s: Tensor) -> Tensor:
@@ -85,15 +89,46 @@ def inter_affinity_networks(t: Tensor, s: Tensor) -> Tensor:
     return (_root(square) / n).mean()
 
 
+def damp_easy(t: Tensor, s: Tensor, share: float, gradient: float) -> Tensor:
+    """S unchanged in value; at the `share` of the batch's positions of least cosine distance to T,
+    gradients that come back through it are multiplied by `gradient`.
+
+    What is reproduced well already stops driving the training, so the student spends itself on
+    hard normal positions and does not learn to copy everything. Hard mining by a quantile with
+    a tenth of the gradient left is Dinomaly's (arXiv 2405.14325), there for one flattened cosine.
+    """
+    with torch.no_grad():
+        error = 1 - F.cosine_similarity(t.float(), s.float(), dim=1)  # (B, H, W)
+        rank = max(1, math.ceil(share * error.numel()))
+        threshold = error.flatten().kthvalue(rank).values
+        weight = torch.where(error <= threshold, gradient, 1.0).unsqueeze(1)
+    fixed = s.detach()
+    return fixed + (s - fixed) * weight
+
+
 def distillation(
-    teacher: Sequence[Tensor], student: Sequence[Tensor], settings: LossSettings
+    teacher: Sequence[Tensor],
+    student: Sequence[Tensor],
+    settings: LossSettings,
+    progress: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum over the terms that are switched on, each summed over the stages.
+
+    Args:
+        teacher, student: one (B, C, H, W) per stage.
+        settings: weights, and how far easy positions are damped.
+        progress: share of the steps done, in 0..1; the share of easy positions rises with it.
 
     Returns:
         The total (scalar, with gradient) and every term's unweighted size (detached scalars), by
         the names of the settings.
     """
+    easy = settings.easy * min(1.0, progress / EASY_RISE)
+    if easy > 0 and settings.easy_gradient < 1:
+        student = [
+            damp_easy(t, s, easy, settings.easy_gradient)
+            for t, s in zip(teacher, student, strict=True)
+        ]
     inter = inter_affinity_images if settings.inter_form == "images" else inter_affinity_networks
     table = {
         "flat": (settings.flat, flat_cosine),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from snl.errors import SettingsError
 from snl.model.anomaly import anomaly_map, score
+from snl.model.normal_errors import NormalErrors
 from snl.model.student import make_student
 from snl.model.teacher import Teacher
 from snl.settings import Settings
@@ -68,6 +69,13 @@ class Network(nn.Module):
                 raise SettingsError(
                     f"setting 'student.blocks' does not fit the teacher: {error}"
                 ) from None
+        self.errors = NormalErrors(self.teacher.stages, settings.map.levels)
+        weights = settings.map.stage_weights
+        if weights and len(weights) != len(self.teacher.stages):
+            raise SettingsError(
+                f"setting 'map.stage_weights' has {len(weights)} numbers; the teacher has "
+                f"{len(self.teacher.stages)} stages"
+            )
         for name, values in (("mean", self.teacher.mean), ("std", self.teacher.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
@@ -95,6 +103,12 @@ class Network(nn.Module):
         self, teacher: Sequence[Tensor], student: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Features of both networks to maps (B, H, W) and scores (B,)."""
-        sigma = self.settings.map.sigma * self.settings.image_size / 256
-        maps = anomaly_map(teacher, student, self.size, sigma, self.settings.map.distance)
+        maps = self.undivided(teacher, student)
+        if len(self.errors.level):
+            maps = maps / self.errors.level_of(teacher).view(-1, 1, 1)
         return maps, score(maps, self.settings.map)
+
+    def undivided(self, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
+        """Features of both networks to maps (B, H, W) on the scale of the errors themselves."""
+        sigma = self.settings.map.sigma * self.settings.image_size / 256
+        return anomaly_map(teacher, student, self.size, sigma, self.settings.map, self.errors)

@@ -165,7 +165,7 @@ def train_step(
     settings = network.settings
     with autocast(network.mean.device, precision):
         outputs = network.student(images, features)
-    total, terms = distillation(features, outputs, settings.loss)
+    total, terms = distillation(features, outputs, settings.loss, step / settings.training.steps)
     sizes = {name: float(value) for name, value in terms.items()}
     optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
