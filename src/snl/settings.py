@@ -1,6 +1,6 @@
 """Every choice that makes an inspector, as frozen dataclasses; methods and presets by name.
 
-A method (`snl-rd`, ...) and a preset (`compact`, ...) are nothing but named changes to the
+A method (`snl`, ...) and a preset (`compact`, ...) are nothing but named changes to the
 defaults, so an ablation is a list of such changes:
 
     >>> resolve("snl-rd", overrides={"cram.form": "gate", "loss.intra": 0}).cram.form

@@ -14,8 +14,10 @@ from snl.model.anomaly import score
 from snl.model.network import Network
 from snl.model.normal_errors import NormalErrors, embed, unit_difference
 
-MOST_IMAGES = 2048
-"""Images looked at for the levels; of more, evenly spread ones."""
+MOST_FOR_LEVELS = 2048
+MOST_FOR_MOMENTS = 256
+"""Images looked at; of more, evenly spread ones. Every image gives thousands of positions, but has
+one level."""
 
 Features = tuple[list[Tensor], list[Tensor]]
 
@@ -41,13 +43,11 @@ def fit_errors(
     """
     settings = network.settings.map
     network.errors = NormalErrors(network.teacher.stages, settings.levels).to(network.mean.device)
-    step = math.ceil((len(used) + len(held)) / MOST_IMAGES)
-    unseen, both = held[::step], [*used[::step], *held[::step]]
     passes = []
     if settings.distance == "standardised":
-        passes.append((_fit_moments, unseen or both))
+        passes.append((_fit_moments, _some(held or used, MOST_FOR_MOMENTS)))
     if settings.levels:
-        passes.append((_fit_levels, both))
+        passes.append((_fit_levels, _some([*used, *held], MOST_FOR_LEVELS)))
     done, total = 0, sum(len(paths) for _, paths in passes)
 
     def features(paths: Sequence[Path]) -> Iterator[Features]:
@@ -92,3 +92,8 @@ def _fit_moments(network: Network, stream: Iterator[Features]) -> None:
         for total, mean, n in zip(sums, means, counts, strict=True)
     ]
     network.errors.set_moments(means, deviations)
+
+
+def _some(paths: Sequence[Path], most: int) -> Sequence[Path]:
+    """At most `most` of the paths, evenly spread."""
+    return paths[:: max(1, math.ceil(len(paths) / most))]
