@@ -26,7 +26,7 @@ OK, PROBLEMS, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 DEMO_SETTINGS: dict[str, Any] = {
     "image_size": 192,
-    "training.steps": 300,
+    "training.steps": 600,
 }
 """Of `snl demo`: what fits into three minutes on two cores."""
 

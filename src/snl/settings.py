@@ -117,8 +117,8 @@ class MapSettings:
 class TrainingSettings:
     """The loop's budget and optimiser."""
 
-    steps: int = 1000
-    batch_size: int = 16
+    steps: int = 2000
+    batch_size: int = 8
     optimizer: Literal["adam", "adamw"] = "adam"
     lr: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.999)
@@ -185,7 +185,6 @@ _EXTRAS = {
     "loss.easy": 0.9,
     "map.distance": "standardised",
     "map.levels": 64,
-    "training.lr": 5e-3,
 }
 """What this project adds to that, as measured (docs/results)."""
 
@@ -222,6 +221,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "student.bottleneck_blocks": 3,
         "student.expansion": 2,
         "training.steps": 20000,
+        "training.batch_size": 16,
     },
 }
 DEFAULT_PRESET = "compact"
