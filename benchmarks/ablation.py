@@ -51,11 +51,18 @@ WORST = 3
 
 
 def run(
-    plan_file: Path, data: Path, files: dict[str, str], output: Path, only: str, device: str
+    plan_file: Path,
+    data: Path,
+    files: dict[str, str],
+    output: Path,
+    only: str,
+    seeds: str,
+    device: str,
 ) -> None:
     """Do what the plan asks and the results do not have yet, writing after each run.
 
-    `files` has the teacher weights by the rows' `weights`, of rows without under "".
+    `files` has the teacher weights by the rows' `weights`, of rows without under "". `only` and
+    `seeds` take a part of the plan, comma-separated; empty: all.
     """
     import snl
     from snl.api import split
@@ -75,7 +82,7 @@ def run(
     kept = [row for row in plan["run"] if not only or row["name"] in only.split(",")]
     for missing in {row.get("weights", "") for row in kept} - set(files):
         sys.exit(f"{plan_file} needs --teacher-weights {missing}{'=' if missing else ''}FILE")
-    for seed in plan["seeds"]:
+    for seed in map(int, seeds.split(",")) if seeds else plan["seeds"]:
         for group in groups_of(plan, kept, files, seed):
             inspector: Inspector | None = None
             trained = ""
@@ -356,6 +363,7 @@ def main() -> int:
     )
     runner.add_argument("-o", "--output", type=Path, required=True)
     runner.add_argument("--only", default="", help="names of rows, comma-separated")
+    runner.add_argument("--seeds", default="", help="instead of the plan's, comma-separated")
     runner.add_argument("--device", default="auto")
     writer = verbs.add_parser("table", help="a results file as Markdown")
     writer.add_argument("results", type=Path)
@@ -371,6 +379,7 @@ def main() -> int:
             {"": "pretrained", **dict(map(_named, arguments.teacher_weights))},
             arguments.output,
             arguments.only,
+            arguments.seeds,
             arguments.device,
         )
     elif arguments.verb == "merge":

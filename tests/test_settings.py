@@ -244,7 +244,7 @@ def test_unknown_name_is_refused_with_a_hint(name: str, hint: str) -> None:
 
 
 def test_unknown_method_and_preset_are_refused_with_what_is_known() -> None:
-    with pytest.raises(SettingsError, match=r"unknown method 'x'; known: rd, fd, snl-rd, snl-fd"):
+    with pytest.raises(SettingsError, match=r"unknown method 'x'; known: snl, rd, fd, snl-rd, snl-fd, uniad"):
         resolve("x")
     with pytest.raises(SettingsError, match=r"unknown preset 'x'; known: compact, paper"):
         resolve("rd", "x")
