@@ -29,9 +29,9 @@ def fit_errors(
 ) -> None:
     """Make the network's `errors` anew, for its settings.
 
-    The moments come from the images held back from training, or from the training images where
-    none were; the levels from both, since every kind of image should be among them. Images that
-    cannot be read are left out; the training images and the thresholds tell of them.
+    The moments come from the images held back from training, or, where none of them can be read,
+    from the training images; the levels from both, since every kind of image should be among them.
+    Images that cannot be read are left out; the training images and the thresholds tell of them.
 
     Args:
         network: trained, in evaluation mode, on its device.
@@ -61,13 +61,15 @@ def fit_errors(
                 progress(done, total)
 
     for fit, paths in passes:
-        fit(network, features(paths))
+        if not fit(network, features(paths)) and paths is not both:
+            total += len(both) - len(paths)
+            fit(network, features(both))
     if progress and done < total:  # unreadable ones
         progress(total, total)
 
 
-def _fit_levels(network: Network, stream: Iterator[Features]) -> None:
-    """Centres of images and the scores of maps near them."""
+def _fit_levels(network: Network, stream: Iterator[Features]) -> bool:
+    """Centres of images and the scores of maps near them; whether there was any image."""
     embeddings, scores = [], []
     for teacher, student in stream:
         embeddings.append(embed(teacher))
@@ -75,10 +77,12 @@ def _fit_levels(network: Network, stream: Iterator[Features]) -> None:
     if embeddings:
         seed = network.settings.training.seed
         network.errors.set_levels(torch.cat(embeddings), torch.cat(scores), seed)
+    return bool(embeddings)
 
 
-def _fit_moments(network: Network, stream: Iterator[Features]) -> None:
-    """Mean and standard deviation of every stage's differences, summed up in float64."""
+def _fit_moments(network: Network, stream: Iterator[Features]) -> bool:
+    """Mean and standard deviation of every stage's differences, summed up in float64; whether
+    there was any image."""
     sums = [torch.zeros(2, stage.channels, dtype=torch.float64) for stage in network.teacher.stages]
     counts = [0] * len(sums)
     for teacher, student in stream:
@@ -86,9 +90,12 @@ def _fit_moments(network: Network, stream: Iterator[Features]) -> None:
             rows = unit_difference(t, s).transpose(0, 1).flatten(1).cpu().double()  # (C, B h w)
             sums[i] += torch.stack([rows.sum(1), rows.square().sum(1)])
             counts[i] += rows.shape[1]
-    means = [total[0] / max(n, 1) for total, n in zip(sums, counts, strict=True)]
+    if not all(counts):
+        return False
+    means = [total[0] / n for total, n in zip(sums, counts, strict=True)]
     deviations = [
-        (total[1] / max(n, 1) - mean.square()).clamp_min(0).sqrt()
+        (total[1] / n - mean.square()).clamp_min(0).sqrt()
         for total, mean, n in zip(sums, means, counts, strict=True)
     ]
     network.errors.set_moments(means, deviations)
+    return True
