@@ -114,8 +114,8 @@ def run(
                     settings = snl.resolve(row["method"], preset, overrides)
                     network = inspector.network
                     network.settings = dataclasses.replace(network.settings, map=settings.map)
-                    used, held = split(catalog, network.settings)
-                    fit_errors(network, [r.path for r in used], [r.path for r in held])
+                    used, _ = split(catalog, network.settings)
+                    fit_errors(network, [record.path for record in used])
                 found = measured(inspector, catalog)
                 training = dict(inspector.facts.training)
                 if trained != row["name"]:

@@ -69,6 +69,26 @@ def test_snl_methods_have_their_parts() -> None:
         assert resolve(name.removeprefix("snl-")).cram.form == "none"
 
 
+def test_the_default_is_snl_rd_with_extras() -> None:
+    settings, base = resolve(), resolve("snl-rd")
+    assert settings == resolve("snl") and settings.method == "snl"
+    kept = ("teacher", "student", "cram", "image_size")
+    assert all(getattr(settings, part) == getattr(base, part) for part in kept)
+    assert 0 < settings.loss.easy < 1 and settings.loss.easy_gradient < 1
+    assert settings.map.distance == "standardised" and settings.map.levels > 0
+    # the published methods have none of them
+    for name in METHODS.keys() - {"snl"}:
+        other = resolve(name)
+        assert other.loss.easy == other.map.levels == 0 and other.map.kind == "feature"
+        assert other.map.distance != "standardised" and not other.map.stage_weights
+
+
+@pytest.mark.parametrize("weights", ["0", "0,0,0", [0.0, 0]])
+def test_stage_weights_of_zeros_only_are_refused(weights: Any) -> None:
+    assert "'map.stage_weights' has only zeros" in refusal({"map.stage_weights": weights})
+    resolve(overrides={"map.stage_weights": "0,1,0"})
+
+
 def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         PRESETS, "p", {"image_size": 128, "cram.centres": 7, "training.steps": 11, "map.sigma": 1}
@@ -114,6 +134,11 @@ CONVERSIONS = [
     ("teacher.stages", 2, (2,)),
     ("student.blocks", "3,4,6", (3, 4, 6)),
     ("cram.form", "gate", "gate"),
+    ("map.stage_weights", "1, 0.5,2", (1.0, 0.5, 2.0)),
+    ("map.stage_weights", "", ()),
+    ("map.levels", "64", 64),
+    ("map.levels", 64.0, 64),
+    ("loss.easy", "0.5", 0.5),
 ]
 
 
@@ -144,6 +169,13 @@ WRONG_TYPES = [
     ("cram.form", "foo", "none, rebuild, dense, gate"),
     ("cram.form", ["none"], "none, rebuild, dense, gate"),
     ("cram.form", 1, "none, rebuild, dense, gate"),
+    ("map.kind", "all", "feature, affinity, both"),
+    ("map.distance", "standardized", "cosine, l2, standardised"),
+    ("map.levels", "many", "whole number"),
+    ("map.levels", 1.5, "whole number"),
+    ("map.levels", True, "whole number"),
+    ("map.stage_weights", "1,x", "number"),
+    ("loss.easy", "half", "number"),
 ]
 
 
@@ -244,7 +276,9 @@ def test_unknown_name_is_refused_with_a_hint(name: str, hint: str) -> None:
 
 
 def test_unknown_method_and_preset_are_refused_with_what_is_known() -> None:
-    with pytest.raises(SettingsError, match=r"unknown method 'x'; known: snl, rd, fd, snl-rd, snl-fd, uniad"):
+    with pytest.raises(
+        SettingsError, match=r"unknown method 'x'; known: snl, rd, fd, snl-rd, snl-fd, uniad"
+    ):
         resolve("x")
     with pytest.raises(SettingsError, match=r"unknown preset 'x'; known: compact, paper"):
         resolve("rd", "x")

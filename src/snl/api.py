@@ -149,7 +149,7 @@ def train(
         trained = fit(network, training, sources, options)
     began = time.perf_counter()
     told = None if quiet else progress.bar("errors on normal images")
-    fit_errors(network, training.paths, [record.path for record in held], told)
+    fit_errors(network, training.paths, told)
     trained["errors_seconds"] = round(time.perf_counter() - began, 2)
     skipped = [str(error) for error in training.skipped]
     trained["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}

@@ -403,4 +403,9 @@ def _check(s: Settings) -> Settings:
             f"all losses are switched off; give one of {', '.join('loss.' + x for x in _TERMS)} "
             "a weight above 0"
         )
+    if s.map.stage_weights and not any(s.map.stage_weights):
+        raise SettingsError(
+            "setting 'map.stage_weights' has only zeros, so every map would be empty; give a stage "
+            "a weight above 0"
+        )
     return s

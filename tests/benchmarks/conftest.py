@@ -35,6 +35,11 @@ name = "fd"
 method = "fd"
 
 [[run]]
+name = "rd measured"
+method = "rd"
+set = { "map.distance" = "standardised", "map.levels" = 3, "map.stage_weights" = [1, 2] }
+
+[[run]]
 name = "rd top share"
 method = "rd"
 set = { "map.score" = "topk", "map.top_share" = 0.05 }

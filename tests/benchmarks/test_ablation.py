@@ -30,14 +30,16 @@ def test_map_only_rows_are_not_trained_again(whole: Whole) -> None:
     assert sorted(trained) == [("fd", 0), ("fd", 1), ("rd", 0), ("rd", 1)]
     reused = {(r["name"], r["seed"]): r["training"].get("reused") for r in runs_of(file)}
     for seed in (0, 1):
-        assert reused["rd top share", seed] == reused["rd sharp", seed] == "rd"
+        others = ("rd measured", "rd top share", "rd sharp")
+        assert [reused[name, seed] for name in others] == ["rd"] * 3
         assert reused["rd", seed] is reused["fd", seed] is None
 
 
+@pytest.mark.parametrize("name", ["rd measured", "rd top share"])
 def test_a_reused_network_gives_what_a_training_of_its_own_gives(
-    whole: Whole, runner: Runner, tmp_path: Path
+    whole: Whole, runner: Runner, tmp_path: Path, name: str
 ) -> None:
-    name = "rd top share"
+    """Errors are made anew for each row, and those of the row before are gone."""
     assert runner(tmp_path / "one.json", only=name) == [("rd", 0), ("rd", 1)]
     alone = {r["seed"]: r for r in runs_of(tmp_path / "one.json")}
     together = {r["seed"]: r for r in runs_of(whole[0]) if r["name"] == name}
@@ -62,7 +64,7 @@ def test_a_finished_plan_does_nothing_and_an_interrupted_one_goes_on(
 
 def test_results_are_in_the_order_of_the_plan(whole: Whole) -> None:
     names = list(dict.fromkeys(r["name"] for r in runs_of(whole[0])))
-    assert names == ["rd", "fd", "rd top share", "rd sharp"]
+    assert names == ["rd", "fd", "rd measured", "rd top share", "rd sharp"]
 
 
 def test_scores_and_worst_images(whole: Whole, runner: Runner) -> None:
@@ -106,7 +108,7 @@ def test_table_refuses_runs_of_one_name_with_other_settings(whole: Whole, tmp_pa
 def test_merge(whole: Whole, tmp_path: Path) -> None:
     document = json.loads(whole[0].read_text(encoding="utf-8"))
     one, two = tmp_path / "one.json", tmp_path / "two.json"
-    first = {**document, "runs": document["runs"][:5], "groups": {"choose": ["bolt"]}}
+    first = {**document, "runs": document["runs"][:6], "groups": {"choose": ["bolt"]}}
     one.write_text(json.dumps(first), encoding="utf-8")
     second = {**document, "plan": "other.toml", "title": "other", "runs": document["runs"][3:]}
     two.write_text(json.dumps(second), encoding="utf-8")

@@ -7,10 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from snl.model import anomaly
+from snl.model.normal_errors import NormalErrors
+from snl.model.teacher import Stage
 from snl.settings import MapSettings
 
 
@@ -175,3 +180,131 @@ def test_score_is_raw_and_grows_with_the_map(kind: str) -> None:
     maps = features(1, 8, 8)
     low, high = float(anomaly.score(maps, settings)), float(anomaly.score(maps + 5, settings))
     assert high == pytest.approx(low + 5, abs=1e-5)
+
+
+# --- affinities, kinds, stage weights ---
+
+
+def affinity_loop(t: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """(C, h, w) float64 to (h, w), by the N x N matrices."""
+    _, h, w = t.shape
+    rows = [[x[:, y, z] for y in range(h) for z in range(w)] for x in (t, s)]
+    a, b = (np.array([[u @ v / np.sqrt((u @ u) * (v @ v)) for v in r] for u in r]) for r in rows)
+    return np.sqrt(((b - a) ** 2).sum(1) / (h * w)).reshape(h, w)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 6, 2, 3), (2, 9, 2, 3), (1, 2, 1, 6)])
+def test_affinity_difference_is_that_of_the_matrices(shape: tuple[int, ...]) -> None:
+    t, s = features(*shape), features(*shape, seed=1)
+    got = anomaly.affinity_difference(t, s)
+    assert got.shape == (shape[0], *shape[2:])
+    for i in range(shape[0]):
+        wanted = affinity_loop(t[i].double().numpy(), s[i].double().numpy())
+        np.testing.assert_allclose(got[i].numpy(), wanted, atol=1e-5)
+
+
+@budget(max_examples=30, deadline=None)
+@given(
+    c=st.integers(1, 12),
+    h=st.integers(1, 5),
+    w=st.integers(1, 5),
+    size=st.sampled_from([1e-3, 1e-1, 1.0]),
+    seed=st.integers(0, 1000),
+)
+def test_affinity_difference_of_near_and_far_features(
+    c: int, h: int, w: int, size: float, seed: int
+) -> None:
+    t = features(1, c, h, w, seed=seed)
+    s = t + size * features(1, c, h, w, seed=seed + 1)
+    got = anomaly.affinity_difference(t, s)[0].double().numpy()
+    wanted = affinity_loop(t[0].double().numpy(), s[0].double().numpy())
+    # the three terms may cancel (of one position they always do): half of float32's digits remain
+    np.testing.assert_allclose(got, wanted, atol=2e-3 * size + 1e-5, rtol=1e-3)
+    assert got.min() >= 0 and got.max() <= 2 + 1e-5
+
+
+def test_affinities_ignore_a_rotation_of_the_channels_and_cosines_do_not() -> None:
+    t = features(2, 6, 5, 5)
+    rotation = torch.linalg.qr(features(6, 6, seed=1)).Q
+    s = torch.einsum("cd,bdhw->bchw", rotation, t)
+    assert float(anomaly.affinity_difference(t, s).max()) < 2e-3
+    assert float(anomaly.difference(t, s, "cosine").max()) > 0.5
+
+
+def test_a_changed_position_stands_out_in_the_affinities() -> None:
+    t = features(1, 6, 5, 7)
+    s = t.clone()
+    s[0, :, 3, 2] = features(6, seed=2)
+    got = anomaly.affinity_difference(t, s)[0]
+    assert int(got.argmax()) == 3 * 7 + 2
+    assert float(got[3, 2]) > 2 * float(got.flatten().sort().values[-2])
+
+
+def test_affinities_of_opposite_and_zero_features_are_finite() -> None:
+    t, zero = features(1, 4, 4, 4), torch.zeros(1, 4, 4, 4)
+    for a, b in ((t, -t), (zero, zero), (zero, t), (t, zero), (1e4 * t, 1e-6 * t)):
+        got = anomaly.affinity_difference(a, b)
+        assert bool(torch.isfinite(got).all()) and float(got.max()) <= 2
+
+
+def test_affinities_of_a_batch_do_not_mix() -> None:
+    t, s = features(3, 4, 4, 4), features(3, 4, 4, 4, seed=1)
+    alone = [anomaly.affinity_difference(t[i : i + 1], s[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(anomaly.affinity_difference(t, s), torch.cat(alone))
+
+
+def measured() -> NormalErrors:
+    errors = NormalErrors((Stage(3, 4), Stage(5, 8)), 0)
+    means = [0.2 * features(c, seed=c) for c in (3, 5)]
+    errors.set_moments(means, [0.1 + features(c, seed=9).abs() for c in (3, 5)])
+    return errors
+
+
+@pytest.mark.parametrize("weights", [(), (1.0, 1.0), (0.0, 2.0), (0.25, 0.0)])
+@pytest.mark.parametrize("distance", ["cosine", "l2", "standardised"])
+@pytest.mark.parametrize("kind", ["feature", "affinity", "both"])
+def test_kinds_distances_and_stage_weights(
+    kind: str, distance: str, weights: tuple[float, ...]
+) -> None:
+    shapes, size = [(2, 3, 6, 10), (2, 5, 3, 5)], (12, 20)
+    teacher = [features(*shape, seed=i) for i, shape in enumerate(shapes)]
+    student = [features(*shape, seed=9 + i) for i, shape in enumerate(shapes)]
+    errors = measured()
+    settings = MapSettings(kind=kind, distance=distance, stage_weights=weights)  # type: ignore[arg-type]
+    got = anomaly.anomaly_map(teacher, student, size, 1.5, settings, errors)
+    assert got.dtype == torch.float32 and float(got.min()) >= -1e-6
+    for b in range(2):
+        wanted = np.zeros(size)
+        for i, weight in enumerate(weights or (1, 1)):
+            t, s = teacher[i][b].double().numpy(), student[i][b].double().numpy()
+            u, v = (x / np.sqrt((x**2).sum(0)) for x in (t, s))
+            feature = {
+                "cosine": 1 - (u * v).sum(0),
+                "l2": np.sqrt(((t - s) ** 2).sum(0)),
+                "standardised": np.square(
+                    (u - v - getattr(errors, f"mean{i}").double().numpy()[:, None, None])
+                    / getattr(errors, f"deviation{i}").double().numpy()[:, None, None]
+                ).mean(0),
+            }[distance]
+            part = (kind != "affinity") * feature + (kind != "feature") * affinity_loop(t, s)
+            wanted += weight * bilinear_loop(part, size)
+        wanted = gaussian_filter(wanted, 1.5, mode="reflect", truncate=4.0)
+        np.testing.assert_allclose(got[b].numpy(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_bf16_features_give_the_same_map_of_every_kind() -> None:
+    t, s = features(1, 3, 4, 4).bfloat16(), features(1, 3, 4, 4, seed=1).bfloat16()
+    for kind in ("feature", "affinity", "both"):
+        settings = MapSettings(kind=kind, distance="standardised")  # type: ignore[arg-type]
+        both = [
+            anomaly.anomaly_map([a], [b], (8, 8), 1.0, settings, measured())
+            for a, b in ((t, s), (t.float(), s.float()))
+        ]
+        assert both[0].dtype == torch.float32
+        torch.testing.assert_close(*both)
+
+
+def test_another_number_of_stage_weights_is_refused() -> None:
+    t = features(1, 4, 4, 4)
+    with pytest.raises(ValueError):
+        anomaly.anomaly_map([t], [t], (8, 8), 0.0, MapSettings(stage_weights=(1.0, 2.0)))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
 from torch import Tensor
 
 from snl.model import losses
@@ -322,3 +326,129 @@ def test_another_number_of_stages_is_refused() -> None:
     teacher, student = stages()
     with pytest.raises(ValueError):
         losses.distillation(teacher, student[:1], LossSettings(channel=1.0))
+
+
+# --- easy positions ---
+
+
+def errors_loop(t: Tensor, s: Tensor) -> np.ndarray:
+    """Cosine distances (B * H * W,) in float64."""
+    pairs = zip(t.double().numpy(), s.detach().double().numpy(), strict=True)
+    return np.array(
+        [1 - cosine(u, v) for a, b in pairs for u, v in zip(vectors(a), vectors(b), strict=True)]
+    )
+
+
+@budget(max_examples=40, deadline=None)
+@given(
+    share=st.floats(0.001, 0.999),
+    gradient=st.floats(0, 1, width=32),
+    shape=st.sampled_from(SHAPES),
+    seed=st.integers(0, 1000),
+)
+def test_easy_positions_keep_their_value_and_a_part_of_their_gradient(
+    share: float, gradient: float, shape: tuple[int, ...], seed: int
+) -> None:
+    t, s = pair(shape, seed)
+    s.requires_grad_()
+    damped = losses.damp_easy(t, s, share, gradient)
+    assert torch.equal(damped, s)
+    above, _ = pair(shape, seed + 1)
+    (damped * above).sum().backward()
+    error = errors_loop(t, s)
+    count = max(1, math.ceil(share * len(error)))
+    easy = np.zeros(len(error), dtype=bool)
+    easy[np.argsort(error)[:count]] = True  # of the whole batch, not of each image
+    b, _, h, w = shape
+    factor = torch.where(torch.from_numpy(easy).view(b, 1, h, w), gradient, 1.0)
+    assert s.grad is not None and torch.equal(s.grad, above * factor)
+
+
+def test_the_share_is_of_the_batch() -> None:
+    """All easy positions may lie in one image."""
+    t, noise = pair((2, 4, 3, 3), seed=11)
+    s = t.clone()
+    s[0] += 0.01 * noise[0]
+    s[1] = noise[1]
+    s.requires_grad_()
+    losses.damp_easy(t, s, 0.5, 0.0).sum().backward()
+    assert s.grad is not None
+    assert torch.equal(s.grad[0], torch.zeros(4, 3, 3))
+    assert torch.equal(s.grad[1], torch.ones(4, 3, 3))
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_damping_changes_gradients_alone(term: str) -> None:
+    teacher, student = stages()
+    plain = [s.clone().requires_grad_() for s in student]
+    damped = [s.clone().requires_grad_() for s in student]
+    weights = {term: 2.0}
+    total, sizes = losses.distillation(teacher, plain, LossSettings(**weights))
+    settings = LossSettings(**weights, easy=0.6, easy_gradient=0.1)
+    same, same_sizes = losses.distillation(teacher, damped, settings)
+    assert torch.equal(total, same) and torch.equal(sizes[term], same_sizes[term])
+    total.backward()
+    same.backward()
+    for t, a, b in zip(teacher, plain, damped, strict=True):
+        assert a.grad is not None and b.grad is not None
+        error = errors_loop(t, a).reshape(a.shape[0], 1, *a.shape[2:])
+        count = math.ceil(0.6 * error.size)
+        easy = torch.from_numpy(error <= np.sort(error.ravel())[count - 1])
+        torch.testing.assert_close(b.grad, torch.where(easy, 0.1, 1.0) * a.grad)
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_damped_degenerate_features_are_finite(case: str) -> None:
+    t, s = DEGENERATE[case]
+    s = s.clone().requires_grad_()
+    damped = losses.damp_easy(t, s, 0.9, 0.1)
+    assert torch.equal(damped, s)
+    damped.sum().backward()
+    assert s.grad is not None and bool(torch.isfinite(s.grad).all())
+
+
+def test_damped_bf16_features_keep_their_value_and_dtype_of_gradient() -> None:
+    t, s = (x.bfloat16() for x in pair((2, 5, 4, 4), seed=12))
+    s.requires_grad_()
+    damped = losses.damp_easy(t, s, 0.5, 0.25)
+    assert torch.equal(damped.float(), s.float())
+    damped.sum().backward()
+    assert s.grad is not None and s.grad.dtype == torch.bfloat16
+    assert sorted(s.grad[:, 0].flatten().tolist()) == [0.25] * 16 + [1.0] * 16
+
+
+@pytest.mark.parametrize(
+    ("progress", "size"),
+    [(0.0, 0.0), (1e-6, 1e-6), (0.05, 0.25), (0.1, 0.5), (losses.EASY_RISE, 1), (0.7, 1), (1, 1)],
+)
+def test_the_share_of_easy_positions_rises_with_the_steps(progress: float, size: float) -> None:
+    t, s = pair((2, 3, 5, 4), seed=13)  # 40 positions
+    s.requires_grad_()
+    settings = LossSettings(mse=1.0, easy=0.8, easy_gradient=0.0)
+    losses.distillation([t], [s], settings, progress)[0].backward()
+    assert s.grad is not None
+    damped = int((s.grad == 0).all(1).sum())
+    assert damped == math.ceil(round(0.8 * size * 40, 6))
+
+
+@pytest.mark.parametrize(("easy", "gradient"), [(0.0, 0.0), (0.9, 1.0)])
+def test_nothing_is_damped_unless_asked_for(
+    easy: float, gradient: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "damp_easy", lambda *_: pytest.fail("damped"))
+    teacher, student = stages()
+    settings = LossSettings(channel=1.0, easy=easy, easy_gradient=gradient)
+    losses.distillation(teacher, student, settings)
+
+
+def test_each_stage_has_its_own_easy_positions() -> None:
+    """A stage that is reproduced far better than the other is not easy as a whole."""
+    teacher, student = stages()
+    student[0] = teacher[0] + 0.03 * student[0]
+    student = [s.clone().requires_grad_() for s in student]
+    settings = LossSettings(mse=1.0, easy=0.5, easy_gradient=0.0)
+    losses.distillation(teacher, student, settings)[0].backward()
+    for s in student:
+        assert s.grad is not None
+        count = s.shape[0] * s.shape[2] * s.shape[3]
+        assert int((s.grad == 0).all(1).sum()) == count // 2

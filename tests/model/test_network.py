@@ -12,9 +12,10 @@ from torch import Tensor
 from snl.errors import SettingsError
 from snl.model.anomaly import anomaly_map
 from snl.model.network import Network
+from snl.model.normal_errors import embed
 from snl.settings import Settings, resolve
 
-METHODS = ["rd", "fd", "snl-rd", "snl-fd"]
+METHODS = ["rd", "fd", "snl-rd", "snl-fd", "snl"]
 
 
 def settings_of(method: str = "snl-rd", **overrides: Any) -> Settings:
@@ -175,3 +176,38 @@ def test_teachers_that_cannot_be_built_are_refused() -> None:
         Network(settings_of(teacher__name="nothing_like_it"))
     with pytest.raises(SettingsError, match=r"teacher\.stages"):
         Network(settings_of(teacher__stages=(9,)))
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 2.0), (1.0, 2.0, 3.0, 4.0)])
+def test_another_number_of_stage_weights_is_refused(weights: tuple[float, ...]) -> None:
+    said = rf"'map\.stage_weights' has {len(weights)} numbers; the teacher has 3 stages"
+    with pytest.raises(SettingsError, match=said) as caught:
+        Network(settings_of(map__stage_weights=weights))
+    assert "\n" not in str(caught.value)
+
+
+def test_stage_weights_of_a_merged_teacher() -> None:
+    Network(settings_of(teacher__merge="concatenate", map__stage_weights=(2.0,)))
+    with pytest.raises(SettingsError, match="the teacher has 1 stages"):
+        Network(settings_of(teacher__merge="concatenate", map__stage_weights=(1.0, 1.0, 1.0)))
+
+
+def test_maps_are_divided_by_the_level_of_their_own_image() -> None:
+    network = Network(settings_of("snl", map__levels=2)).eval()
+    x = pixels(4)
+    x[2:] //= 8
+    features = network.teacher_features(network.normalise(x))
+    with torch.no_grad():
+        student = network.student(network.normalise(x), features)
+        wanted, _ = network.compare(features, student)
+        torch.testing.assert_close(wanted, network.undivided(features, student))
+        rows = embed(features)
+        scores = torch.tensor([1.0, 1.0, 100.0, 100.0])
+        network.errors.set_levels(rows.repeat(10, 1), scores.repeat(10), 0)
+        levels = network.errors.level_of(features)
+        maps, scored = network.compare(features, student)
+    assert float(levels.max() / levels.min()) > 2
+    torch.testing.assert_close(maps, wanted / levels[:, None, None])
+    torch.testing.assert_close(scored, wanted.flatten(1).amax(1) / levels)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x)[0], maps)

@@ -56,7 +56,7 @@ def test_learning_rate_rises_peaks_and_falls() -> None:
     assert learning_rate(1, TrainingSettings(steps=1, warmup=0)) > 0
 
 
-@pytest.mark.parametrize("method", ["rd", "fd", "snl-rd", "snl-fd"])
+@pytest.mark.parametrize("method", ["rd", "fd", "snl-rd", "snl-fd", "snl"])
 def test_seed_fixes_everything(parts: Path, method: str) -> None:
     runs = [
         weights(train(parts, method=method, overrides={**TINY, "training.seed": s}, quiet=True))
@@ -158,6 +158,21 @@ def test_gradient_is_clipped() -> None:
     after = torch.cat([p.detach().flatten() for p in network.student.parameters()])
     assert record["gradient"] > 0.001
     assert float((after - before).norm()) == pytest.approx(0.001, rel=1e-2)
+
+
+def test_easy_positions_grow_with_the_step() -> None:
+    """At the first step nearly nothing is easy, at the last the share that was asked for; with
+    none of its gradient left, what is easy is missing from the norm."""
+    norms = []
+    for step in (1, 8):
+        changes = {"loss.easy": 0.9, "loss.easy_gradient": 0, "training.steps": 8000}
+        network, optimizer, images = tiny_network(**changes)
+        features = network.teacher_features(images)
+        norms.append(train_step(network, optimizer, images, features, 1000 * step)["gradient"])
+    network, optimizer, images = tiny_network(**{"loss.easy": 0})
+    features = network.teacher_features(images)
+    plain = train_step(network, optimizer, images, features, 1)["gradient"]
+    assert norms[1] < norms[0] < plain
 
 
 def test_weight_decay_spares_vectors() -> None:

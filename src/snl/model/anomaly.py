@@ -44,7 +44,11 @@ def anomaly_map(
         t, s = t.float(), s.float()
         distance = torch.zeros((), device=t.device)
         if settings.kind != "affinity":
-            if settings.distance == "standardised" and errors is not None:
+            if settings.distance == "standardised":
+                if errors is None:
+                    raise ValueError(
+                        "the distance 'standardised' needs the errors on normal images"
+                    )
                 distance = distance + errors.standardised(stage, t, s)
             else:
                 distance = distance + difference(t, s, settings.distance)

@@ -64,7 +64,7 @@ class NormalErrors(nn.Module):
         like these: the centres' levels, weighted by softmax(-distance^2 / spread)."""
         if not len(self.level):
             return torch.ones(len(teacher[0]), device=teacher[0].device)
-        return self._weights(embed(teacher)) @ self.level
+        return torch.softmax(self._logits(embed(teacher)), dim=1) @ self.level
 
     @torch.no_grad()
     def set_moments(self, means: Sequence[Tensor], deviations: Sequence[Tensor]) -> None:
@@ -92,23 +92,22 @@ class NormalErrors(nn.Module):
         self.centres.fill_(_FAR)
         self.centres[:count] = torch.as_tensor(centres, dtype=torch.float32)
         self.spread.fill_(max(float(np.mean(nearest)), _EPS))
-        weights = self._weights(embeddings.to(self.level))
-        level = (weights.T @ scores.to(self.level)) / weights.sum(0).clamp_min(_EPS)
+        logits = self._logits(embeddings.to(self.level))[:, :count]
+        # in logarithms: a centre that all images are far from takes the level of the nearest ones
+        shares = torch.softmax(torch.log_softmax(logits, dim=1), dim=0)
         self.level.fill_(1)
-        self.level[:count] = level[:count].clamp_min(_EPS)
+        self.level[:count] = (shares.T @ scores.to(self.level)).clamp_min(_EPS)
 
     def _moments(self, stage: int) -> tuple[Tensor, Tensor]:
         mean: Tensor = getattr(self, f"mean{stage}")
         deviation: Tensor = getattr(self, f"deviation{stage}")
         return mean, deviation
 
-    def _weights(self, embeddings: Tensor) -> Tensor:
-        """(M, D) to (M, K), each row summing to 1."""
-        c = self.centres
-        squares = (
-            embeddings.square().sum(1, keepdim=True) - 2 * embeddings @ c.T + c.square().sum(1)
-        )
-        return torch.softmax(-squares.clamp_min(0) / self.spread, dim=1)
+    def _logits(self, embeddings: Tensor) -> Tensor:
+        """(M, D) to (M, K): -distance^2 / spread. By differences: squares of products lose the
+        digits that tell apart images of one scene."""
+        mode = "donot_use_mm_for_euclid_dist"
+        return -torch.cdist(embeddings, self.centres, compute_mode=mode).square() / self.spread
 
 
 def unit_difference(t: Tensor, s: Tensor) -> Tensor:

@@ -25,34 +25,32 @@ Features = tuple[list[Tensor], list[Tensor]]
 @torch.no_grad()
 def fit_errors(
     network: Network,
-    used: Sequence[Path],
-    held: Sequence[Path],
+    paths: Sequence[Path],
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Make the network's `errors` anew, for its settings.
+    """Make the network's `errors` anew, for its settings, from the training images.
 
-    The moments come from the images held back from training, or from the training images where
-    none were; the levels from both, since every kind of image should be among them. Images that
-    cannot be read are left out; the training images and the thresholds tell of them.
+    The images held back for thresholds have no part in it: a threshold holds its rate only if the
+    scores that it is made from owe nothing to their own images. That the student knows the training
+    images lowers every level alike. Images that cannot be read are left out.
 
     Args:
         network: trained, in evaluation mode, on its device.
-        used: the training images.
-        held: normal images that the student was not trained on.
+        paths: the training images.
         progress: called with (done, total).
     """
     settings = network.settings.map
     network.errors = NormalErrors(network.teacher.stages, settings.levels).to(network.mean.device)
     passes = []
-    if settings.distance == "standardised":
-        passes.append((_fit_moments, _some(held or used, MOST_FOR_MOMENTS)))
+    if settings.distance == "standardised" and settings.kind != "affinity":
+        passes.append((_fit_moments, _some(paths, MOST_FOR_MOMENTS)))
     if settings.levels:
-        passes.append((_fit_levels, _some([*used, *held], MOST_FOR_LEVELS)))
-    done, total = 0, sum(len(paths) for _, paths in passes)
+        passes.append((_fit_levels, _some(paths, MOST_FOR_LEVELS)))
+    done, total = 0, sum(len(some) for _, some in passes)
 
-    def features(paths: Sequence[Path]) -> Iterator[Features]:
+    def features(some: Sequence[Path]) -> Iterator[Features]:
         nonlocal done
-        for group, pixels in batches(read(paths, network.settings.image_size), 16, []):
+        for group, pixels in batches(read(some, network.settings.image_size), 16, []):
             images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
             teacher = network.teacher_features(images)
             yield teacher, network.student(images, teacher)
@@ -60,8 +58,8 @@ def fit_errors(
             if progress:
                 progress(done, total)
 
-    for fit, paths in passes:
-        fit(network, features(paths))
+    for fit, some in passes:
+        fit(network, features(some))
     if progress and done < total:  # unreadable ones
         progress(total, total)
 
@@ -86,9 +84,11 @@ def _fit_moments(network: Network, stream: Iterator[Features]) -> None:
             rows = unit_difference(t, s).transpose(0, 1).flatten(1).cpu().double()  # (C, B h w)
             sums[i] += torch.stack([rows.sum(1), rows.square().sum(1)])
             counts[i] += rows.shape[1]
-    means = [total[0] / max(n, 1) for total, n in zip(sums, counts, strict=True)]
+    if not all(counts):  # no image could be read: the moments stay as they are
+        return
+    means = [total[0] / n for total, n in zip(sums, counts, strict=True)]
     deviations = [
-        (total[1] / max(n, 1) - mean.square()).clamp_min(0).sqrt()
+        (total[1] / n - mean.square()).clamp_min(0).sqrt()
         for total, mean, n in zip(sums, means, counts, strict=True)
     ]
     network.errors.set_moments(means, deviations)
