@@ -69,7 +69,7 @@ class Runner:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(snl, "train", counted)
-            ablation.run(self.plan, self.data, {"": "random"}, output, only, "cpu")
+            ablation.run(self.plan, self.data, {"": "random"}, output, only, "", "cpu")
         return trained
 
 
