@@ -84,7 +84,7 @@ def test_resume_refuses_other_settings_and_other_data(
     assert again.returncode == 2 and "--resume" in again.stderr and "--overwrite" in again.stderr
     other = run_snl("train", parts, "-o", output, *options, "--resume", "--lr", "0.1")
     assert other.returncode == 2
-    assert "settings.training.lr (0.005 there, 0.1 here)" in other.stderr
+    assert "settings.training.lr (0.002 there, 0.1 here)" in other.stderr
     data = tmp_path / "data"
     shutil.copytree(parts, data)
     next((data / "bolt" / "train" / "good").glob("*.png")).unlink()
