@@ -260,11 +260,14 @@ def test_a_worker_gets_the_whole_task(mvtec: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to a process")
-def test_ctrl_c_stops_every_worker_and_says_how_to_go_on(mvtec: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_every_worker_and_says_how_to_go_on(
+    mvtec: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     out = tmp_path / "out"
     words = ["bench", "mvtec", str(mvtec), "--out", str(out), "--seeds", "2", *TINY, *SOME]
     words += ["--steps", "100000", "--devices", "cpu,cpu"]
-    logs = [out / f"seed-{number}.snl.run" / "log.jsonl" for number in range(2)]
+    logs = [out / f"seed-{seed}.snl.run" / "log.jsonl" for seed in range(2)]
     process = subprocess.Popen(
         [sys.executable, "-m", "snl", *words], stderr=subprocess.PIPE, text=True
     )
@@ -272,7 +275,7 @@ def test_ctrl_c_stops_every_worker_and_says_how_to_go_on(mvtec: Path, tmp_path: 
         end = time.monotonic() + 100
         while time.monotonic() < end and not all(p.is_file() and p.stat().st_size for p in logs):
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         told = process.communicate(timeout=60)[1]
     finally:
         process.kill()
