@@ -317,7 +317,8 @@ def _partial(benchmark: Benchmark, counts: dict[str, list[int]]) -> list[str]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM, as schedulers send it, stops as Ctrl-C does."""
+    """SIGTERM, as schedulers send it, stops as Ctrl-C does, and Ctrl-C stops even where the shell has
+    switched it off, as for a job in the background."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -325,8 +326,10 @@ def _terminable() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,12 +43,7 @@ def run_workers(task: Task, seeds: Sequence[int], devices: Sequence[str]) -> Non
     running: list[_Worker] = []
     failed: list[str] = []
     told = time.monotonic()
-    main = threading.current_thread() is threading.main_thread()  # only there can they be set
-    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
-    before = {number: signal.getsignal(number) for number in numbers}
     try:
-        for number in before:  # SIGTERM too must not leave workers behind
-            signal.signal(number, _interrupt)
         while waiting or running:
             while waiting and free:
                 running.append(_start(task, waiting.pop(0), free.pop(0)))
@@ -77,8 +70,6 @@ def run_workers(task: Task, seeds: Sequence[int], devices: Sequence[str]) -> Non
         for worker in running:
             worker.process.kill()
             worker.stream.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if failed:
         raise TrainingError(f"{'; '.join(failed)}; the same command goes on with what is left")
 
@@ -111,10 +102,6 @@ def _start(task: Task, seed: int, device: str) -> _Worker:
     )
     task.note(f"seed {seed} on {device} (log: {log})")
     return _Worker(seed, device, log, stream, process)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _stop(running: Sequence[_Worker]) -> None:
