@@ -317,8 +317,8 @@ def _partial(benchmark: Benchmark, counts: dict[str, list[int]]) -> list[str]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM, as schedulers send it, stops as Ctrl-C does, and Ctrl-C stops even where the shell has
-    switched it off, as for a job in the background."""
+    """SIGTERM, as schedulers send it, stops as Ctrl-C does, and Ctrl-C stops even where the shell
+    has switched it off, as for a job in the background."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
