@@ -22,7 +22,7 @@ from snl.data.stream import batches, read
 from snl.deployment.bundle import Facts
 from snl.errors import DataError, DependencyError, ImageError, TrainingError
 from snl.files import check_output
-from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, resolve
+from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, TrainingSettings, resolve
 
 try:
     import timm
@@ -183,7 +183,9 @@ def train(
 def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Record]]:
     """Normal training records, and those of them that are held back for thresholds.
 
-    Each product gives its share, chosen by the seed; a product keeps at least two for training.
+    Each product gives its share or `holdout_least`, whichever is more, chosen by the seed; of a
+    product with few images no more than a third goes for the sake of `holdout_least`, and two
+    always stay for training.
 
     Raises:
         DataError: there are no normal training images.
@@ -192,7 +194,7 @@ def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Reco
     held: list[Record] = []
     for product in catalog.products:
         records = [r for r in catalog.train() if r.product == product]
-        count = min(round(settings.training.holdout * len(records)), max(len(records) - 2, 0))
+        count = _held_back(len(records), settings.training)
         seed = [settings.training.seed, zlib.crc32(product.encode())]
         chosen = set(np.random.default_rng(seed).permutation(len(records))[:count].tolist())
         for number, record in enumerate(records):
@@ -203,6 +205,14 @@ def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Reco
             "<product>/train/good, or see what was found by snl doctor"
         )
     return used, held
+
+
+def _held_back(count: int, settings: TrainingSettings) -> int:
+    """How many of a product's `count` normal images are kept back."""
+    if not settings.holdout:
+        return 0
+    least = min(settings.holdout_least, count // 3)
+    return max(min(max(round(settings.holdout * count), least), count - 2), 0)
 
 
 def standardise(network: Network, paths: Sequence[Path]) -> None:

@@ -134,7 +134,9 @@ class TrainingSettings:
     """`auto`: bf16 on CUDA devices that have it and on CPUs where it is measured to be clearly
     faster, fp32 elsewhere; a resumed run keeps what was chosen."""
     holdout: float = 0.1
-    """Share of each product's normal training images kept back to set thresholds."""
+    """Share of each product's normal training images kept back for calibration; 0: none."""
+    holdout_least: int = 20
+    """Kept back of each product at the least, but of a product with few images at most a third."""
 
 
 @dataclass(frozen=True)
@@ -373,6 +375,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "training.clip": (0, 1e9),
     "training.seed": (0, 2**63 - 1),
     "training.holdout": (0, 0.5),
+    "training.holdout_least": (0, 1e6),
 }
 """Smallest and largest value of every number; of lists, of every item."""
 
