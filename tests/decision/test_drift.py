@@ -148,8 +148,8 @@ def test_change_point_is_the_last_low() -> None:
 
 
 def test_false_alarms_are_at_most_as_stated() -> None:
-    """300 streams of 2000 images, with ties, a quarter rejected: both tests at their limit."""
-    stated, runs, alarms = 0.1, 300, 0
+    """200 streams of 2000 images, with ties, a quarter rejected: both tests at their limit."""
+    stated, runs, alarms = 0.1, 200, 0
     for seed in range(runs):
         random = np.random.default_rng(seed)
         baseline = {"nut": random.gumbel(size=(20, 1)).round(2)}
