@@ -19,8 +19,9 @@ import numpy as np
 
 from snl.errors import BundleError, SnlError
 
-FORMAT = 1
+FORMAT = 2
 _KEY = "snl"
+_SAMPLED = 2**16
 
 
 @contextmanager
@@ -79,6 +80,21 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Strict JSON (no NaN), indented, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def content_hash(path: str | Path) -> int:
+    """64 bits that tell a file's content: of its size, its first and its last 64 KiB.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+        for start in (0, max(0, size - _SAMPLED)):
+            file.seek(start)
+            digest.update(file.read(_SAMPLED))
+    return int.from_bytes(digest.digest(), "little")
 
 
 def save_tensors(

@@ -52,14 +52,14 @@ def test_normalisation() -> None:
 def test_maps_and_scores(method: str) -> None:
     network = Network(settings_of(method)).eval()
     with torch.no_grad():
-        maps, scores = network(pixels())
+        maps, scores, _ = network(pixels())
     assert maps.shape == (2, 64, 64) and scores.shape == (2,)
     assert maps.dtype == scores.dtype == torch.float32
     assert bool(torch.isfinite(maps).all())
     assert float(maps.min()) > -1e-5 and float(maps.max()) < 2 * 3 + 1e-5
     torch.testing.assert_close(scores, maps.flatten(1).amax(1))
     with torch.no_grad():
-        alone, _ = network(pixels()[1:])
+        alone = network(pixels()[1:])[0]
     torch.testing.assert_close(maps[1:], alone, atol=1e-4, rtol=1e-4)
 
 
@@ -78,7 +78,7 @@ def test_sigma_scales_with_the_input(size: int) -> None:
 def test_score_settings_are_used() -> None:
     network = Network(settings_of(map__score="topk", map__top_share=0.5)).eval()
     with torch.no_grad():
-        maps, scores = network(pixels())
+        maps, scores, _ = network(pixels())
     torch.testing.assert_close(scores, maps.flatten(1).topk(2048, 1).values.mean(1))
 
 

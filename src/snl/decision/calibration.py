@@ -1,48 +1,363 @@
-"""Thresholds from the scores of normal images that training did not see.
-
-Split conformal prediction (Vovk et al., Algorithmic Learning in a Random World, 2005): with n held
-back normal scores, the k-th smallest, k = ceil((n + 1)(1 - alpha)), is exceeded by a new normal
-image with probability at most alpha. With n scores the smallest rate that can be promised is
-1 / (n + 1); there is no extrapolation below it.
-"""
+"""From raw scores to decisions: data beside the network, never part of it, and always editable."""
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-DEFAULT_RATE = 0.05
+from snl.decision.conformal import Conformal
+from snl.errors import SettingsError
+
+NORMAL, UNCERTAIN, ANOMALOUS, UNKNOWN = "normal", "uncertain", "anomalous", "unknown product"
+PEAKS = 16
+"""Local maxima of a map that are kept of every held-back image."""
+REGIONS_COUNTED = 4
+"""An image with more false regions than this counts as one with so many: it is one bad image, and
+a mean can only be promised of something bounded."""
+MARGIN = np.sqrt(2)
+"""A defect, too, moves an image away from its product. So an image is of no taught product only if
+it is this many times as far away as its p-value alone would ask (twice the squared distance)."""
 
 
-def conformal_threshold(scores: np.ndarray, rate: float = DEFAULT_RATE) -> float | None:
-    """The score above which at most a share `rate` of normal images lie.
+@dataclass(frozen=True)
+class Rates:
+    """False-alarm rates, each a share in 0..1 of images of normal parts (regions: a number per
+    image), at most."""
 
-    Args:
-        scores: (n,) of normal images that training did not see.
-        rate: false-alarm rate in 0..1.
+    anomalous: float = 0.05
+    """Called anomalous."""
+    uncertain: float = 0.1
+    """Called anomalous or uncertain."""
+    unknown: float = 0.01
+    """Images of taught products called `unknown product`."""
+    regions: float = 0.2
+    """Regions marked in an image of a normal part, on average; more than 4 count as 4."""
 
-    Returns:
-        The threshold, or None where n is too small for the rate (n < 1 / rate - 1).
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not isinstance(value, int | float) or not 0 < value < 1:
+                raise SettingsError(f"the {name} rate is {value}; it must be between 0 and 1")
+        if self.anomalous > self.uncertain:
+            raise SettingsError(
+                f"the uncertain rate {self.uncertain:g} is less than the rate {self.anomalous:g} of "
+                "anomalous; it counts both, so give as much or more"
+            )
+
+    def changed(self, **changes: float | None) -> Rates:
+        """With the rates that are given; a larger rate of anomalous lifts that of uncertain, if
+        that is not given."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        if "anomalous" in given:
+            given.setdefault("uncertain", max(given["anomalous"], self.uncertain))
+        return dataclasses.replace(self, **given)
+
+
+@dataclass(frozen=True)
+class Normals:
+    """A product's normal images that training did not see, n of them.
+
+    Attributes:
+        scores: (n,) float32, raw.
+        distances: (n,) float32, of the embedding to the product's nearest prototype.
+        peaks: (n, 16) float32, the map's highest local maxima, highest first, -inf where there are
+            fewer.
+        hashes: (n,) uint64 of the files, see `snl.files.content_hash`.
     """
-    ordered = np.sort(np.asarray(scores, dtype=np.float64))
-    k = math.ceil(round((len(ordered) + 1) * (1 - rate), 9))
-    return float(ordered[k - 1]) if 1 <= k <= len(ordered) else None
+
+    scores: np.ndarray
+    distances: np.ndarray
+    peaks: np.ndarray
+    hashes: np.ndarray
+
+    @classmethod
+    def none(cls) -> Normals:
+        """Of a product without such images."""
+        return cls(*(np.empty(shape, np.float32) for shape in ((0,), (0,), (0, PEAKS))),
+                   np.empty(0, np.uint64))  # fmt: skip
+
+    def and_also(self, other: Normals) -> Normals:
+        """Both; an image that is in both counts once."""
+        new = ~np.isin(other.hashes, self.hashes)
+        return Normals(*(
+            np.concatenate([getattr(self, f.name), getattr(other, f.name)[new]])
+            for f in dataclasses.fields(self)
+        ))  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.scores)
 
 
-def threshold(
-    scores: Mapping[str, np.ndarray], product: str | None = None, rate: float = DEFAULT_RATE
-) -> tuple[float | None, str]:
-    """Threshold of one product where its own scores suffice for the rate, of all pooled else.
+@dataclass(frozen=True)
+class Verdict:
+    """What was decided of one image, and why.
 
-    Returns:
-        The threshold (None: too few scores even pooled) and whose scores gave it: `product` or
-        `all products`.
+    Attributes:
+        decision: `normal`, `uncertain`, `anomalous` or `unknown product`.
+        product: whose calibration was used.
+        product_from: `given` or `recognised`.
+        recognised: the product whose prototype is nearest.
+        unknown_p: share of images of taught products that are as far from their prototypes; None
+            where nothing was held back.
+        score: raw.
+        calibrated: deviations of the log score over the product's mean on training images: one
+            scale for all products.
+        p_value: share of the product's normal images that score as high; None where nothing was
+            held back.
+        threshold, uncertain_threshold: scores above which an image is anomalous, or uncertain at
+            least; None where too few images were held back.
+        threshold_from: who promises the rate of anomalous: `product`, `all products` (of its own
+            images too few were held back) or `tail fit`.
+        region_threshold: map values above it are marked.
     """
-    if product is not None and product in scores:
-        own = conformal_threshold(scores[product], rate)
+
+    decision: str
+    product: str
+    product_from: str
+    recognised: str
+    unknown_p: float | None
+    score: float
+    calibrated: float
+    p_value: float | None
+    threshold: float | None
+    uncertain_threshold: float | None
+    threshold_from: str
+    region_threshold: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Everything between a score and a decision.
+
+    Attributes:
+        normals: by taught product.
+        usual: mean and deviation of the log score on training images, by product.
+        rates: of all products.
+        own_rates: of single products, instead.
+        ignored: bool (size, size) by product: where it may look as it likes.
+        mm_per_pixel: by product, of the images as they are.
+        smallest: by product: regions of fewer pixels are not reported.
+        tile: side in pixels of the pieces that images are looked at in; 0: whole.
+        tail: rates below what the images can promise come from a fitted tail.
+        made, why: ISO time, and what was done, of this version.
+    """
+
+    normals: Mapping[str, Normals]
+    usual: Mapping[str, tuple[float, float]]
+    rates: Rates = Rates()
+    own_rates: Mapping[str, Rates] = field(default_factory=dict)
+    ignored: Mapping[str, np.ndarray] = field(default_factory=dict)
+    mm_per_pixel: Mapping[str, float] = field(default_factory=dict)
+    smallest: Mapping[str, int] = field(default_factory=dict)
+    tile: int = 0
+    tail: bool = False
+    made: str = ""
+    why: str = "training"
+
+    @cached_property
+    def scores(self) -> Conformal:
+        """The law of normal scores."""
+        return Conformal({k: n.scores for k, n in self.normals.items()}, self.usual, self.tail)
+
+    @cached_property
+    def tops(self) -> Conformal:
+        """The law of the highest values of normal maps."""
+        tops = {k: n.peaks[:, 0] for k, n in self.normals.items()}
+        return Conformal(tops, self.usual, self.tail)
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """The taught products."""
+        return tuple(self.normals)
+
+    def rates_of(self, product: str | None = None) -> Rates:
+        """The rates that hold for a product."""
+        return self.own_rates.get(product or "", self.rates)
+
+    def check(self, rates: Rates, product: str | None = None) -> None:
+        """Refuse rates of anomalous and uncertain that nobody can promise.
+
+        Raises:
+            SettingsError: the product, or where none is given all together, has too few images.
+        """
+        for name in (product,) if product else self.products[:1]:
+            wanted = min(rates.anomalous, rates.uncertain)
+            if self.scores.threshold(wanted, name)[0] is not None:
+                continue
+            own = f"{len(self.normals[name])} of '{name}' and " if product else ""
+            count = sum(map(len, self.normals.values()))
+            raise SettingsError(
+                f"a false-alarm rate of {wanted:g} needs {int(np.ceil(1 / wanted - 1e-9)) - 1} "
+                f"held-back normal images; there are {own}{count} of all products, which can promise "
+                f"{self.scores.least_rate():.2g} and more: add images by snl calibrate FILE "
+                "NORMALS --add, or let a tail be fitted by snl calibrate FILE --tail fit"
+            )
+
+    def judge(
+        self,
+        score: float,
+        distances: Mapping[str, float],
+        product: str | None = None,
+        rates: Rates | None = None,
+    ) -> Verdict:
+        """The decision for one image.
+
+        Args:
+            score: raw, of a map without what is ignored of the product.
+            distances: of its embedding to every product's nearest prototype.
+            product: the product, if it is known; else it is recognised, and may be of no taught
+                product.
+            rates: instead of those of the product.
+        """
+        recognised = min(distances, key=distances.__getitem__)
+        name = product or recognised
+        rates = rates or self.rates_of(name)
+        p = self.scores.p_value(score, name)
+        unknown = self.unknown_p(distances[recognised])
+        threshold, basis = self.scores.threshold(rates.anomalous, name)
+        uncertain, _ = self.scores.threshold(rates.uncertain, name)
+        return Verdict(
+            decision=decide(p, None if product else unknown, rates, threshold is not None),
+            product=name,
+            product_from="given" if product else "recognised",
+            recognised=recognised,
+            unknown_p=unknown,
+            score=score,
+            calibrated=self.scores.standardise(score, name),
+            p_value=p,
+            threshold=threshold,
+            uncertain_threshold=uncertain,
+            threshold_from=basis,
+            region_threshold=self.region_threshold(rates.regions, name),
+        )
+
+    def unknown_p(self, distance: float) -> float | None:
+        """The share of held-back images, of all products, that are as far from their prototypes as
+        an image at this distance to its nearest one, by `MARGIN`."""
+        known = self._distances
+        if not len(known):
+            return None
+        return (1 + int(np.sum(known >= distance / MARGIN))) / (1 + len(known))
+
+    def region_threshold(self, rate: float, product: str) -> float | None:
+        """The map value above which at most `rate` regions are marked in a normal image, on
+        average.
+
+        A region holds at least one local maximum of the map, so there are at most as many regions
+        as maxima above the threshold, and that number falls as it rises: conformal risk control
+        (Angelopoulos et al., arXiv 2208.02814, theorem 1) with that number, at most 4 an image, as
+        the loss. By the product's own images where they suffice, by those of all products
+        standardised where not; None where these do not either.
+        """
+        own = _control(self.normals[product].peaks, rate)
         if own is not None:
-            return own, "product"
-    pooled = np.concatenate([np.empty(0), *scores.values()])
-    return conformal_threshold(pooled, rate), "all products"
+            return own
+        pooled = _control(self._standardised_peaks, rate)
+        if pooled is None:
+            return None
+        mean, deviation = self.usual[product]
+        return float(np.exp(mean + deviation * pooled))
+
+    @cached_property
+    def _distances(self) -> np.ndarray:
+        return np.concatenate([np.empty(0), *(n.distances for n in self.normals.values())])
+
+    @cached_property
+    def _standardised_peaks(self) -> np.ndarray:
+        rows = [np.empty((0, PEAKS))]
+        for product, normals in self.normals.items():
+            mean, deviation = self.usual[product]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                logs = np.log(np.maximum(normals.peaks, 0))
+            rows.append((logs - mean) / deviation)
+        return np.concatenate(rows)
+
+
+def decide(p: float | None, unknown_p: float | None, rates: Rates, promised: bool) -> str:
+    """The decision from p-values: of the score, and of belonging to a taught product (None: it is
+    known to); `promised`: whether the rate of anomalous can be."""
+    if unknown_p is not None and unknown_p <= rates.unknown:
+        return UNKNOWN
+    if p is None or not promised:
+        return UNCERTAIN
+    if p <= rates.anomalous:
+        return ANOMALOUS
+    return UNCERTAIN if p <= rates.uncertain else NORMAL
+
+
+def _control(peaks: np.ndarray, rate: float) -> float | None:
+    """The least threshold t for which (sum of min(#peaks > t, 4) + 4) / (n + 1) <= rate."""
+    kept = peaks[:, :REGIONS_COUNTED]
+    allowed = int(np.floor(rate * (len(kept) + 1) - REGIONS_COUNTED + 1e-9))
+    if allowed < 0 or not len(kept):
+        return None
+    # the sum is the number of kept values over t; t is the (allowed + 1)-th highest of them
+    values = np.sort(kept.ravel())[::-1]
+    if allowed >= len(values):
+        return float("-inf")
+    return float(values[allowed])
+
+
+def to_document(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """JSON values and arrays, for a bundle."""
+    arrays: dict[str, np.ndarray] = {}
+    for i, (product, normals) in enumerate(calibration.normals.items()):
+        for f in dataclasses.fields(normals):
+            arrays[f"{i}.{f.name}"] = getattr(normals, f.name)
+        if product in calibration.ignored:
+            arrays[f"{i}.ignored"] = calibration.ignored[product].astype(np.uint8)
+    document = {
+        "products": list(calibration.normals),
+        "usual": {k: list(v) for k, v in calibration.usual.items()},
+        "rates": dataclasses.asdict(calibration.rates),
+        "own_rates": {k: dataclasses.asdict(v) for k, v in calibration.own_rates.items()},
+        "mm_per_pixel": dict(calibration.mm_per_pixel),
+        "smallest": dict(calibration.smallest),
+        "tile": calibration.tile,
+        "tail": calibration.tail,
+        "made": calibration.made,
+        "why": calibration.why,
+    }
+    return document, arrays
+
+
+def from_document(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Calibration:
+    """Inverse of `to_document`.
+
+    Raises:
+        KeyError, TypeError, ValueError, SettingsError: it is damaged.
+    """
+    products = [str(name) for name in document["products"]]
+    normals, ignored = {}, {}
+    for i, product in enumerate(products):
+        fields = {f.name: arrays[f"{i}.{f.name}"] for f in dataclasses.fields(Normals)}
+        count = len(fields["scores"])
+        shapes = {"scores": (count,), "distances": (count,), "peaks": (count, PEAKS),
+                  "hashes": (count,)}  # fmt: skip
+        for name, shape in shapes.items():
+            if fields[name].shape != shape or np.isnan(fields[name].astype(np.float64)).any():
+                raise ValueError(f"the {name} of '{product}' are damaged")
+        normals[product] = Normals(**fields)
+        if f"{i}.ignored" in arrays:
+            ignored[product] = arrays[f"{i}.ignored"] > 0
+    usual = {str(k): (float(v[0]), float(v[1])) for k, v in document["usual"].items()}
+    for product in products:
+        if not (np.isfinite(usual[product]).all() and usual[product][1] > 0):
+            raise ValueError(f"the usual score of '{product}' is damaged")
+    return Calibration(
+        normals,
+        usual,
+        Rates(**document["rates"]),
+        {str(k): Rates(**v) for k, v in document["own_rates"].items()},
+        ignored,
+        {str(k): float(v) for k, v in document["mm_per_pixel"].items()},
+        {str(k): int(v) for k, v in document["smallest"].items()},
+        int(document["tile"]),
+        bool(document["tail"]),
+        str(document["made"]),
+        str(document["why"]),
+    )

@@ -1,11 +1,12 @@
-"""The one file: networks, preprocessing, calibration scores and every fact about the training.
+"""The one file: networks, preprocessing, prototypes, calibrations and every fact about the training.
 
-A safetensors file; the format and its checks are in `snl.files`.
+A safetensors file; the format and its checks are in `snl.files`. Calibrations are data beside the
+network, the newest last, so that a change can be taken back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from snl.decision.calibration import Calibration, from_document, to_document
+from snl.decision.products import Prototypes
 from snl.errors import BundleError, SettingsError
 from snl.files import load_tensors, save_tensors
 from snl.model.network import Network
 from snl.settings import Settings
 
 KIND = "bundle"
+_CALIBRATION, _CENTRES, _TRAINED = "calibration.", "prototypes", "trained_on"
 
 
 @dataclass(frozen=True)
@@ -36,31 +40,41 @@ class Facts:
     normal image, and twice the largest score of a normal image."""
 
 
-def save(
-    path: str | Path, network: Network, facts: Facts, calibration: Mapping[str, np.ndarray]
-) -> None:
-    """Write a bundle, whole or not at all.
+@dataclass(frozen=True)
+class Parts:
+    """All that a bundle holds."""
 
-    Args:
-        path: by custom `*.snl`.
-        network: trained.
-        facts: about it.
-        calibration: scores (n,) of held-back normal images by product.
-    """
+    network: Network
+    facts: Facts
+    prototypes: Prototypes
+    calibrations: Sequence[Calibration]
+    """Oldest first; the last one holds."""
+    trained_on: np.ndarray
+    """uint64 (N,), content hashes of the training images."""
+
+
+def save(path: str | Path, parts: Parts) -> None:
+    """Write a bundle, by custom `*.snl`, whole or not at all."""
+    network, facts = parts.network, parts.facts
     arrays = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
-    for number, scores in enumerate(calibration.values()):
-        arrays[f"calibration.{number}"] = np.asarray(scores, dtype=np.float32)
+    arrays[_CENTRES], arrays[_TRAINED] = parts.prototypes.centres, parts.trained_on
+    documents = []
+    for number, calibration in enumerate(parts.calibrations):
+        document, own = to_document(calibration)
+        documents.append(document)
+        arrays |= {f"{_CALIBRATION}{number}.{name}": value for name, value in own.items()}
     document = {
         "settings": network.settings.to_dict(),
         "preprocessing": {
             "image_size": network.settings.image_size,
-            "resize": "whole image to a square, bilinear with antialiasing",
+            "resize": "whole image or tile to a square, bilinear with antialiasing",
             "channels": "RGB",
             "mean": list(network.teacher.mean),
             "std": list(network.teacher.std),
         },
         "products": facts.products,
-        "calibration": list(calibration),
+        "prototypes": list(parts.prototypes.owners),
+        "calibrations": documents,
         "data": facts.data,
         "training": facts.training,
         "map_range": list(facts.map_range),
@@ -68,7 +82,7 @@ def save(
     save_tensors(path, arrays, KIND, document)
 
 
-def load(path: str | Path) -> tuple[Network, Facts, dict[str, np.ndarray]]:
+def load(path: str | Path) -> Parts:
     """Inverse of `save`; the network is on the CPU, in evaluation mode.
 
     Raises:
@@ -77,8 +91,6 @@ def load(path: str | Path) -> tuple[Network, Facts, dict[str, np.ndarray]]:
     arrays, document = load_tensors(path, KIND)
     try:
         settings = Settings.from_dict(document["settings"])
-        names = document["calibration"]
-        calibration = {name: arrays.pop(f"calibration.{i}") for i, name in enumerate(names)}
         low, high = map(float, document["map_range"])
         facts = Facts(
             {str(k): int(v) for k, v in document["products"].items()},
@@ -86,6 +98,17 @@ def load(path: str | Path) -> tuple[Network, Facts, dict[str, np.ndarray]]:
             dict(document["training"]),
             (low, high),
         )
+        prototypes = Prototypes(arrays.pop(_CENTRES), tuple(map(str, document["prototypes"])))
+        trained_on = arrays.pop(_TRAINED)
+        calibrations = []
+        for number, described in enumerate(document["calibrations"]):
+            prefix = f"{_CALIBRATION}{number}."
+            own = {n[len(prefix) :]: arrays.pop(n) for n in list(arrays) if n.startswith(prefix)}
+            calibrations.append(from_document(described, own))
+        names = {frozenset(facts.products), frozenset(prototypes.names)}
+        names |= {frozenset(calibration.products) for calibration in calibrations}
+        if len(names) > 1 or not calibrations or len(prototypes.centres) != len(prototypes.owners):
+            raise ValueError("products, prototypes and calibration name different products")
         preprocessing = document["preprocessing"]
         mean, std = (torch.tensor(preprocessing[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
         network = Network(settings)
@@ -98,4 +121,4 @@ def load(path: str | Path) -> tuple[Network, Facts, dict[str, np.ndarray]]:
         ) from None
     network.mean.copy_(mean)
     network.std.copy_(std)
-    return network.eval(), facts, calibration
+    return Parts(network.eval(), facts, prototypes, calibrations, trained_on)

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 import torch
 
 from snl import device as devices
 from snl.data.images import load_image, to_input
-from snl.decision.calibration import DEFAULT_RATE, threshold
+from snl.decision.calibration import Calibration, Rates, Verdict
+from snl.decision.regions import Region, find_regions
 from snl.deployment import bundle
+from snl.deployment.tiled import predict_tiled
 from snl.errors import SettingsError
-from snl.model.anomaly import resize
-from snl.model.network import Network
+from snl.model.anomaly import resize, score
 
 if TYPE_CHECKING:
     import PIL.Image
 
     Source = str | Path | PIL.Image.Image | np.ndarray
+
+VERSIONS = 10
+"""Calibrations that are kept, to take changes back."""
+
+
+class Prediction(NamedTuple):
+    """What the network says of a batch, before any decision."""
+
+    maps: np.ndarray
+    """float32 (B, size, size), raw."""
+    scores: np.ndarray
+    """float32 (B,), raw."""
+    embeddings: np.ndarray
+    """float32 (B, D), by which products are recognised."""
 
 
 @dataclass(frozen=True)
@@ -30,29 +45,46 @@ class Inspection:
     """The result for one image.
 
     Attributes:
-        score: raw anomaly score, higher is more abnormal.
-        decision: `normal`, `anomalous`, or `uncertain` where there is no threshold.
-        threshold: a score above it is anomalous; None where too few normal images were held back.
-        threshold_from: whose normal images gave it, `product` or `all products`.
-        anomaly_map: float32 (H, W) at the size of the image given, raw.
+        verdict: the decision and what it rests on; its fields can be read as the inspection's own
+            (`result.score`, `result.decision`, `result.p_value`, `result.product`, ...), see
+            `snl.decision.calibration.Verdict`.
+        regions: where the map is over `region_threshold`, highest peak first.
+        anomaly_map: float32 (H, W) at the size of the image given, raw; 0 where the product may
+            look as it likes.
         image: uint8 (H, W, 3), upright RGB, what was looked at.
-        product: as given by the caller; None if it was not given.
         path: of the image, if it came from a file.
         map_range: map values at which the overlay's colours begin and end.
     """
 
-    score: float
-    decision: str
-    threshold: float | None
-    threshold_from: str
+    verdict: Verdict
+    regions: tuple[Region, ...]
     anomaly_map: np.ndarray = field(repr=False)
     image: np.ndarray = field(repr=False)
-    product: str | None = None
     path: str | None = None
     map_range: tuple[float, float] = field(default=(0.0, 1.0), repr=False)
 
+    if TYPE_CHECKING:
+        score: float
+        decision: str
+        p_value: float | None
+        calibrated: float
+        threshold: float | None
+        uncertain_threshold: float | None
+        region_threshold: float | None
+        threshold_from: str
+        product: str
+        product_from: str
+        recognised: str
+        unknown_p: float | None
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _OF_VERDICT:
+                return getattr(self.verdict, name)
+            raise AttributeError(f"'Inspection' has no attribute '{name}'")
+
     def overlay(self) -> PIL.Image.Image:
-        """The image, its map in colours over it, contour, score bar and decision, side by side."""
+        """The image, its map in colours over it, contours, score bar and decision, side by side."""
         from snl.report.overlay import draw
 
         return draw(self)
@@ -62,38 +94,32 @@ class Inspection:
         y, x = np.unravel_index(int(self.anomaly_map.argmax()), self.anomaly_map.shape)
         return {
             "path": self.path,
-            "product": self.product,
-            "score": self.score,
-            "threshold": self.threshold,
-            "threshold_from": self.threshold_from,
-            "decision": self.decision,
+            **dataclasses.asdict(self.verdict),
             "width": self.image.shape[1],
             "height": self.image.shape[0],
             "peak": [int(x), int(y)],
+            "regions": [region.to_dict() for region in self.regions],
         }
 
 
+_OF_VERDICT = frozenset(f.name for f in dataclasses.fields(Verdict))
+
+
 class Inspector:
-    """A trained network with its thresholds, ready to look at images.
+    """A trained network with its calibration, ready to look at images.
 
     Args:
-        network: trained.
-        facts: about its products and training.
-        calibration: scores of held-back normal images by product.
+        parts: of a bundle.
         device: see `snl.device.choose`.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        facts: bundle.Facts,
-        calibration: Mapping[str, np.ndarray],
-        device: str = "auto",
-    ) -> None:
+    def __init__(self, parts: bundle.Parts, device: str = "auto") -> None:
         self.device = devices.choose(device)
-        self.network = network.to(self.device).eval()
-        self.facts = facts
-        self.calibration = dict(calibration)
+        self.network = parts.network.to(self.device).eval()
+        self.facts = parts.facts
+        self.prototypes = parts.prototypes
+        self.trained_on = parts.trained_on
+        self.calibrations = list(parts.calibrations)
 
     def __repr__(self) -> str:
         s = self.network.settings
@@ -110,109 +136,232 @@ class Inspector:
         """Side of the square input in pixels."""
         return self.network.settings.image_size
 
+    @property
+    def calibration(self) -> Calibration:
+        """The one that holds; a new one is put in force by `recalibrate`."""
+        return self.calibrations[-1]
+
+    @property
+    def rates(self) -> Rates:
+        """The false-alarm rates of all products that have none of their own."""
+        return self.calibration.rates
+
+    @property
+    def tile(self) -> int:
+        """Side in pixels of the pieces that images are looked at in; 0: whole."""
+        return self.calibration.tile
+
     @torch.inference_mode()
-    def predict(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 (B, size, size, 3) to maps float32 (B, size, size) and scores float32 (B,)."""
-        maps, scores = self.network(torch.from_numpy(pixels).to(self.device))
-        return maps.cpu().numpy(), scores.cpu().numpy()
+    def predict(self, pixels: np.ndarray) -> Prediction:
+        """uint8 (B, size, size, 3) to raw maps, scores and embeddings."""
+        outputs = self.network(torch.from_numpy(pixels).to(self.device))
+        return Prediction(*(output.cpu().numpy() for output in outputs))
+
+    def predict_tiled(self, image: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
+        """One image uint8 (H, W, 3), tile by tile, to its map (H, W), score and embedding (D,)."""
+        anomaly_map, embedding = predict_tiled(self.predict, image, self.tile, self.image_size)
+        return anomaly_map, self.score_of(anomaly_map), embedding
+
+    @torch.inference_mode()
+    def score_of(self, anomaly_map: np.ndarray) -> float:
+        """The raw score of one map (h, w)."""
+        return float(score(torch.from_numpy(anomaly_map)[None], self.network.settings.map)[0])
 
     @torch.inference_mode()
     def resize_map(self, anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """One map (h, w) to `size` (H, W), bilinear."""
         return resize(torch.from_numpy(anomaly_map)[None], size)[0].numpy()
 
-    def threshold(self, product: str | None = None, rate: float = DEFAULT_RATE) -> float | None:
+    def conclude(
+        self,
+        anomaly_map: np.ndarray,
+        score: float,
+        embedding: np.ndarray,
+        product: str | None = None,
+        rates: Rates | None = None,
+    ) -> tuple[np.ndarray, Verdict]:
+        """From a prediction to a verdict, and to the map without what is ignored of the product.
+
+        Args:
+            anomaly_map: (h, w), of any size.
+            score: of the map.
+            embedding: (D,).
+            product: if it is known, one of `products`.
+            rates: instead of those that hold.
+        """
+        row = self.prototypes.distances(embedding[None])[0]
+        distances = dict(zip(self.prototypes.names, row.tolist(), strict=True))
+        ignored = self.calibration.ignored.get(product or min(distances, key=distances.__getitem__))
+        if ignored is not None:
+            anomaly_map = np.where(_nearest(ignored, anomaly_map.shape), 0, anomaly_map)
+            score = self.score_of(anomaly_map)
+        return anomaly_map, self.calibration.judge(score, distances, product, rates)
+
+    def threshold(self, product: str | None = None, rate: float | None = None) -> float | None:
         """The score that at most a share `rate` of normal images exceeds; None: too few images.
 
-        Of the product where enough of its own images were held back, of all products else.
+        Of the product; of the first one where none is given. `rate`: of anomalous, by default the
+        one that holds.
 
         Raises:
             SettingsError: a product that was not taught, a rate outside 0..1.
         """
-        return self._threshold(product, rate)[0]
+        name = self._taught(product) or self.products[0]
+        rates = self.calibration.rates_of(name).changed(anomalous=rate)
+        return self.calibration.scores.threshold(rates.anomalous, name)[0]
 
-    def _threshold(self, product: str | None, rate: float) -> tuple[float | None, str]:
-        """The threshold and whose scores gave it."""
-        if product is not None and product not in self.products:
-            raise SettingsError(
-                f"product '{product}' was not taught; taught: {', '.join(self.products)}"
-            )
-        if not 0 < rate < 1:
-            raise SettingsError(f"the false-alarm rate is {rate}; it must be between 0 and 1")
-        return threshold(self.calibration, product, rate)
+    def rates_for(
+        self,
+        product: str | None = None,
+        rate: float | None = None,
+        uncertain_rate: float | None = None,
+        unknown_rate: float | None = None,
+    ) -> Rates | None:
+        """The rates that hold, with some changed; None: nothing is changed, each product its own.
+
+        Raises:
+            SettingsError: a product that was not taught, a rate outside 0..1, or less than the
+                held-back images can promise.
+        """
+        self._taught(product)
+        if rate is None and uncertain_rate is None and unknown_rate is None:
+            return None
+        changed = self.calibration.rates_of(product).changed(
+            anomalous=rate, uncertain=uncertain_rate, unknown=unknown_rate
+        )
+        if rate is not None or uncertain_rate is not None:
+            self.calibration.check(changed, product)
+        return changed
 
     @overload
     def inspect(
         self,
         source: list[Any] | tuple[Any, ...],
         product: str | None = None,
-        rate: float = DEFAULT_RATE,
+        rate: float | None = None,
+        uncertain_rate: float | None = None,
+        unknown_rate: float | None = None,
     ) -> list[Inspection]: ...
 
     @overload
     def inspect(
-        self, source: Source, product: str | None = None, rate: float = DEFAULT_RATE
+        self,
+        source: Source,
+        product: str | None = None,
+        rate: float | None = None,
+        uncertain_rate: float | None = None,
+        unknown_rate: float | None = None,
     ) -> Inspection: ...
 
     def inspect(
         self,
         source: Source | list[Any] | tuple[Any, ...],
         product: str | None = None,
-        rate: float = DEFAULT_RATE,
+        rate: float | None = None,
+        uncertain_rate: float | None = None,
+        unknown_rate: float | None = None,
     ) -> Inspection | list[Inspection]:
         """Look at one image, or at a list of them (then a list comes back).
 
         Args:
             source: path, PIL image or uint8 array (H, W, 3) RGB or (H, W) grey.
-            product: whose threshold is to be used, if enough of its own normal images were held
-                back for the rate; else, and for None, the one pooled over all products.
-            rate: false-alarm rate of the threshold.
+            product: what it shows, if that is known; else it is recognised, and an image of no
+                taught product is told as such.
+            rate: share of normal images that may be called anomalous, instead of the one that
+                holds.
+            uncertain_rate: ... anomalous or uncertain.
+            unknown_rate: share of images of taught products that may be called unknown.
 
         Raises:
             ImageError: an image that cannot be used.
-            SettingsError: an unknown product or rate.
+            SettingsError: a product that was not taught, a rate that cannot be promised.
         """
+        rates = self.rates_for(product, rate, uncertain_rate, unknown_rate)
         if isinstance(source, list | tuple):
-            return list(self.stream(source, product, rate))
-        return next(self.stream([source], product, rate))
+            return list(self.stream(source, product, rates))
+        return next(self.stream([source], product, rates))
 
     def stream(
         self,
         sources: Sequence[Source],
         product: str | None = None,
-        rate: float = DEFAULT_RATE,
+        rates: Rates | None = None,
         batch_size: int = 8,
     ) -> Iterator[Inspection]:
         """As `inspect` of a list, one result at a time, in order and in bounded memory."""
-        limit, whose = self._threshold(product, rate)
-        for first in range(0, len(sources), batch_size):
-            group = sources[first : first + batch_size]
+        self._taught(product)
+        step = 1 if self.tile else batch_size
+        for first in range(0, len(sources), step):
+            group = sources[first : first + step]
             images = [load_image(source) for source in group]
-            pixels = np.stack([to_input(image, self.image_size) for image in images])
-            results = zip(group, images, *self.predict(pixels), strict=True)
-            for source, image, anomaly_map, score in results:
-                yield Inspection(
-                    score=float(score),
-                    decision=decide(float(score), limit),
-                    threshold=limit,
-                    threshold_from=whose,
-                    anomaly_map=self.resize_map(anomaly_map, (image.shape[0], image.shape[1])),
-                    image=image,
-                    product=product,
-                    path=str(source) if isinstance(source, str | Path) else None,
-                    map_range=self.facts.map_range,
-                )
+            for source, image, found in zip(group, images, self._look(images), strict=True):
+                path = str(source) if isinstance(source, str | Path) else None
+                yield self._inspection(image, path, *self.conclude(*found, product, rates))
+
+    def _look(self, images: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, float, np.ndarray]]:
+        """Map, score and embedding of each image; of tiles, the map has the image's size."""
+        if self.tile:
+            yield from map(self.predict_tiled, images)
+            return
+        found = self.predict(np.stack([to_input(image, self.image_size) for image in images]))
+        for anomaly_map, value, embedding in zip(*found, strict=True):
+            yield anomaly_map, float(value), embedding
+
+    def _inspection(
+        self, image: np.ndarray, path: str | None, anomaly_map: np.ndarray, verdict: Verdict
+    ) -> Inspection:
+        whole = self.resize_map(anomaly_map, (image.shape[0], image.shape[1]))
+        regions: tuple[Region, ...] = ()
+        if verdict.region_threshold is not None:
+            regions = find_regions(
+                whole,
+                verdict.region_threshold,
+                smallest=self.calibration.smallest.get(verdict.product, 1),
+                mm_per_pixel=self.calibration.mm_per_pixel.get(verdict.product),
+                p_value=lambda peak: self.calibration.tops.p_value(peak, verdict.product),
+            )
+        return Inspection(verdict, regions, whole, image, path, self.facts.map_range)
+
+    def recalibrate(self, calibration: Calibration) -> None:
+        """Put a calibration in force; the ones before it are kept for `undo`, up to ten in all."""
+        self.calibrations = [*self.calibrations, calibration][-VERSIONS:]
+
+    def undo(self) -> Calibration:
+        """Take the last change of the calibration back.
+
+        Returns:
+            What was taken back.
+
+        Raises:
+            SettingsError: there is nothing before it.
+        """
+        if len(self.calibrations) < 2:
+            raise SettingsError("there is no earlier calibration; nothing to undo")
+        return self.calibrations.pop()
 
     def save(self, path: str | Path) -> None:
         """Write the bundle, whole or not at all."""
-        bundle.save(path, self.network, self.facts, self.calibration)
+        parts = bundle.Parts(
+            self.network, self.facts, self.prototypes, self.calibrations, self.trained_on
+        )
+        bundle.save(path, parts)
+
+    def _taught(self, product: str | None) -> str | None:
+        if product is not None and product not in self.products:
+            raise SettingsError(
+                f"product '{product}' was not taught; taught: {', '.join(self.products)}"
+            )
+        return product
 
 
-def decide(score: float, limit: float | None) -> str:
-    """`normal`, `anomalous` (score above the limit), or `uncertain` where there is none."""
-    if limit is None or math.isnan(score):
-        return "uncertain"
-    return "anomalous" if score > limit else "normal"
+def _nearest(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """A mask (h, w) to `size` (H, W), nearest neighbour."""
+    rows, columns = (
+        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int)
+        for old, new in zip(mask.shape, size, strict=True)
+    )
+    found: np.ndarray = mask[np.ix_(rows, columns)]
+    return found
 
 
 def load(path: str | Path, device: str = "auto") -> Inspector:
@@ -227,4 +376,4 @@ def load(path: str | Path, device: str = "auto") -> Inspector:
         SettingsError: a device that is not there.
     """
     devices.choose(device)
-    return Inspector(*bundle.load(path), device=device)
+    return Inspector(bundle.load(path), device=device)

@@ -225,7 +225,7 @@ def _localized(
     inside, outside = ScoreHistogram(), ScoreHistogram()
     scores: list[float] = []
     for group in _groups(pasted, batch_size):
-        maps, found = predictor.predict(np.stack([image for image, _ in group]))
+        maps, found, *_ = predictor.predict(np.stack([image for image, _ in group]))
         for anomaly_map, (_, mask) in zip(maps, group, strict=True):
             inside.add(anomaly_map[mask])
             outside.add(anomaly_map[~mask])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from snl.errors import SettingsError
 from snl.model.anomaly import anomaly_map, score
-from snl.model.normal_errors import NormalErrors
+from snl.model.normal_errors import NormalErrors, embed
 from snl.model.student import make_student
 from snl.model.teacher import Teacher
 from snl.settings import Settings
@@ -93,11 +93,13 @@ class Network(nn.Module):
         """Normalised images to one (B, C, h, w) per stage, shallow to deep."""
         return self.teacher(images)  # type: ignore[no-any-return]
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (B, H, W, 3) of the input size to maps (B, H, W) and scores (B,), float32, raw."""
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """uint8 (B, H, W, 3) of the input size to maps (B, H, W) and scores (B,), float32, raw, and
+        the teacher's embeddings (B, D), see `snl.model.normal_errors.embed`."""
         images = self.normalise(pixels)
         features = self.teacher_features(images)
-        return self.compare(features, self.student(images, features))
+        maps, scores = self.compare(features, self.student(images, features))
+        return maps, scores, embed(features)
 
     def compare(
         self, teacher: Sequence[Tensor], student: Sequence[Tensor]
