@@ -189,6 +189,7 @@ def test_wrong_type_is_refused(name: str, value: Any, wanted: str) -> None:
 
 OUT_OF_RANGE = [
     ("image_size", [63, 4097, 0, -256]),
+    ("tile", [-1, 1, 31, 8193]),
     ("teacher.stages", ["-1", "1,-2"]),
     ("teacher.groups", [0, -1, 101]),
     ("student.blocks", ["0", "2,0,2", "-1", ""]),
@@ -214,6 +215,7 @@ OUT_OF_RANGE = [
     ("training.clip", [-1, "nan", "inf"]),
     ("training.seed", [-1, 2**63]),
     ("training.holdout", [-0.1, 0.51, "nan"]),
+    ("training.holdout_least", [-1, 1_000_001]),
 ]
 
 
@@ -232,6 +234,9 @@ def test_out_of_range_is_refused(name: str, values: list[Any]) -> None:
 
 def test_edges_of_the_ranges_are_allowed() -> None:
     for name, value in (
+        ("tile", 0),
+        ("tile", 32),
+        ("tile", 8192),
         ("image_size", 64),
         ("image_size", 4096),
         ("map.sigma", 0),

@@ -19,6 +19,7 @@ import numpy as np
 from snl import __version__, progress
 from snl.data.catalog import Catalog, Record
 from snl.data.stream import batches, read
+from snl.data.tiles import samples
 from snl.deployment.bundle import Facts
 from snl.errors import DataError, DependencyError, ImageError, TrainingError
 from snl.files import check_output
@@ -143,6 +144,7 @@ def train(
             batch_size=settings.training.batch_size,
             skip_bad=skip_bad,
             progress=None if quiet else progress.bar("reading images"),
+            note=note,
         )
         stack.callback(training.close)
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
@@ -162,7 +164,7 @@ def train(
             "name": Path(catalog.root).resolve().name,
             "layout": catalog.layout,
             "fingerprint": sources["data"],
-            "images": len(training) + len(held),
+            "images": len(training.paths) + len(held),
         },
         trained,
         (0.0, 1.0),
@@ -217,7 +219,8 @@ def _held_back(count: int, settings: TrainingSettings) -> int:
 
 def standardise(network: Network, paths: Sequence[Path]) -> None:
     """Fit an untrained teacher's normalisation layers to a sample of the training images."""
-    for _, pixels in batches(read(_sample(paths), network.settings.image_size), SAMPLE, []):
+    some = samples(paths, network.settings.tile, SAMPLE)
+    for _, pixels in batches(read(some, network.settings.image_size), SAMPLE, []):
         images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
         network.teacher.standardise(images)
 

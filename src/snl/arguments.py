@@ -260,6 +260,12 @@ def _add_settings(verb: argparse.ArgumentParser, preset: str = DEFAULT_PRESET) -
         help=".safetensors or .pth; pretrained: the network's own (default); random: untrained",
     )
     verb.add_argument("--image-size", type=int, metavar="N", help="side of the network's input")
+    verb.add_argument(
+        "--tile",
+        type=int,
+        metavar="N",
+        help="cut large images into squares of N x N pixels, each an input (default: 0, whole)",
+    )
     verb.add_argument("--steps", type=int, metavar="N", help="the whole budget")
     verb.add_argument("--batch-size", type=int, metavar="N")
     verb.add_argument("--lr", type=float, metavar="X", help="largest learning rate")

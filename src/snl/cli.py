@@ -329,6 +329,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
         "teacher.name": options.teacher,
         "teacher.weights": options.teacher_weights,
         "image_size": options.image_size,
+        "tile": options.tile,
         "training.steps": options.steps,
         "training.batch_size": options.batch_size,
         "training.lr": options.lr,

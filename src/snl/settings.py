@@ -146,6 +146,9 @@ class Settings:
     method: str = "custom"
     preset: str = "custom"
     image_size: int = 256
+    tile: int = 0
+    """Side in pixels of the square pieces that images are cut into, each seen by the network at
+    `image_size` (equal: at the image's own scale); 0: whole images."""
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     student: StudentSettings = field(default_factory=StudentSettings)
     cram: CramSettings = field(default_factory=CramSettings)
@@ -351,6 +354,7 @@ _TERMS = ("flat", "mse", "channel", "spatial", "intra", "inter")
 
 _RANGES: dict[str, tuple[float, float]] = {
     "image_size": (64, 4096),
+    "tile": (0, 8192),
     "teacher.stages": (0, 100),
     "teacher.groups": (1, 100),
     "student.blocks": (1, 100),
@@ -389,6 +393,10 @@ def _check(s: Settings) -> Settings:
                 raise SettingsError(
                     f"setting '{name}' is {number}; it must be in {low:g}..{high:g}"
                 )
+    if 0 < s.tile < 32:
+        raise SettingsError(
+            f"setting 'tile' is {s.tile}; it must be in 32..8192, or 0 for whole images"
+        )
     if not s.student.blocks:
         raise SettingsError("setting 'student.blocks' is empty; give at least one number")
     if s.student.architecture == "uniad" and s.teacher.merge == "none":

@@ -14,6 +14,8 @@ Nothing here sets a global of Pillow, so all of it may run in threads.
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,8 +31,8 @@ MAX_PIXELS = 160_000_000
 # Pillow opens dozens of formats, some by starting other programs; these are the ones of cameras.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 
-_ORIENTATION = 0x0112
-_TURNS = {
+ORIENTATION = 0x0112
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -118,19 +120,35 @@ def open_image(
 
     Raises ImageError, and nothing else.
     """
+    with opened(source, max_pixels=max_pixels) as image:
+        return _decode(image)
+
+
+@contextmanager
+def opened(
+    source: str | Path | BinaryIO | Image.Image, *, max_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image]:
+    """A context with the image not decoded yet: its header is read and its size in the limit.
+
+    Raises ImageError, and nothing else, for what fails within the context, too.
+    """
     name = name_of(source)
     try:
         if isinstance(source, Image.Image):
-            return _decode(source, name, max_pixels)
-        if isinstance(source, str | Path):
-            return _open_file(Path(source), name, max_pixels)
-        if not hasattr(source, "read"):
+            _check_size(source, name, max_pixels)
+            yield source
+            return
+        if not isinstance(source, str | Path) and not hasattr(source, "read"):
             raise ImageError(
                 f"{name} is a {type(source).__name__}; give a path, a binary stream, a PIL image "
                 "or an array"
             )
-        with Image.open(source, formats=_FORMATS) as image:
-            return _decode(image, name, max_pixels)
+        with ExitStack() as stack:
+            if isinstance(source, str | Path):
+                source = stack.enter_context(_open_file(Path(source), name))
+            image = stack.enter_context(Image.open(source, formats=_FORMATS))
+            _check_size(image, name, max_pixels)
+            yield image
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise almost every type there is
@@ -172,7 +190,7 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split()).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _open_file(path: Path, name: str, max_pixels: int) -> Image.Image:
+def _open_file(path: Path, name: str) -> BinaryIO:
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -186,14 +204,12 @@ def _open_file(path: Path, name: str, max_pixels: int) -> Image.Image:
     if found.st_size == 0:
         raise ImageError(f"{name} is empty (0 bytes); copy it again or remove it")
     try:
-        file = path.open("rb")
+        return path.open("rb")
     except PermissionError as error:
         raise ImageError(_unreadable(name)) from error
-    with file, Image.open(file, formats=_FORMATS) as image:
-        return _decode(image, name, max_pixels)
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
     if width * height == 0:
         raise ImageError(f"{name} has no pixels ({width} x {height}); save it again")
@@ -202,9 +218,12 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
             f"{name} has {width} x {height} pixels, more than the limit of {max_pixels}; "
             "make it smaller or raise max_pixels"
         )
+
+
+def _decode(image: Image.Image) -> Image.Image:
     image.load()
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # damaged EXIF does not make the pixels worse
         turn = None
     upright = image.copy() if turn is None else image.transpose(turn)

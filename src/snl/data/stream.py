@@ -1,17 +1,19 @@
-"""Images in batches, decoded ahead by threads, in order, in bounded memory."""
+"""Images or tiles of them in batches, decoded ahead by threads, in order, in bounded memory."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
 from snl.data.images import load_image, to_input
+from snl.data.tiles import Source, Tile, cut
 from snl.errors import ImageError
 
 
@@ -23,41 +25,84 @@ class Loaded:
     pixels: np.ndarray
     """uint8 (size, size, 3)."""
     original: tuple[int, int]
-    """(height, width) of the image as it was."""
+    """(height, width) of the image as it was; of a tile, too, that of the whole image."""
+
+
+class Decoded:
+    """The image of one or more sources, decoded once, by the thread that needs it first.
+
+    It stays in memory as long as something refers to this object.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.path = source.path if isinstance(source, Tile) else source
+        self._lock = Lock()
+        self._image: np.ndarray | ImageError | None = None
+
+    def get(self) -> np.ndarray | ImageError:
+        """uint8 (H, W, 3), or why there is none; the same object at every call."""
+        with self._lock:
+            if self._image is None:
+                try:
+                    self._image = load_image(self.path)
+                except ImageError as error:
+                    self._image = error
+            return self._image
+
+    def serves(self, source: Source) -> bool:
+        """Whether the source is a tile of the same file."""
+        return isinstance(source, Tile) and source.path == self.path
+
+
+def prepare(image: np.ndarray, source: Source, size: int) -> np.ndarray:
+    """The network's input, uint8 (size, size, 3), of the decoded image (H, W, 3) of a source."""
+    return to_input(cut(image, source.box) if isinstance(source, Tile) else image, size)
 
 
 def read(
-    sources: Sequence[str | Path], size: int, workers: int | None = None
+    sources: Sequence[Source], size: int, workers: int | None = None
 ) -> Iterator[Loaded | ImageError]:
     """Every source in order, or the error that it gave. At most a few dozen are held at a time.
 
+    Tiles of one file that follow one another share its decoding, and its error, which comes once.
+
     Args:
-        sources: image files.
+        sources: image files, or tiles of them.
         size: side of the square input in pixels.
         workers: decoding threads; None: one a core, at most 8.
     """
     workers = workers or min(8, os.cpu_count() or 1)
 
-    def load(index: int) -> Loaded | ImageError:
-        try:
-            image = load_image(sources[index])
-        except ImageError as error:
-            return error
+    def load(index: int, decoded: Decoded) -> Loaded | ImageError:
+        image = decoded.get()
+        if isinstance(image, ImageError):
+            return image
         height, width = image.shape[:2]
-        return Loaded(index, to_input(image, size), (height, width))
+        return Loaded(index, prepare(image, sources[index], size), (height, width))
 
-    with ThreadPoolExecutor(workers) as pool:
+    def results(pool: ThreadPoolExecutor) -> Generator[Loaded | ImageError, None, None]:
         ahead: deque[Future[Loaded | ImageError]] = deque()
+        decoded: Decoded | None = None
         try:
-            for index in range(len(sources)):
-                ahead.append(pool.submit(load, index))
+            for index, source in enumerate(sources):
+                if decoded is None or not decoded.serves(source):
+                    decoded = Decoded(source)
+                ahead.append(pool.submit(load, index, decoded))
                 if len(ahead) > 4 * workers:
                     yield ahead.popleft().result()
+            decoded = None
             while ahead:
                 yield ahead.popleft().result()
         finally:
             for future in ahead:
                 future.cancel()
+
+    with ThreadPoolExecutor(workers) as pool, closing(results(pool)) as found:
+        told: ImageError | None = None
+        for result in found:
+            if result is not told:
+                yield result
+            told = result if isinstance(result, ImageError) else None
 
 
 def batches(

@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snl.data.images import load_image, to_input
-from snl.data.stream import batches, read
+from snl.data.stream import Decoded, batches, prepare, read
+from snl.data.tiles import Source, Tile, tiles_of
 from snl.errors import ImageError, TrainingError
 from snl.model.network import Network
 
 GIB = 2**30
+MOST_TILES = 50_000
+"""Of more tiles, evenly spread ones are trained on; at 256 pixels they take 9.2 GiB."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,20 @@ class CacheBudget:
 
 
 class TrainingData:
-    """Batches of pixels and teacher features by index.
+    """Batches of pixels and teacher features by index: of whole images, or of their tiles.
+
+    `paths` are the files that are trained on, `sources` what an index counts: they, or their tiles.
 
     Args:
-        network: gives the input size, the features and, by its parameters, the device.
+        network: gives the input size, the tiles' side, the features and, by its parameters, the
+            device.
         paths: of the training images.
         budget: of the cache.
         folder: where cache files on disk may lie; they are removed by `close`.
         batch_size: of the teacher's pass, the same as in training.
         skip_bad: leave unreadable images out (they are listed in `skipped`) instead of raising.
         progress: called with (done, total) while images are read.
+        note: is told, in a sentence, how images are cut into tiles.
 
     Raises:
         ImageError: an unreadable image, if they are not to be skipped.
@@ -61,23 +67,28 @@ class TrainingData:
         batch_size: int,
         skip_bad: bool = True,
         progress: Callable[[int, int], None] | None = None,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.network = network
         self.device = network.mean.device
         self.skipped: list[ImageError] = []
+        sources = self._tiles(paths, note) if network.settings.tile else list(paths)
+        if self.skipped and not skip_bad:
+            raise self.skipped[0]
         self._folder = folder / "cache"
         size = network.settings.image_size
         shapes: list[tuple[int, ...]] = [(size, size, 3)]
         shapes += [(size // s.stride, size // s.stride, s.channels) for s in network.teacher.stages]
-        self.pixels_in, self.features_in = self._plan(shapes, len(paths), budget)
+        self.pixels_in, self.features_in = self._plan(shapes, len(sources), budget)
         places = [self.pixels_in] + [self.features_in] * (len(shapes) - 1)
         stores = [
-            self._store(i, place, (len(paths), *shape), torch.float32 if i else torch.uint8)
+            self._store(i, place, (len(sources), *shape), torch.float32 if i else torch.uint8)
             for i, (place, shape) in enumerate(zip(places, shapes, strict=True))
         ]
         self._pixels, self._features = stores[0], [s for s in stores[1:] if s is not None]
-        self.paths = self._fill(paths, size, batch_size, skip_bad, progress)
-        if not self.paths:
+        self.sources = self._fill(sources, size, batch_size, skip_bad, progress)
+        self.paths = _files(self.sources)
+        if not self.sources:
             first = f", the first: {self.skipped[0]}" if self.skipped else ""
             raise TrainingError(
                 f"none of the {len(paths)} training images can be read{first}; "
@@ -85,7 +96,7 @@ class TrainingData:
             )
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.sources)
 
     def stream(self, schedule: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """For each index array (B,): normalised images (B, 3, H, W) and teacher features, on the
@@ -100,7 +111,10 @@ class TrainingData:
             def ask(indices: np.ndarray) -> list[object]:
                 if self._pixels is not None:
                     return [indices]
-                return [indices, *(pool.submit(self._decode, int(i)) for i in indices)]
+                sources = [self.sources[i] for i in indices.tolist()]
+                files = {path: Decoded(path) for path in _files(sources)}
+                asked = zip(sources, (files[path] for path in map(_file, sources)), strict=True)
+                return [indices, *(pool.submit(self._read, *each) for each in asked)]
 
             ahead = [ask(indices) for _, indices in zip(range(2), pending, strict=False)]
             while ahead:
@@ -127,13 +141,25 @@ class TrainingData:
         features = self.network.teacher_features(images)
         return images, [f.contiguous(memory_format=torch.channels_last) for f in features]
 
-    def _decode(self, index: int) -> np.ndarray:
-        try:
-            return to_input(load_image(self.paths[index]), self.network.settings.image_size)
-        except ImageError as error:
+    def _read(self, source: Source, decoded: Decoded) -> np.ndarray:
+        image = decoded.get()
+        if isinstance(image, ImageError):
             raise TrainingError(
-                f"{error} (it could be read when training began; put it back and --resume)"
-            ) from None
+                f"{image} (it could be read when training began; put it back and --resume)"
+            )
+        return prepare(image, source, self.network.settings.image_size)
+
+    def _tiles(self, paths: Sequence[Path], note: Callable[[str], None]) -> list[Source]:
+        """The tiles of all images, or MOST_TILES of them; unreadable headers join `skipped`."""
+        side = self.network.settings.tile
+        tiles, total, errors = tiles_of(paths, side, MOST_TILES)
+        self.skipped += errors
+        some = f", of which {len(tiles)}, evenly spread, are used" if len(tiles) < total else ""
+        note(
+            f"{len(paths) - len(errors)} images are cut into {total} tiles of {side} x {side} "
+            f"pixels{some}"
+        )
+        return list(tiles)
 
     def _plan(
         self, shapes: list[tuple[int, ...]], count: int, budget: CacheBudget
@@ -165,19 +191,20 @@ class TrainingData:
 
     def _fill(
         self,
-        paths: Sequence[Path],
+        sources: Sequence[Source],
         size: int,
         batch_size: int,
         skip_bad: bool,
         progress: Callable[[int, int], None] | None,
-    ) -> list[Path]:
+    ) -> list[Source]:
         """One pass over the images; rows are filled densely, in order, without the bad ones."""
-        kept: list[Path] = []
-        for group, stacked in batches(read(paths, size), batch_size, self.skipped):
+        kept: list[Source] = []
+        done = 0
+        for group, stacked in batches(read(sources, size), batch_size, self.skipped):
             if self.skipped and not skip_bad:
                 raise self.skipped[0]
             rows = slice(len(kept), len(kept) + len(group))
-            kept += [paths[loaded.index] for loaded in group]
+            kept += [sources[loaded.index] for loaded in group]
             pixels = torch.from_numpy(stacked)
             if self._pixels is not None:
                 self._pixels[rows] = pixels
@@ -186,8 +213,20 @@ class TrainingData:
                 features = self.network.teacher_features(images)
                 for store, feature in zip(self._features, features, strict=True):
                     store[rows] = feature.permute(0, 2, 3, 1).cpu()
+            done = group[-1].index + 1
             if progress:
-                progress(len(kept) + len(self.skipped), len(paths))
+                progress(done, len(sources))
         if self.skipped and not skip_bad:
             raise self.skipped[0]
+        if progress and done < len(sources):  # unreadable ones
+            progress(len(sources), len(sources))
         return kept
+
+
+def _file(source: Source) -> Path:
+    return Path(source.path if isinstance(source, Tile) else source)
+
+
+def _files(sources: Iterable[Source]) -> list[Path]:
+    """The image files of sources, in order, each once."""
+    return list(dict.fromkeys(map(_file, sources)))

@@ -134,7 +134,8 @@ def fit(
     return {
         "steps": settings.steps,
         "batch_size": settings.batch_size,
-        "images": len(data),
+        "images": len(data.paths),
+        "samples": len(data),
         "seconds": round(seconds + time.perf_counter() - began, 2),
         "images_per_second": round(record.get("images_per_second", 0.0), 2),
         "loss": record.get("loss"),

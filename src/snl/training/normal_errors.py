@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,14 +9,15 @@ import torch
 from torch import Tensor
 
 from snl.data.stream import batches, read
+from snl.data.tiles import Source, samples
 from snl.model.anomaly import score
 from snl.model.network import Network
 from snl.model.normal_errors import NormalErrors, embed, unit_difference
 
 MOST_FOR_LEVELS = 2048
 MOST_FOR_MOMENTS = 256
-"""Images looked at; of more, evenly spread ones. Every image gives thousands of positions, but has
-one level."""
+"""Images, or tiles, looked at; of more, evenly spread ones. Each gives thousands of positions, but
+has one level."""
 
 Features = tuple[list[Tensor], list[Tensor]]
 
@@ -36,19 +36,19 @@ def fit_errors(
 
     Args:
         network: trained, in evaluation mode, on its device.
-        paths: the training images.
+        paths: the training images; with `settings.tile` it is their tiles that are looked at.
         progress: called with (done, total).
     """
-    settings = network.settings.map
+    settings, tile = network.settings.map, network.settings.tile
     network.errors = NormalErrors(network.teacher.stages, settings.levels).to(network.mean.device)
-    passes = []
+    passes: list[tuple[Callable[[Network, Iterator[Features]], None], Sequence[Source]]] = []
     if settings.distance == "standardised" and settings.kind != "affinity":
-        passes.append((_fit_moments, _some(paths, MOST_FOR_MOMENTS)))
+        passes.append((_fit_moments, samples(paths, tile, MOST_FOR_MOMENTS)))
     if settings.levels:
-        passes.append((_fit_levels, _some(paths, MOST_FOR_LEVELS)))
+        passes.append((_fit_levels, samples(paths, tile, MOST_FOR_LEVELS)))
     done, total = 0, sum(len(some) for _, some in passes)
 
-    def features(some: Sequence[Path]) -> Iterator[Features]:
+    def features(some: Sequence[Source]) -> Iterator[Features]:
         nonlocal done
         for group, pixels in batches(read(some, network.settings.image_size), 16, []):
             images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
@@ -92,8 +92,3 @@ def _fit_moments(network: Network, stream: Iterator[Features]) -> None:
         for total, mean, n in zip(sums, means, counts, strict=True)
     ]
     network.errors.set_moments(means, deviations)
-
-
-def _some(paths: Sequence[Path], most: int) -> Sequence[Path]:
-    """At most `most` of the paths, evenly spread."""
-    return paths[:: max(1, math.ceil(len(paths) / most))]
