@@ -1,99 +1,173 @@
-"""Pictures a person can read: image, map over it, contour, score bar."""
+"""Pictures a person can read: image, map over it, defect regions, decision, scales, words."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-if TYPE_CHECKING:
-    from snl.deployment.inspector import Inspection
+from snl.decision.regions import Region
+from snl.report import scales
+from snl.report.heat import COLOURS, INK, PAPER, colours, heat
+from snl.report.scales import short
+from snl.report.text import Text, flow
+
+__all__ = ["LONGEST", "SHORTEST", "Drawable", "colours", "draw", "heat", "panels"]
 
 LONGEST = 1024
 """Panels are shrunk to this many pixels on their longer side."""
 SHORTEST = 256
 """... and small images enlarged so that the text fits."""
 
-# dark violet, magenta, orange, yellow: light grows with the value, also for the colour-blind
-_ANCHORS = np.array([(60, 10, 110), (180, 30, 110), (240, 110, 40), (255, 225, 90)], dtype=float)
-_COLOURS = {"normal": (46, 160, 67), "anomalous": (218, 54, 51), "uncertain": (191, 135, 0)}
-_INK, _PAPER, _RAIL = (32, 33, 36), (255, 255, 255), (225, 227, 230)
+_GAP, _MARGIN, _EDGE = 6, 12, 16  # pixels between the panels, at the right, at the left
+_LOWEST = 48  # pixels of height that panels get at least, for the numbers of regions
+_NUMBERED = 9  # regions with a number
+_NAME = 28  # letters of a product's name
 
 
-def colours(values: np.ndarray) -> np.ndarray:
-    """Values in 0..1 (any shape) to uint8 RGB (..., 3)."""
-    x = np.clip(values, 0, 1) * (len(_ANCHORS) - 1)
-    i = np.minimum(x.astype(int), len(_ANCHORS) - 2)
-    part = (x - i)[..., None]
-    mixed: np.ndarray = np.round(_ANCHORS[i] * (1 - part) + _ANCHORS[i + 1] * part)
-    return mixed.astype(np.uint8)
+class Drawable(Protocol):
+    """What is asked of an inspection here; see `snl.deployment.inspector.Inspection`."""
+
+    @property
+    def image(self) -> np.ndarray: ...
+    @property
+    def anomaly_map(self) -> np.ndarray: ...
+    @property
+    def map_range(self) -> tuple[float, float]: ...
+    @property
+    def regions(self) -> Sequence[Region]: ...
+    @property
+    def region_threshold(self) -> float | None: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def p_value(self) -> float | None: ...
+    @property
+    def uncertain_threshold(self) -> float | None: ...
+    @property
+    def threshold(self) -> float | None: ...
+    @property
+    def decision(self) -> str: ...
+    @property
+    def product(self) -> str | None: ...
+    @property
+    def product_from(self) -> str: ...
 
 
-def heat(image: np.ndarray, anomaly_map: np.ndarray, map_range: tuple[float, float]) -> np.ndarray:
-    """Blend a map over its image; where the map is below the range the image shows untouched.
-
-    Args:
-        image: uint8 (H, W, 3).
-        anomaly_map: float (H, W).
-        map_range: values at which the colours begin and end; the same for every image of a
-            bundle, so that a normal image does not light up.
+def panels(inspection: Drawable) -> tuple[Image.Image, Image.Image]:
+    """The image, and the map in colours over it with the contours of the regions.
 
     Returns:
-        uint8 (H, W, 3).
+        Two RGB pictures of one size: the longer side at most `LONGEST` pixels, the shorter at
+        least `SHORTEST` where that leaves room for the longer.
     """
-    low, high = map_range
-    level = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)
-    alpha = (0.75 * np.minimum(level * 3, 1))[..., None]
-    return np.round(image * (1 - alpha) + colours(level) * alpha).astype(np.uint8)
-
-
-def draw(inspection: Inspection) -> Image.Image:
-    """Image and overlay side by side above a line with decision, score bar and numbers."""
     height, width = inspection.image.shape[:2]
     factor = min(LONGEST / max(height, width), max(1.0, SHORTEST / min(height, width)))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     image = Image.fromarray(inspection.image).resize(size, Image.Resampling.BILINEAR)
-    levels = Image.fromarray(inspection.anomaly_map).resize(size, Image.Resampling.BILINEAR)
-    pixels, anomaly_map = np.asarray(image), np.asarray(levels)
-    over = heat(pixels, anomaly_map, inspection.map_range)
-    if inspection.threshold is not None:
-        over[_outline(anomaly_map > inspection.threshold)] = (255, 255, 255)
-    gap, bar = 6, 44
-    sheet = Image.new("RGB", (max(2 * size[0] + gap, 420), size[1] + bar), _PAPER)
-    sheet.paste(image, (0, 0))
-    sheet.paste(Image.fromarray(over), (size[0] + gap, 0))
-    _caption(sheet, inspection, size[1], bar)
+    levels = Image.fromarray(np.asarray(inspection.anomaly_map, np.float32))
+    anomaly_map = np.asarray(levels.resize(size, Image.Resampling.BILINEAR))
+    over = Image.fromarray(heat(np.asarray(image), anomaly_map, inspection.map_range))
+    pen = ImageDraw.Draw(over)
+    lines = []
+    for region in inspection.regions:
+        points = np.array([*region.polygon, *region.polygon[:2]]) * size / (width, height) - 0.5
+        lines.append([tuple(p) for p in np.clip(points, 0, np.array(size) - 1).tolist()])
+    for colour, thickness in ((INK, 3), (PAPER, 1)):
+        for line in lines:
+            pen.line(line, fill=colour, width=thickness)
+    return image, over
+
+
+def draw(inspection: Drawable) -> Image.Image:
+    """Image and overlay side by side above decision, numbers in words, scales of score and map."""
+    image, over = panels(inspection)
+    column, row = max(image.width, SHORTEST), max(image.height, _LOWEST)
+    width = 2 * column + _GAP
+    words, text_height = flow(_words(inspection), width - _EDGE - _MARGIN)
+    sheet = Image.new("RGB", (width, row + 6 + text_height + scales.HEIGHT), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    x, y = (column - image.width) // 2, (row - image.height) // 2
+    sheet.paste(image, (x, y))
+    x += column + _GAP
+    sheet.paste(over, (x, y))
+    height, across = inspection.image.shape[:2]
+    factors = over.width / across, over.height / height
+    spots = [
+        (x + (r.peak_at[0] + 0.5) * factors[0], y + (r.peak_at[1] + 0.5) * factors[1])
+        for r in inspection.regions[:_NUMBERED]
+    ]
+    inner = (x, y, x + over.width, y + over.height)
+    _number(pen, spots, inner, (column + _GAP, 0, width, row))
+    colour = COLOURS.get(inspection.decision, INK)
+    pen.rectangle((0, row, 8, sheet.height), fill=colour)
+    for i, (text, left, middle) in enumerate(words):
+        text.draw(pen, _EDGE + left, row + 5 + middle, fill=INK if i else colour)
+    top = row + 6 + text_height
+    left_span, right_span = (_EDGE, column - _MARGIN), (column + _GAP, width - _MARGIN)
+    limits = inspection.uncertain_threshold, inspection.threshold
+    scales.score_scale(pen, inspection.score, inspection.decision, limits, left_span, top)
+    scales.map_scale(sheet, inspection.map_range, inspection.region_threshold, right_span, top)
     return sheet
 
 
-def _caption(sheet: Image.Image, inspection: Inspection, top: int, height: int) -> None:
-    """Decision in its colour, a rail with score and threshold, the numbers in words."""
-    pen = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(14)
-    colour = _COLOURS[inspection.decision]
-    pen.rectangle((0, top, 8, top + height), fill=colour)
-    pen.text((16, top + 4), inspection.decision.upper(), fill=colour, font=font)
+def _words(inspection: Drawable) -> list[str]:
+    """The decision and what it rests on, piece by piece."""
+    words = [inspection.decision.upper(), f"score {short(inspection.score)}"]
+    if inspection.p_value is not None:
+        words.append(f"p {inspection.p_value:.2g}")
+    if inspection.uncertain_threshold is not None:
+        words.append(f"uncertain above {short(inspection.uncertain_threshold)}")
     limit = inspection.threshold
-    words = f"score {inspection.score:.3f}"
-    words += f", threshold {limit:.3f}" if limit is not None else ", no threshold"
+    words.append("no threshold" if limit is None else f"anomalous above {short(limit)}")
     if inspection.product:
-        words += f", {inspection.product}"
-    pen.text((124, top + 4), words, fill=_INK, font=font)
-    left, right, y = 16, sheet.width - 12, top + 32
-    full = 2 * limit if limit else max(inspection.map_range[1], 1e-12)
-    pen.rectangle((left, y - 4, right, y + 4), fill=_RAIL)
-    reach = left + (right - left) * min(max(inspection.score / full, 0.0), 1.0)
-    pen.rectangle((left, y - 4, reach, y + 4), fill=colour)
-    if limit:
-        middle = left + (right - left) * limit / full
-        pen.line((middle, y - 8, middle, y + 8), fill=_INK, width=2)
+        name = inspection.product
+        name = name if len(name) <= _NAME else name[: _NAME - 1].rstrip() + "…"
+        words.append(name + (" (recognised)" if inspection.product_from == "recognised" else ""))
+    if inspection.regions:
+        count, largest = len(inspection.regions), max(inspection.regions, key=lambda r: r.area)
+        area = f"{largest.area} px"
+        if largest.area_mm2 is not None:
+            area = f"{largest.area_mm2:.2g} mm² / {area}"
+        words.append(f"{count} regions, largest {area}" if count > 1 else f"1 region, {area}")
+    elif inspection.region_threshold is not None:
+        words.append("no regions")
+    return words
 
 
-def _outline(region: np.ndarray) -> np.ndarray:
-    """Pixels of a region (H, W) that touch its outside, two pixels wide."""
-    from scipy.ndimage import binary_erosion
-
-    inner: np.ndarray = binary_erosion(region, iterations=2, border_value=1)
-    outline: np.ndarray = region & ~inner
-    return outline
+def _number(
+    pen: ImageDraw.ImageDraw,
+    spots: list[tuple[float, float]],
+    inner: tuple[int, int, int, int],
+    outer: tuple[int, int, int, int],
+) -> None:
+    """1, 2, 3 beside the peaks: inside the panel, else inside its column; none over another, and
+    none at all where there is no room."""
+    taken: list[tuple[float, float, float, float]] = []
+    for number, (x, y) in enumerate(spots, 1):
+        text = Text(str(number))
+        wide, high = text.width + 4, 16
+        places = [
+            (x + dx * (wide / 2 + 4 + far), y + dy * (high / 2 + 4 + far))
+            for far in (0, 12, 24)
+            for dx, dy in ((1, -1), (1, 0), (1, 1), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1))
+        ]
+        boxes = [(a - wide / 2, b - high / 2, a + wide / 2, b + high / 2) for a, b in places]
+        free = [
+            box
+            for area in (inner, outer)
+            for box in boxes
+            if area[0] <= box[0] and area[1] <= box[1] and box[2] <= area[2] and box[3] <= area[3]
+            if not any(
+                box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in taken
+            )
+        ]
+        pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=PAPER, outline=INK)
+        if free:
+            left, upper, _, lower = free[0]
+            taken.append(free[0])
+            text.draw(
+                pen, left + 2, (upper + lower) / 2, fill=PAPER, stroke_width=2, stroke_fill=INK
+            )

@@ -1,0 +1,181 @@
+"""Outer contours of pixel sets: from a mask to the polygon around it.
+
+Coordinates are those of pixel corners: the pixel in column x and row y is the square from (x, y) to
+(x + 1, y + 1). The contour of a mask is the closed walk along pixel edges that separates the mask,
+its holes filled, from what lies outside; it is then simplified (Douglas and Peucker, Algorithms for
+the reduction of the number of points required to represent a digitized line, 1973).
+
+Why the polygon does not cross itself: at the finer tolerance every segment stays within less than
+half a pixel of the part of the contour that it stands for, and two parts without a common corner
+are at least one pixel apart. Corners at which the contour meets itself (two pixels that hang
+together by a corner only) are kept with their neighbours, so the walks touch there as they did. The
+coarser tolerance has no such proof, hence its result is checked before it is taken.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import label
+
+COARSE, FINE = 1.0, 0.49
+"""Tolerances in pixels: the first for wide masks if it gives a sound polygon, else the second."""
+_WIDE = 5.0  # pixels that a mask is wide on average, so that a pixel more or less is no matter
+_AREA = 0.05  # share of the area by which a simplified polygon may miss it
+_PAIRS = 2_000_000  # of segments that are compared at most, 100 MB; beyond, the fine tolerance
+_STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # east, south, west, north
+
+
+def polygon(mask: np.ndarray) -> np.ndarray:
+    """The simplified outer contour of a mask.
+
+    Args:
+        mask: bool (H, W), one 8-connected set of pixels.
+
+    Returns:
+        int64 (N, 2), N >= 3, corners (x, y) clockwise as seen, closed implicitly, within a
+        pixel of `outline(mask)` and its area within 5 per cent; it does not cross itself, but
+        touches itself where the mask hangs together by a corner only.
+    """
+    exact = outline(mask)
+    area = shoelace(exact)
+    around = np.abs(exact - np.roll(exact, 1, axis=0)).sum()
+    for tolerance in (COARSE, FINE) if 2 * area >= _WIDE * around else (FINE,):
+        points = simplify(exact, tolerance)
+        if len(points) < 3 or abs(shoelace(points) - area) > _AREA * area:
+            continue
+        if tolerance == FINE or not _meets_itself(points):
+            return points
+    return exact
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    """The outer contour of a mask along pixel edges, nothing left out but points on a line.
+
+    Args:
+        mask: bool (H, W), one 8-connected set of pixels; holes do not matter.
+
+    Returns:
+        int64 (N, 2), corners (x, y), clockwise as seen, beginning at the top left one.
+    """
+    outside, _ = label(np.pad(~mask, 1, constant_values=True))  # 4-connected, as its dual
+    filled = outside != outside[0, 0]
+    inside = filled[1:-1, 1:-1]
+    around = (filled[:-2, 1:-1], filled[1:-1, 2:], filled[2:, 1:-1], filled[1:-1, :-2])
+    starts, ways = [], []
+    for way, (neighbour, corner) in enumerate(
+        zip(around, ((0, 0), (1, 0), (1, 1), (0, 1)), strict=True)
+    ):
+        y, x = np.nonzero(inside & ~neighbour)
+        starts.append(np.stack([x, y], axis=1) + corner)
+        ways.append(np.full(len(x), way))
+    start, way_of = np.concatenate(starts), np.concatenate(ways)
+    end = start + _STEPS[way_of]
+    # the next edge begins where this one ends: to the left if there is one (two pixels that meet
+    # at a corner hang together), else straight on, else to the right
+    width = mask.shape[1] + 1
+    keys = (start[:, 1] * width + start[:, 0]) * 4 + way_of
+    order = np.argsort(keys)
+    following = np.full(len(keys), -1)
+    for turn in (1, 0, 3):
+        wanted = (end[:, 1] * width + end[:, 0]) * 4 + (way_of + turn) % 4
+        place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
+        found = order[place]
+        following = np.where(keys[found] == wanted, found, following)
+    successor = following.tolist()
+    first = edge = int(order[0])  # the top left one leads east
+    walk = []
+    while True:
+        walk.append(edge)
+        edge = successor[edge]
+        if edge == first:
+            break
+    route = np.array(walk)
+    corners: np.ndarray = start[route[way_of[route] != way_of[np.roll(route, 1)]]]
+    return corners
+
+
+def simplify(points: np.ndarray, tolerance: float) -> np.ndarray:
+    """Douglas-Peucker for a closed line, all parts of one depth at once.
+
+    Args:
+        points: int (N, 2), not negative, distinct but where the line meets itself; those are kept.
+        tolerance: no point left out is farther than this from the segment in its place.
+
+    Returns:
+        The points (M, 2) that are kept, in their order, the first one among them.
+    """
+    keys = points[:, 1] * (int(points[:, 0].max()) + 1) + points[:, 0]
+    _, kind, count = np.unique(keys, return_inverse=True, return_counts=True)
+    keep = (count > 1)[kind.reshape(-1)]
+    keep |= np.roll(keep, 1) | np.roll(keep, -1)
+    keep[0] = True
+    keep[np.argmax(((points - points[0]) ** 2).sum(1))] = True
+    kept, left = np.flatnonzero(keep), np.flatnonzero(~keep)
+    place = np.searchsorted(kept, left)
+    a, b = kept[place - 1], kept[place % len(kept)]  # ends of the segment a point is left out for
+    while len(left):
+        away = _distance(points[left], points[a], points[b])
+        begins = np.flatnonzero(np.diff(a, prepend=-1))
+        sizes = np.diff(begins, append=len(left))
+        farthest = np.maximum.reduceat(away, begins)
+        part = np.repeat(np.arange(len(begins)), sizes)
+        split = farthest > tolerance
+        top = np.flatnonzero(split[part] & (away == farthest[part]))
+        top = left[top[np.unique(part[top], return_index=True)[1]]]  # the first of each part
+        keep[top] = True
+        go_on = split[part]
+        left, a, b, middle = left[go_on], a[go_on], b[go_on], np.repeat(top, sizes[split])
+        a, b = np.where(left > middle, middle, a), np.where(left < middle, middle, b)
+        go_on = left != middle
+        left, a, b = left[go_on], a[go_on], b[go_on]
+    result: np.ndarray = points[keep]
+    return result
+
+
+def shoelace(points: np.ndarray) -> float:
+    """Area inside a polygon (N, 2) that does not cross itself, in square pixels."""
+    x, y = points[:, 0].astype(float), points[:, 1].astype(float)
+    return float(abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2)
+
+
+def _distance(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of points to the segments a..b, each (N, 2); float64 (N,)."""
+    along, offset = (b - a).astype(float), (points - a).astype(float)
+    length = (along**2).sum(1)
+    share = np.clip((along * offset).sum(1) / np.where(length > 0, length, 1), 0, 1)
+    away: np.ndarray = np.sqrt(((offset - share[:, None] * along) ** 2).sum(1))
+    return away
+
+
+def _meets_itself(points: np.ndarray) -> bool:
+    """Whether segments of a closed polygon meet elsewhere than at corners that they share; also
+    where there are too many to tell."""
+    following = np.roll(points, -1, axis=0)
+    ahead, back = following - points, np.roll(points, 1, axis=0) - points
+    if ((_cross(ahead, back) == 0) & ((ahead * back).sum(1) > 0)).any():
+        return True  # there and back on one line
+    low, high = np.minimum(points, following), np.maximum(points, following)
+    order = np.argsort(low[:, 0], kind="stable")
+    last = np.searchsorted(low[order, 0], high[order, 0], side="right")  # begin before it ends
+    many = np.maximum(last - np.arange(len(order)) - 1, 0)
+    if many.sum() > _PAIRS:
+        return True
+    left = np.repeat(np.arange(len(order)), many)
+    right = left + 1 + np.arange(len(left)) - np.repeat(np.cumsum(many) - many, many)
+    i, j = order[left], order[right]
+    near = (low[i, 1] <= high[j, 1]) & (low[j, 1] <= high[i, 1])
+    i, j = i[near], j[near]
+    a, b, c, d = points[i], following[i], points[j], following[j]
+    shared = np.zeros(len(i), bool)
+    for one in (a, b):
+        for other in (c, d):
+            shared |= (one == other).all(1)
+    apart = _cross(b - a, c - a) * _cross(b - a, d - a) > 0
+    apart |= _cross(d - c, a - c) * _cross(d - c, b - c) > 0
+    return bool((~shared & ~apart).any())
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross products of int (N, 2) with (N, 2); its sign tells the side."""
+    result: np.ndarray = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    return result
