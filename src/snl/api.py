@@ -6,7 +6,6 @@ import hashlib
 import math
 import tempfile
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,10 +19,12 @@ from snl import __version__, progress
 from snl.data.catalog import Catalog, Record
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
-from snl.deployment.bundle import Facts
-from snl.errors import DataError, DependencyError, ImageError, TrainingError
-from snl.files import check_output
-from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, TrainingSettings, resolve
+from snl.decision.calibration import Calibration, Normals
+from snl.decision.conformal import usual
+from snl.decision.products import Prototypes, learn
+from snl.errors import DependencyError, ImageError, TrainingError
+from snl.files import check_output, content_hash
+from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, resolve
 
 try:
     import timm
@@ -32,6 +33,8 @@ try:
 
     from snl import device as devices
     from snl import weights
+    from snl.deployment.bundle import Facts, Parts
+    from snl.deployment.calibrate import normals_of, now, survey
     from snl.deployment.inspector import Inspector, load
     from snl.model.network import Network
     from snl.model.teacher import Teacher, default_stages
@@ -39,13 +42,16 @@ try:
     from snl.training.cache import CacheBudget, TrainingData
     from snl.training.loop import RunOptions, check_tensorboard, fit
     from snl.training.normal_errors import fit_errors
+    from snl.training.selection import format_groups, group, split
 except ImportError as error:
     raise DependencyError(
         f"training needs PyTorch and timm ({error}): pip install 'snl-ad[train]'"
     ) from None
 
 SAMPLE = 64
-"""Images looked at for the range of the overlay's colours, or to standardise a teacher."""
+"""Images, or tiles, looked at to standardise an untrained teacher."""
+SURVEYED, SURVEYED_IN_TILES = 100, 20
+"""Training images of each product that tell what it looks like and usually scores."""
 
 
 def train(
@@ -126,6 +132,13 @@ def train(
     network.to(chosen)
     if settings.teacher.weights == "random":
         standardise(network, [record.path for record in used])
+    elif settings.training.groups == "auto":
+        told = None if quiet else progress.bar("telling products apart")
+        grouped = group(catalog, network, told)
+        if grouped is not catalog:
+            note(format_groups(grouped))
+            catalog = grouped
+            used, held = split(catalog, settings)
     note(
         f"{len(used)} normal images of {len({r.product for r in used})} products "
         f"({len(held)} more held back for thresholds), layout '{catalog.layout}'; "
@@ -157,22 +170,20 @@ def train(
     trained["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
     trained["teacher"] = sources["teacher"]
     readable = set(training.paths)
-    counts = Counter(record.product for record in used if record.path in readable)
+    used = [record for record in used if record.path in readable]
     facts = Facts(
-        dict(sorted(counts.items())),
+        dict(sorted(Counter(record.product for record in used).items())),
         {
             "name": Path(catalog.root).resolve().name,
             "layout": catalog.layout,
             "fingerprint": sources["data"],
-            "images": len(training.paths) + len(held),
+            "images": len(used) + len(held),
         },
         trained,
         (0.0, 1.0),
     )
-    inspector = Inspector(network, facts, {}, device)
-    inspector.calibration = calibrate(inspector, held, skipped, skip_bad)
-    some = [record.path for record in held or used]
-    inspector.facts = replace(facts, map_range=map_range(inspector, _sample(some)))
+    told = None if quiet else progress.bar("calibrating")
+    inspector = _calibrated(network, facts, used, held, skipped, skip_bad, told, device)
     trained["skipped"] = skipped
     if skipped:
         note(f"{len(skipped)} images could not be read and were left out, the first: {skipped[0]}")
@@ -182,39 +193,49 @@ def train(
     return inspector
 
 
-def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Record]]:
-    """Normal training records, and those of them that are held back for thresholds.
-
-    Each product gives its share or `holdout_least`, whichever is more, chosen by the seed; of a
-    product with few images no more than a third goes for the sake of `holdout_least`, and two
-    always stay for training.
-
-    Raises:
-        DataError: there are no normal training images.
-    """
-    used: list[Record] = []
-    held: list[Record] = []
-    for product in catalog.products:
-        records = [r for r in catalog.train() if r.product == product]
-        count = _held_back(len(records), settings.training)
-        seed = [settings.training.seed, zlib.crc32(product.encode())]
-        chosen = set(np.random.default_rng(seed).permutation(len(records))[:count].tolist())
-        for number, record in enumerate(records):
-            (held if number in chosen else used).append(record)
-    if not used:
-        raise DataError(
-            f"{catalog.root}: no normal training images (layout '{catalog.layout}'); put them into "
-            "<product>/train/good, or see what was found by snl doctor"
-        )
-    return used, held
-
-
-def _held_back(count: int, settings: TrainingSettings) -> int:
-    """How many of a product's `count` normal images are kept back."""
-    if not settings.holdout:
-        return 0
-    least = min(settings.holdout_least, count // 3)
-    return max(min(max(round(settings.holdout * count), least), count - 2), 0)
+def _calibrated(
+    network: Network,
+    facts: Facts,
+    used: Sequence[Record],
+    held: Sequence[Record],
+    skipped: list[str],
+    skip_bad: bool,
+    told: Callable[[int, int], None] | None,
+    device: str,
+) -> Inspector:
+    """The inspector with prototypes and usual scores from training images, and with the scores of
+    the held-back ones; unreadable ones join `skipped`, or raise."""
+    tile, seed = network.settings.tile, network.settings.training.seed
+    products = list(facts.products)
+    some = _few_of_each(used, SURVEYED_IN_TILES if tile else SURVEYED)
+    width = network.errors.centres.shape[1]
+    empty = Prototypes(np.zeros((len(products), width), np.float32), tuple(products))
+    nothing = Calibration(
+        {name: Normals.none() for name in products}, dict.fromkeys(products, (0.0, 1.0)),
+        tile=tile,
+    )  # fmt: skip
+    hashes = np.array([content_hash(record.path) for record in used], np.uint64)
+    inspector = Inspector(Parts(network, facts, empty, [nothing], hashes), device)
+    errors: list[ImageError] = []
+    count = len(some) + len(held)
+    first = survey(inspector, some, errors, _part(told, 0, count))
+    second = survey(inspector, held, errors, _part(told, len(some), count))
+    if errors and not skip_bad:
+        raise errors[0]
+    skipped += [str(error) for error in errors]
+    inspector.prototypes = learn(first.embeddings, [r.product for r in first.records], seed)
+    calibration = Calibration(
+        normals_of(inspector, second),
+        usual({name: first.scores[first.of(name)] for name in products}),
+        tile=tile,
+        made=now(),
+    )
+    inspector.calibrations = [calibration]
+    shown = second if len(second.scores) else first
+    low = float(np.median(shown.pixels))
+    high = max(2 * float(shown.scores.max()), low + 1e-6)
+    inspector.facts = replace(facts, map_range=(low, high))
+    return inspector
 
 
 def standardise(network: Network, paths: Sequence[Path]) -> None:
@@ -225,22 +246,6 @@ def standardise(network: Network, paths: Sequence[Path]) -> None:
         network.teacher.standardise(images)
 
 
-def calibrate(
-    inspector: Inspector, records: Sequence[Record], skipped: list[str], skip_bad: bool = True
-) -> dict[str, np.ndarray]:
-    """Scores of held-back normal images by product; unreadable ones join `skipped`, or raise."""
-    scores: dict[str, list[float]] = {}
-    errors: list[ImageError] = []
-    stream = read([record.path for record in records], inspector.image_size)
-    for group, pixels in batches(stream, 16, errors):
-        for loaded, score in zip(group, inspector.predict(pixels)[1], strict=True):
-            scores.setdefault(records[loaded.index].product, []).append(float(score))
-    if errors and not skip_bad:
-        raise errors[0]
-    skipped += [str(error) for error in errors]
-    return {name: np.sort(np.array(scores[name], dtype=np.float32)) for name in sorted(scores)}
-
-
 def fingerprint(teacher: Teacher) -> str:
     """sha256 over the teacher's weights, before they are fitted to anything."""
     digest = hashlib.sha256()
@@ -249,22 +254,20 @@ def fingerprint(teacher: Teacher) -> str:
     return digest.hexdigest()
 
 
-def map_range(inspector: Inspector, paths: Sequence[Path]) -> tuple[float, float]:
-    """Where the overlay's colours begin and end: see `Facts.map_range`."""
-    pixels_of, scores_of = [], []
-    for _, pixels in batches(read(paths, inspector.image_size), 16, []):
-        maps, scores = inspector.predict(pixels)
-        pixels_of.append(np.quantile(maps, 0.99, axis=(1, 2)))
-        scores_of.append(scores)
-    if not scores_of:
-        return (0.0, 1.0)
-    low = float(np.median(np.concatenate(pixels_of)))
-    return (low, max(2 * float(np.concatenate(scores_of).max()), low + 1e-6))
+def _few_of_each(records: Sequence[Record], most: int) -> list[Record]:
+    """At most `most` records of each product, evenly spread."""
+    found: list[Record] = []
+    for product in sorted({record.product for record in records}):
+        own = [record for record in records if record.product == product]
+        found += own[:: max(1, math.ceil(len(own) / most))]
+    return found
 
 
-def _sample(paths: Sequence[Path]) -> Sequence[Path]:
-    """At most SAMPLE of the paths, evenly spread."""
-    return paths[:: max(1, math.ceil(len(paths) / SAMPLE))]
+def _part(
+    told: Callable[[int, int], None] | None, before: int, total: int
+) -> Callable[[int, int], None] | None:
+    """Progress of a part of the work as progress of the whole."""
+    return None if told is None else lambda done, _: told(before + done, total)
 
 
 def _existing(

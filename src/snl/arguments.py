@@ -23,17 +23,21 @@ def parser(run: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.A
             "snl train parts/ -o parts.snl",
             "snl evaluate parts.snl parts/ --json metrics.json",
             "snl inspect parts.snl new.jpg --out overlays/",
+            "snl report parts.snl parts/ -o report.html",
+            "snl calibrate parts.snl --rate 0.02",
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"snl {__version__}")
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_demo(verbs, run)
-    _add_train(verbs, run)
-    _add_evaluate(verbs, run)
-    _add_probe(verbs, run)
-    _add_inspect(verbs, run)
     _add_doctor(verbs, run)
+    _add_train(verbs, run)
+    _add_calibrate(verbs, run)
+    _add_inspect(verbs, run)
+    _add_evaluate(verbs, run)
+    _add_report(verbs, run)
+    _add_probe(verbs, run)
     _add_bench(verbs, run)
     return top
 
@@ -92,6 +96,7 @@ def _add_evaluate(verbs: Any, run: Any) -> None:
         "measure detection and localization on labelled test images",
         "snl evaluate parts.snl parts/",
         "snl evaluate parts.snl parts/ --json metrics.json --save-maps maps/",
+        "snl evaluate parts.snl parts/ --products given",
     )
     verb.add_argument("file", metavar="FILE", help="bundle of snl train")
     verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
@@ -106,6 +111,31 @@ def _add_evaluate(verbs: Any, run: Any) -> None:
         help="where pixel metrics are taken: at the network's input size as in publications "
         "(default), or at each image's own",
     )
+    _add_given(verb)
+    _add_common(verb)
+
+
+def _add_given(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--products",
+        choices=("recognised", "given"),
+        default="recognised",
+        help="decide as snl inspect without --product (default), or knowing the product",
+    )
+
+
+def _add_report(verbs: Any, run: Any) -> None:
+    verb = _verb(
+        verbs,
+        "report",
+        run["report"],
+        "one self-contained HTML page on labelled test images: decisions, misses, what-if, metrics",
+        "snl report parts.snl parts/ -o report.html",
+    )
+    verb.add_argument("file", metavar="FILE", help="bundle of snl train")
+    verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the page")
+    _add_given(verb)
     _add_common(verb)
 
 
@@ -148,21 +178,129 @@ def _add_inspect(verbs: Any, run: Any) -> None:
         "look at new images: a JSON line each, overlays if asked for",
         "snl inspect parts.snl new.jpg",
         "snl inspect parts.snl incoming/ --out overlays/ --json results.jsonl",
-        "snl inspect parts.snl bottle.png --product bottle --rate 0.01",
+        "snl inspect parts.snl bottle.png --product bottle --rate 0.06",
+        "snl inspect parts.snl incoming/ --monitor drift.json --json today.jsonl",
     )
     verb.add_argument("file", metavar="FILE", help="bundle of snl train")
     verb.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="images or folders")
     verb.add_argument("--out", type=Path, metavar="DIR", help="overlays as PNG")
     verb.add_argument("--json", type=Path, metavar="OUT", help="JSON lines there, not to stdout")
+    verb.add_argument("--coco", type=Path, metavar="OUT", help="regions as COCO JSON")
+    verb.add_argument("--labelme", type=Path, metavar="DIR", help="regions as LabelMe JSON files")
     verb.add_argument(
         "--product",
         metavar="NAME",
-        help="use this product's own threshold, if enough of its normal images were held back",
+        help="what the images show; without it the product is recognised, and an image of no "
+        "taught product is told",
+    )
+    _add_rates(verb)
+    verb.add_argument(
+        "--tile",
+        type=index,
+        metavar="N",
+        help="look at images in tiles of N pixels, 0: whole (default: as calibrated)",
     )
     verb.add_argument(
-        "--rate", type=float, default=0.05, metavar="X", help="false-alarm rate (default: 0.05)"
+        "--monitor",
+        type=Path,
+        metavar="STATE",
+        help="watch for drift over this and later runs; the state is kept in this file",
     )
     _add_common(verb, layout=False)
+
+
+def _add_calibrate(verbs: Any, run: Any) -> None:
+    verb = _verb(
+        verbs,
+        "calibrate",
+        run["calibrate"],
+        "show the calibration of a bundle, or change it: seconds, no training",
+        "snl calibrate parts.snl",
+        "snl calibrate parts.snl --rate 0.02 --product bottle",
+        "snl calibrate parts.snl normals/ --add",
+        "snl calibrate parts.snl --false-alarms ok1.jpg ok2.jpg --product bottle",
+        "snl calibrate parts.snl --misses bad1.jpg",
+        "snl calibrate parts.snl --ignore bottle=label.png --mm-per-pixel bottle=0.05",
+        "snl calibrate parts.snl --undo",
+    )
+    verb.add_argument("file", metavar="FILE", help="bundle of snl train; it is changed in place")
+    verb.add_argument(
+        "normals",
+        nargs="?",
+        type=Path,
+        metavar="NORMALS",
+        help="normal images, a folder a product (or --product): they replace the held-back ones "
+        "of these products",
+    )
+    verb.add_argument("--add", action="store_true", help="add NORMALS to the held-back images")
+    verb.add_argument("--product", metavar="NAME", help="what is given is of this product")
+    _add_rates(verb)
+    verb.add_argument(
+        "--regions-rate",
+        type=float,
+        metavar="X",
+        help="regions marked in a normal image, on average",
+    )
+    verb.add_argument(
+        "--tail",
+        choices=("fit", "none"),
+        help="fit: rates below what the images can promise come from a fitted tail, as a guess",
+    )
+    verb.add_argument(
+        "--false-alarms",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="flagged images of normal parts: they join the normal ones",
+    )
+    verb.add_argument(
+        "--misses",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="passed images of anomalous parts: the product's rate of uncertain is lifted to catch "
+        "them",
+    )
+    verb.add_argument(
+        "--ignore",
+        action="append",
+        metavar="PRODUCT=MASK",
+        help="image, white where the product may look as it likes; none: nowhere",
+    )
+    verb.add_argument(
+        "--mm-per-pixel", action="append", metavar="PRODUCT=X", help="scale, for areas in mm2"
+    )
+    verb.add_argument(
+        "--smallest", action="append", metavar="PRODUCT=N", help="smallest region, in pixels"
+    )
+    verb.add_argument(
+        "--tile",
+        type=index,
+        metavar="N",
+        help="look at images in tiles of N pixels from now on, 0: whole; with NORMALS of all "
+        "products",
+    )
+    verb.add_argument("--undo", action="store_true", help="take the last change back")
+    verb.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write there, and leave FILE as it is"
+    )
+    _add_common(verb)
+
+
+def _add_rates(verb: argparse.ArgumentParser) -> None:
+    """Without them each product's own rates hold."""
+    verb.add_argument(
+        "--rate", type=float, metavar="X", help="share of normal images called anomalous, at most"
+    )
+    verb.add_argument(
+        "--uncertain-rate", type=float, metavar="X", help="... anomalous or uncertain"
+    )
+    verb.add_argument(
+        "--unknown-rate",
+        type=float,
+        metavar="X",
+        help="share of images of taught products called unknown, at most",
+    )
 
 
 def _add_doctor(verbs: Any, run: Any) -> None:

@@ -39,6 +39,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
+    except BrokenPipeError:  # of another output of whoever writes this file
+        raise
     except OSError as error:
         raise SnlError(
             f"{path}: cannot be written ({error.strerror or error}); "

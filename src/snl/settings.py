@@ -137,6 +137,9 @@ class TrainingSettings:
     """Share of each product's normal training images kept back for calibration; 0: none."""
     holdout_least: int = 20
     """Kept back of each product at the least, but of a product with few images at most a third."""
+    groups: Literal["auto", "off"] = "auto"
+    """`auto`: images of a single product are parted into groups, each with a calibration of its
+    own, where the teacher clearly tells them apart (a mixed folder without product names)."""
 
 
 @dataclass(frozen=True)

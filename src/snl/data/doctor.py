@@ -19,8 +19,8 @@ from snl.errors import ImageError
 FEW_IMAGES = 10
 """Fewer training images of a product than this are worth a warning."""
 
-ENOUGH_IMAGES = 190
-"""Training images of all products of which a tenth, held back, gives the 19 scores that a
+ENOUGH_IMAGES = 60
+"""Training images of all products of which a third, held back, gives the 19 scores that a
 threshold at a false-alarm rate of 5 % takes: of n normal scores it is the 0.95 (n + 1)-th."""
 
 _DARK_MEAN = 5.0
@@ -262,10 +262,10 @@ def _check_threshold(catalog: Catalog, counts: Iterable[ProductCounts]) -> Itera
     total = sum(c.train_normal for c in counts)
     if 0 < total < ENOUGH_IMAGES:
         what = (
-            f"{_number(total, 'normal training image')} in all; with a tenth held back, fewer than "
+            f"{_number(total, 'normal training image')} in all; with a third held back, fewer than "
             "19 scores are too few for a threshold at a false-alarm rate of 5 %, so decisions will "
-            f"be 'uncertain'; add normal images ({ENOUGH_IMAGES} in all), hold more back (snl "
-            "train --set training.holdout=0.3), or allow more false alarms (snl inspect --rate)"
+            f"be 'uncertain'; add normal images ({ENOUGH_IMAGES} in all), or allow more false "
+            "alarms (snl inspect --rate)"
         )
         yield Problem("warning", str(catalog.root), what, "too few images for a threshold")
 

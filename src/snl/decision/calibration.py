@@ -34,7 +34,8 @@ class Rates:
     uncertain: float = 0.1
     """Called anomalous or uncertain."""
     unknown: float = 0.01
-    """Images of taught products called `unknown product`."""
+    """Images of taught products called `unknown product`; where fewer than 99 are held back it is
+    the least rate that they can promise."""
     regions: float = 0.2
     """Regions marked in an image of a normal part, on average; more than 4 count as 4."""
 
@@ -44,8 +45,8 @@ class Rates:
                 raise SettingsError(f"the {name} rate is {value}; it must be between 0 and 1")
         if self.anomalous > self.uncertain:
             raise SettingsError(
-                f"the uncertain rate {self.uncertain:g} is less than the rate {self.anomalous:g} of "
-                "anomalous; it counts both, so give as much or more"
+                f"the uncertain rate {self.uncertain:g} is less than the rate {self.anomalous:g} "
+                "of anomalous; it counts both, so give as much or more"
             )
 
     def changed(self, **changes: float | None) -> Rates:
@@ -77,8 +78,8 @@ class Normals:
     @classmethod
     def none(cls) -> Normals:
         """Of a product without such images."""
-        return cls(*(np.empty(shape, np.float32) for shape in ((0,), (0,), (0, PEAKS))),
-                   np.empty(0, np.uint64))  # fmt: skip
+        empty = np.empty(0, np.float32)
+        return cls(empty, empty, np.empty((0, PEAKS), np.float32), np.empty(0, np.uint64))
 
     def and_also(self, other: Normals) -> Normals:
         """Both; an image that is in both counts once."""
@@ -101,6 +102,7 @@ class Verdict:
         product: whose calibration was used.
         product_from: `given` or `recognised`.
         recognised: the product whose prototype is nearest.
+        distance: of the embedding to that prototype.
         unknown_p: share of images of taught products that are as far from their prototypes; None
             where nothing was held back.
         score: raw.
@@ -119,6 +121,7 @@ class Verdict:
     product: str
     product_from: str
     recognised: str
+    distance: float
     unknown_p: float | None
     score: float
     calibrated: float
@@ -192,9 +195,9 @@ class Calibration:
             count = sum(map(len, self.normals.values()))
             raise SettingsError(
                 f"a false-alarm rate of {wanted:g} needs {int(np.ceil(1 / wanted - 1e-9)) - 1} "
-                f"held-back normal images; there are {own}{count} of all products, which can promise "
-                f"{self.scores.least_rate():.2g} and more: add images by snl calibrate FILE "
-                "NORMALS --add, or let a tail be fitted by snl calibrate FILE --tail fit"
+                f"held-back normal images; there are {own}{count} of all products, which can "
+                f"promise {self.scores.least_rate():.2g} and more: add images by snl calibrate "
+                "FILE NORMALS --add, or let a tail be fitted by snl calibrate FILE --tail fit"
             )
 
     def judge(
@@ -218,13 +221,15 @@ class Calibration:
         rates = rates or self.rates_of(name)
         p = self.scores.p_value(score, name)
         unknown = self.unknown_p(distances[recognised])
+        foreign = not product and unknown is not None and unknown <= self.unknown_rate(rates)
         threshold, basis = self.scores.threshold(rates.anomalous, name)
         uncertain, _ = self.scores.threshold(rates.uncertain, name)
         return Verdict(
-            decision=decide(p, None if product else unknown, rates, threshold is not None),
+            decision=UNKNOWN if foreign else decide(p, rates, threshold),
             product=name,
             product_from="given" if product else "recognised",
             recognised=recognised,
+            distance=distances[recognised],
             unknown_p=unknown,
             score=score,
             calibrated=self.scores.standardise(score, name),
@@ -242,6 +247,10 @@ class Calibration:
         if not len(known):
             return None
         return (1 + int(np.sum(known >= distance / MARGIN))) / (1 + len(known))
+
+    def unknown_rate(self, rates: Rates | None = None) -> float:
+        """The rate of unknown products that holds: as asked, or the least that can be promised."""
+        return max((rates or self.rates).unknown, 1 / (1 + len(self._distances)))
 
     def region_threshold(self, rate: float, product: str) -> float | None:
         """The map value above which at most `rate` regions are marked in a normal image, on
@@ -277,12 +286,9 @@ class Calibration:
         return np.concatenate(rows)
 
 
-def decide(p: float | None, unknown_p: float | None, rates: Rates, promised: bool) -> str:
-    """The decision from p-values: of the score, and of belonging to a taught product (None: it is
-    known to); `promised`: whether the rate of anomalous can be."""
-    if unknown_p is not None and unknown_p <= rates.unknown:
-        return UNKNOWN
-    if p is None or not promised:
+def decide(p: float | None, rates: Rates, threshold: float | None) -> str:
+    """The decision from the p-value; without a threshold of anomalous nothing is promised."""
+    if p is None or threshold is None:
         return UNCERTAIN
     if p <= rates.anomalous:
         return ANOMALOUS

@@ -5,10 +5,10 @@ new normal image has p <= alpha with probability at most alpha, whatever the law
 (Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005, section 2.4). No p-value is
 below 1 / (n + 1), so a smaller false-alarm rate cannot be promised by the product's images alone.
 There the images of all products together decide: logarithms of values, less their product's mean,
-over its deviation, form one sample of N, which promises rates down to 1 / (N + 1) over all products
-together. Mean and deviation are those of the training images, so that held-back and new images owe
-them equally little. Below 1 / (N + 1) nothing is promised, unless a tail is fitted, which is a guess
-and says so.
+over its deviation, form one sample of N, which promises rates down to 1 / (N + 1) over all
+products together. Mean and deviation are those of the training images, so that held-back and new
+images owe them equally little. Below 1 / (N + 1) nothing is promised, unless a tail is fitted,
+which is a guess and says so.
 """
 
 from __future__ import annotations

@@ -143,6 +143,11 @@ class DriftMonitor:
         """What is known of each product, those of the baseline first."""
         return {product: self._drift(product) for product in self._streams}
 
+    @property
+    def baseline(self) -> dict[str, np.ndarray]:
+        """Product to float64 (n, statistics), as given; empty of a product that came later."""
+        return {product: stream.baseline for product, stream in self._streams.items()}
+
     def reset(self, product: str | None = None) -> None:
         """Begins anew, from the baseline, with one product or with all; the promise too is anew.
 

@@ -1,4 +1,4 @@
-"""The one file: networks, preprocessing, prototypes, calibrations and every fact about the training.
+"""The one file: networks, preprocessing, prototypes, calibrations and facts about the training.
 
 A safetensors file; the format and its checks are in `snl.files`. Calibrations are data beside the
 network, the newest last, so that a change can be taken back.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Source = str | Path | PIL.Image.Image | np.ndarray
 
 VERSIONS = 10
-"""Calibrations that are kept, to take changes back."""
+"""Calibrations that a bundle keeps, to take changes back."""
 
 
 class Prediction(NamedTuple):
@@ -40,14 +40,11 @@ class Prediction(NamedTuple):
     """float32 (B, D), by which products are recognised."""
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """The result for one image.
+@dataclass(frozen=True, kw_only=True)
+class Inspection(Verdict):
+    """The result for one image: the verdict on it, with the following besides.
 
     Attributes:
-        verdict: the decision and what it rests on; its fields can be read as the inspection's own
-            (`result.score`, `result.decision`, `result.p_value`, `result.product`, ...), see
-            `snl.decision.calibration.Verdict`.
         regions: where the map is over `region_threshold`, highest peak first.
         anomaly_map: float32 (H, W) at the size of the image given, raw; 0 where the product may
             look as it likes.
@@ -56,32 +53,11 @@ class Inspection:
         map_range: map values at which the overlay's colours begin and end.
     """
 
-    verdict: Verdict
-    regions: tuple[Region, ...]
+    regions: tuple[Region, ...] = ()
     anomaly_map: np.ndarray = field(repr=False)
     image: np.ndarray = field(repr=False)
     path: str | None = None
     map_range: tuple[float, float] = field(default=(0.0, 1.0), repr=False)
-
-    if TYPE_CHECKING:
-        score: float
-        decision: str
-        p_value: float | None
-        calibrated: float
-        threshold: float | None
-        uncertain_threshold: float | None
-        region_threshold: float | None
-        threshold_from: str
-        product: str
-        product_from: str
-        recognised: str
-        unknown_p: float | None
-    else:
-
-        def __getattr__(self, name: str) -> Any:
-            if name in _OF_VERDICT:
-                return getattr(self.verdict, name)
-            raise AttributeError(f"'Inspection' has no attribute '{name}'")
 
     def overlay(self) -> PIL.Image.Image:
         """The image, its map in colours over it, contours, score bar and decision, side by side."""
@@ -94,15 +70,12 @@ class Inspection:
         y, x = np.unravel_index(int(self.anomaly_map.argmax()), self.anomaly_map.shape)
         return {
             "path": self.path,
-            **dataclasses.asdict(self.verdict),
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(Verdict)},
             "width": self.image.shape[1],
             "height": self.image.shape[0],
             "peak": [int(x), int(y)],
             "regions": [region.to_dict() for region in self.regions],
         }
-
-
-_OF_VERDICT = frozenset(f.name for f in dataclasses.fields(Verdict))
 
 
 class Inspector:
@@ -320,11 +293,18 @@ class Inspector:
                 mm_per_pixel=self.calibration.mm_per_pixel.get(verdict.product),
                 p_value=lambda peak: self.calibration.tops.p_value(peak, verdict.product),
             )
-        return Inspection(verdict, regions, whole, image, path, self.facts.map_range)
+        return Inspection(
+            **vars(verdict),
+            regions=regions,
+            anomaly_map=whole,
+            image=image,
+            path=path,
+            map_range=self.facts.map_range,
+        )
 
     def recalibrate(self, calibration: Calibration) -> None:
-        """Put a calibration in force; the ones before it are kept for `undo`, up to ten in all."""
-        self.calibrations = [*self.calibrations, calibration][-VERSIONS:]
+        """Put a calibration in force; the ones before it are kept for `undo`."""
+        self.calibrations = [*self.calibrations, calibration]
 
     def undo(self) -> Calibration:
         """Take the last change of the calibration back.
@@ -340,13 +320,13 @@ class Inspector:
         return self.calibrations.pop()
 
     def save(self, path: str | Path) -> None:
-        """Write the bundle, whole or not at all."""
-        parts = bundle.Parts(
-            self.network, self.facts, self.prototypes, self.calibrations, self.trained_on
-        )
+        """Write the bundle, with the last ten calibrations, whole or not at all."""
+        last = self.calibrations[-VERSIONS:]
+        parts = bundle.Parts(self.network, self.facts, self.prototypes, last, self.trained_on)
         bundle.save(path, parts)
 
     def _taught(self, product: str | None) -> str | None:
+        """The product, if it was taught or none is given."""
         if product is not None and product not in self.products:
             raise SettingsError(
                 f"product '{product}' was not taught; taught: {', '.join(self.products)}"

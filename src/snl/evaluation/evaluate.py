@@ -1,21 +1,35 @@
-"""From a predictor and a catalog to the table of metrics, one image at a time in memory."""
+"""From a predictor and a catalog to the table of metrics, one image at a time in memory.
+
+What decides (an `Inspector` does, a bare network does not) is judged as well: how often normal
+images are flagged, and how one ranking over all products fares by raw and by calibrated scores.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from snl.data.catalog import Catalog, Record
-from snl.data.images import load_mask
+from snl.data.images import load_image, load_mask
 from snl.data.layouts import inside
-from snl.data.stream import Loaded, batches, read
+from snl.data.stream import batches, read
 from snl.errors import DataError, ImageError
-from snl.evaluation.metrics import DetectionMetrics, LocalizationMetrics
+from snl.evaluation.metrics import (
+    DetectionMetrics,
+    LocalizationMetrics,
+    auroc,
+    pro_curve,
+    roc_curve,
+)
+from snl.evaluation.table import aligned
 from snl.files import atomic
+
+if TYPE_CHECKING:
+    from snl.decision.calibration import Verdict
 
 METRICS = (
     "image_auroc",
@@ -37,11 +51,33 @@ class Predictor(Protocol):
     def image_size(self) -> int:
         """Side of the square input in pixels."""
 
-    def predict(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 (B, size, size, 3) to maps float32 (B, size, size) and scores float32 (B,)."""
+    def predict(self, pixels: np.ndarray) -> tuple[np.ndarray, ...]:
+        """uint8 (B, size, size, 3) to maps float32 (B, size, size), scores float32 (B,), and what
+        `conclude` wants besides."""
 
     def resize_map(self, anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """One map (h, w) to `size` (H, W)."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A predictor that decides, too; see `snl.deployment.inspector.Inspector`."""
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """Names of the taught products."""
+
+    @property
+    def tile(self) -> int:
+        """Side of the pieces that images are looked at in; 0: whole."""
+
+    def predict_tiled(self, image: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
+        """uint8 (H, W, 3) to map (H, W), score and embedding."""
+
+    def conclude(
+        self, anomaly_map: np.ndarray, score: float, embedding: np.ndarray, product: str | None
+    ) -> tuple[np.ndarray, Verdict]:
+        """The map without what is ignored, and the verdict."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +89,23 @@ class ImageScore:
     label: str
     defect: str
     score: float
+    verdict: Verdict | None = None
+    """Of a predictor that decides."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One test image as it passes by, for reports."""
+
+    result: ImageScore
+    image: np.ndarray
+    """uint8 (h, w, 3), the network's square input or, in tiles, the image."""
+    size: tuple[int, int]
+    """(H, W) of the image."""
+    anomaly_map: np.ndarray
+    """float32 (h, w)."""
+    mask: np.ndarray | None
+    """bool (h, w); None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +117,30 @@ class Evaluation:
     pooled: dict[str, float | int | None]
     scores: tuple[ImageScore, ...]
     skipped: tuple[str, ...]
+    curves: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
+    """By product and for `pooled`: `roc` of images and `pro` of regions, each false-positive rate
+    and what is found at it."""
+
+    @property
+    def calibrated_auroc(self) -> float | None:
+        """Pooled image AUROC of the calibrated scores; None: the predictor does not decide."""
+        both: dict[str, list[float]] = {"normal": [], "anomalous": []}
+        for one in self.scores:
+            if one.verdict is None:
+                return None
+            both[one.label].append(one.verdict.calibrated)
+        return auroc(both["normal"], both["anomalous"])
 
     def to_dict(self) -> dict[str, Any]:
-        """The three tables as JSON values; None where a metric is not defined."""
-        return {"products": self.products, "mean": self.mean, "pooled": self.pooled}
+        """The tables as JSON values; None where a metric is not defined."""
+        from snl.evaluation.decisions import decisions
+
+        tables = {"products": self.products, "mean": self.mean, "pooled": self.pooled}
+        found = decisions(self.scores)
+        if not found:
+            return tables
+        pooled = self.pooled | {"image_auroc_calibrated": self.calibrated_auroc}
+        return tables | {"pooled": pooled, "decisions": found}
 
 
 def evaluate(
@@ -77,6 +150,8 @@ def evaluate(
     resolution: str = "input",
     batch_size: int = 16,
     save_maps: str | Path | None = None,
+    products_given: bool = False,
+    visit: Callable[[Seen], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score every test image with a label and measure detection and localization.
@@ -85,10 +160,13 @@ def evaluate(
         predictor: an `Inspector`, or anything of its shape.
         data: a catalog, or a folder or manifest to read one from.
         resolution: `input`: pixel metrics at the network's input size, masks resized by nearest,
-            as published results are; `original`: at every image's own size.
+            as published results are; `original`: at every image's own size, as always where
+            images are looked at in tiles.
         batch_size: images per forward pass.
         save_maps: folder for the raw maps at the images' own sizes, float32 .npy, each at its
             image's path below the data's root with `.npy` appended.
+        products_given: decide knowing the product; else it is recognised, as `inspect` does.
+        visit: is given every image as it passes by.
         progress: called with (done, total).
 
     Returns:
@@ -109,29 +187,37 @@ def evaluate(
     localization = {r.product: LocalizationMetrics() for r in records}
     scores: list[ImageScore] = []
     errors: list[ImageError] = []
-    done = 0
-    stream = read([r.path for r in records], predictor.image_size)
-    for group, pixels in batches(stream, batch_size, errors):
-        for loaded, anomaly_map, score in zip(group, *predictor.predict(pixels), strict=True):
-            record = records[loaded.index]
-            anomalous = record.label == "anomalous"
-            detection[record.product].update(float(score), anomalous)
-            if record.mask_known:
-                size = loaded.original if resolution == "original" else anomaly_map.shape
-                mask = _mask(record, (size[0], size[1]), errors)
-                if mask is not None:
-                    scaled = predictor.resize_map(anomaly_map, mask.shape)
-                    localization[record.product].update(scaled, mask)
-            if save_maps is not None:
-                _save_map(Path(save_maps), catalog.root, record, loaded, anomaly_map, predictor)
-            scores.append(
-                ImageScore(
-                    record.path, record.product, str(record.label), record.defect, float(score)
-                )
+    judge = predictor if isinstance(predictor, Judge) else None
+    for record, image, size, anomaly_map, score, *embedding in _look(
+        predictor, records, batch_size, errors
+    ):
+        verdict = None
+        if judge is not None:
+            known = record.product if record.product in judge.products else None
+            anomaly_map, verdict = judge.conclude(
+                anomaly_map, score, embedding[0], known if products_given else None
             )
-        done += len(group)
+            score = verdict.score
+        detection[record.product].update(score, record.label == "anomalous")
+        mask = None
+        if record.mask_known:
+            mask = _mask(record, size if resolution == "original" else anomaly_map.shape, errors)
+        if mask is not None:
+            scaled = predictor.resize_map(anomaly_map, mask.shape)
+            localization[record.product].update(scaled, mask)
+        if save_maps is not None:
+            _save_map(Path(save_maps), catalog.root, record, size, anomaly_map, predictor)
+        scores.append(
+            ImageScore(
+                record.path, record.product, str(record.label), record.defect, score, verdict
+            )
+        )
+        if visit:
+            visit(Seen(scores[-1], image, size, anomaly_map, mask))
         if progress:
-            progress(done + len(errors), len(records))
+            progress(len(scores) + len(errors), len(records))
+    if progress and len(scores) < len(records):
+        progress(len(records), len(records))
     products = {
         name: detection[name].compute() | localization[name].compute() for name in sorted(detection)
     }
@@ -145,7 +231,38 @@ def evaluate(
         pooled=_ordered(all_detection.compute() | all_localization.compute()),
         scores=tuple(scores),
         skipped=tuple(str(error) for error in errors),
+        curves={
+            name: {
+                "roc": roc_curve(images.normal, images.anomalous),
+                "pro": pro_curve(pixels.normal, pixels.regions),
+            }
+            for name, images, pixels in [
+                *((name, detection[name], localization[name]) for name in products),
+                ("pooled", all_detection, all_localization),
+            ]
+        },
     )
+
+
+def _look(
+    predictor: Predictor, records: Sequence[Record], batch_size: int, errors: list[ImageError]
+) -> Iterator[tuple[Any, ...]]:
+    """Record, image, its own size, map, score and what else there is, of every readable image."""
+    if isinstance(predictor, Judge) and predictor.tile:
+        for record in records:
+            try:
+                image = load_image(record.path)
+            except ImageError as error:
+                errors.append(error)
+                continue
+            yield record, image, image.shape[:2], *predictor.predict_tiled(image)
+        return
+    stream = read([record.path for record in records], predictor.image_size)
+    for group, pixels in batches(stream, batch_size, errors):
+        found = zip(group, *predictor.predict(pixels), strict=True)
+        for loaded, anomaly_map, score, *more in found:
+            record = records[loaded.index]
+            yield record, loaded.pixels, loaded.original, anomaly_map, float(score), *more
 
 
 def format_table(evaluation: Evaluation) -> str:
@@ -155,13 +272,7 @@ def format_table(evaluation: Evaluation) -> str:
     for name, values in tables.items():
         cells = [_percent(values[m]) for m in METRICS] + [str(values[c]) for c in COUNTS]
         rows.append([name, *cells])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
-    ]
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-2], rule, *lines[-2:]])
+    return aligned(rows, last=2)
 
 
 def _percent(value: float | int | None) -> str:
@@ -196,7 +307,7 @@ def _save_map(
     folder: Path,
     root: Path,
     record: Record,
-    loaded: Loaded,
+    size: tuple[int, int],
     anomaly_map: np.ndarray,
     predictor: Predictor,
 ) -> None:
@@ -204,4 +315,4 @@ def _save_map(
     place = inside(record.path, root) or outside
     path = folder / place.with_name(place.name + ".npy")
     with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, predictor.resize_map(anomaly_map, loaded.original))
+        np.save(file, predictor.resize_map(anomaly_map, size))

@@ -1,0 +1,167 @@
+"""`snl calibrate`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snl.errors import SettingsError
+from snl.verbs.common import OK, PROBLEMS, progress_bar, say
+from snl.verbs.inspect import image_files
+
+if TYPE_CHECKING:
+    from snl.deployment.inspector import Inspector
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """`snl calibrate`: show the calibration, or change it and show it."""
+    import snl
+    from snl.deployment.calibrate import format_calibration
+    from snl.files import check_output
+
+    target = options.output or options.file
+    check_output(target)
+    inspector = snl.load(options.file, options.device)
+    changed = _undo(inspector) if options.undo else _change(options, inspector)
+    print(format_calibration(inspector), flush=True)
+    if changed or options.output:
+        inspector.save(target)
+        say(f"{target}: calibrated; --undo takes the last change back")
+    missed = [m for m in changed if not getattr(m, "caught", True)]
+    return PROBLEMS if missed else OK
+
+
+def _undo(inspector: Inspector) -> Sequence[object]:
+    undone = inspector.undo()
+    say(f"taken back: version of {undone.made} ({undone.why})")
+    return [undone]
+
+
+def _change(options: argparse.Namespace, inspector: Inspector) -> Sequence[object]:
+    """All that was asked for, in one version; what was done, empty if nothing."""
+    from snl.deployment import calibrate as editing
+
+    product = options.product
+    before = len(inspector.calibrations)
+    done: list[object] = []
+    if options.tile is not None and options.tile != inspector.tile:
+        if options.normals is None:
+            raise SettingsError("--tile changes every score; give NORMALS of all products with it")
+        done.append(editing.change(inspector, f"tile {options.tile}", tile=options.tile))
+    for name, mask in _pairs(options.ignore, "--ignore", product):
+        editing.set_ignored(inspector, name, None if mask == "none" else Path(mask))
+        done.append(name)
+    for option, field, kind, least in (
+        (options.mm_per_pixel, "mm_per_pixel", float, 0.0),
+        (options.smallest, "smallest", int, 1),
+    ):
+        flag = "--" + field.replace("_", "-")
+        values = {n: _value(v, kind, least, flag) for n, v in _pairs(option, flag, product)}
+        if values:
+            _check_products(inspector, values)
+            now = {**getattr(inspector.calibration, field), **values}
+            done.append(editing.change(inspector, flag, **{field: now}))
+    if options.normals is not None:
+        counts = editing.set_normals(
+            inspector,
+            editing.records_in(options.normals, product, options.layout),
+            add=options.add,
+            progress=progress_bar("calibrating", options.quiet),
+            note=say,
+        )
+        done += counts
+        for name, count in counts.items():
+            say(f"{name}: {count} normal images")
+        if options.tile is not None and set(counts) != set(inspector.products):
+            missing = ", ".join(sorted(set(inspector.products) - set(counts)))
+            raise SettingsError(f"--tile changes every score; NORMALS has none of {missing}")
+    if options.false_alarms:
+        done += _false_alarms(options, inspector)
+    if options.tail is not None:
+        done.append(editing.change(inspector, "tail", tail=options.tail == "fit"))
+    rates = {
+        "anomalous": options.rate,
+        "uncertain": options.uncertain_rate,
+        "unknown": options.unknown_rate,
+        "regions": options.regions_rate,
+    }
+    if any(value is not None for value in rates.values()):
+        done.append(editing.set_rates(inspector, product, **rates))
+    if options.misses:
+        found = editing.learn_misses(inspector, image_files(options.misses), product)
+        for miss in found:
+            p = "-" if miss.p_value is None else f"{miss.p_value:.2g}"
+            say(
+                f"{miss.path}: {miss.product}, p {p}: "
+                + (
+                    "caught from now on"
+                    if miss.caught
+                    else f"would take a rate above {editing.MOST_UNCERTAIN:g}; not caught"
+                )
+            )
+        done += found
+    _one_version(inspector, before)
+    return done
+
+
+def _false_alarms(options: argparse.Namespace, inspector: Inspector) -> list[object]:
+    """Images that were flagged and are normal join the normal ones of their product."""
+    from snl.data.catalog import Record
+    from snl.deployment import calibrate as editing
+
+    paths = image_files(options.false_alarms)
+    results = inspector.inspect(list(paths), options.product)
+    records = [
+        Record(path, result.product, "test", "normal")
+        for path, result in zip(paths, results, strict=True)
+    ]
+    counts = editing.set_normals(inspector, records, add=True, why="false alarms", note=say)
+    for path, result in zip(paths, results, strict=True):
+        p = inspector.calibration.scores.p_value(result.score, result.product)
+        say(f"{path}: normal image of {result.product} from now on, p {p:.2g}")
+    return list(counts)
+
+
+def _one_version(inspector: Inspector, before: int) -> None:
+    """Several changes of one command are one version, taken back together."""
+    import dataclasses
+
+    made = inspector.calibrations[before:]
+    if len(made) > 1:
+        why = ", ".join(dict.fromkeys(version.why for version in made))
+        inspector.calibrations = [
+            *inspector.calibrations[:before],
+            dataclasses.replace(made[-1], why=why),
+        ]
+
+
+def _pairs(given: Sequence[str] | None, option: str, product: str | None) -> list[tuple[str, str]]:
+    """`PRODUCT=VALUE`, or `VALUE` with --product."""
+    pairs = []
+    for text in given or ():
+        name, equals, value = text.rpartition("=")
+        name = name if equals else product or ""
+        if not name or not value:
+            raise SettingsError(f"{option} {text}: write {option} PRODUCT=VALUE")
+        pairs.append((name, value))
+    return pairs
+
+
+def _value(text: str, kind: type[float] | type[int], least: float, option: str) -> float | int:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = kind(-1)
+    if not least <= value < float("inf") or value == 0:
+        raise SettingsError(f"{option} {text}: give a number above 0")
+    return value
+
+
+def _check_products(inspector: Inspector, values: dict[str, float | int]) -> None:
+    for name in values:
+        if name not in inspector.products:
+            raise SettingsError(
+                f"product '{name}' was not taught; taught: {', '.join(inspector.products)}"
+            )
