@@ -1,5 +1,5 @@
-"""The command `snl`. Its words are in `arguments.py`, one function a verb in `verbs/`; heavy imports
-happen inside the verbs, so that help is fast."""
+"""The command `snl`. Its words are in `arguments.py`, one function a verb in `verbs/`; heavy
+imports happen inside the verbs, so that help is fast."""
 
 from __future__ import annotations
 

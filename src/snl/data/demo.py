@@ -105,7 +105,7 @@ def make_demo(
     *,
     seed: int = 0,
     size: int = 256,
-    n_train: int = 50,
+    n_train: int = 60,
     n_good: int = 12,
     n_defect: int = 6,
     products: Sequence[str] | None = None,
