@@ -107,6 +107,7 @@ def demo(options: argparse.Namespace) -> int:
     """`snl demo`."""
     import snl
     from snl.files import write_json
+    from snl.report.collect import report
 
     began = time.perf_counter()
     fit = snl.train  # says at once if PyTorch is missing
@@ -142,7 +143,7 @@ def demo(options: argparse.Namespace) -> int:
     say(
         f"done in {seconds:.0f} s\n"
         f"  images    {data}\n  inspector {file}\n  metrics   {out / 'metrics.json'}\n"
-        f"  overlays  {overlays}\n"
+        f"  overlays  {overlays}\n  report    {page}  (open it in a browser)\n"
         f"next: snl inspect {file} {data / catalog.products[0] / 'test'} --out {out / 'inspected'}"
     )
     return OK
@@ -188,6 +189,6 @@ def _demo_overlays(inspector: Inspector, evaluation: Evaluation, folder: Path) -
         for label in ("normal", "anomalous"):
             scores = [s for s in evaluation.scores if (s.product, s.label) == (product, label)]
             middle = sorted(scores, key=lambda s: s.score)[len(scores) // 2]
-            result = inspector.inspect(middle.path, product)
+            result = inspector.inspect(middle.path)
             save_overlay(result.overlay(), folder / f"{product}-{label}.png")
     return folder
