@@ -25,6 +25,12 @@ function outcomeTag(image) {
   return make("span", { class: `tag ${good ? "right" : "wrong"}`, text: `${good ? "✓" : "✗"} ${word}` });
 }
 
+/** Where recognition named another product. */
+function mistaken({ product, recognised }) {
+  if (recognised === null || recognised === product) return null;
+  return make("span", { class: "other" }, " taken for ", name(recognised));
+}
+
 function card(image, list, position, attributes = {}) {
   const cut = image.path.lastIndexOf("/") + 1;
   const wrong = OUTCOMES[image.outcome].good === false;
@@ -37,7 +43,7 @@ function card(image, list, position, attributes = {}) {
   make("span", { class: "line" }, decisionPill(image), outcomeTag(image)),
   make("span", { class: "line figures" }, make("span", {}, "score ", make("b", { text: figure(image.score) })),
     make("span", {}, "p ", make("b", { text: percent(image.p) }))),
-  make("span", { class: "line names" }, make("b", {}, name(image.product)), make("span", {}, name(image.defect || (image.anomalous ? "defective" : "good")))),
+  make("span", { class: "line names" }, make("b", {}, name(image.product), mistaken(image)), make("span", {}, name(image.defect || (image.anomalous ? "defective" : "good")))),
   make("span", { class: "line path" }, make("bdi", { class: "folder", text: image.path.slice(0, cut) }), make("bdi", { class: "file", text: image.path.slice(cut) })));
   button.title = image.path;
   return button;
@@ -89,7 +95,7 @@ function showGallery() {
   gallery.active = Math.max(0, gallery.list.indexOf(before));
   byId("nothing").hidden = gallery.list.length > 0;
   byId("gallery").hidden = gallery.list.length === 0;
-  byId("count").textContent = `${tally(gallery.list.length)} of ${plural(IMAGES.length, "image", "images")}. Each card: image, anomaly map${SOME_MASK ? ", true defect" : ""}.`;
+  byId("count").textContent = `${tally(gallery.list.length)} of ${plural(IMAGES.length, "image", "images")}. Each card: image, anomaly map${SOME_MASK ? ", true defect" : ""}; p is the share of normal parts that score as high.`;
   showChips();
   clearGallery();
   layout();
@@ -218,7 +224,7 @@ function drawWorst() {
   for (const [key, title, none] of [
     ["miss", "Worst misses", "No defective part is passed as normal at these rates."],
     ["false_alarm", "Worst false alarms", "No normal part is called anomalous at this rate."]]) {
-    const row = make("ul", { class: "strip", "aria-label": title });
+    const row = make("ul", { class: "strip", role: "list", "aria-label": title });
     const empty = make("p", { class: "empty", text: none });
     const more = make("button", { type: "button", class: "quiet link", onclick: () => showOutcome(state.product, key) });
     const section = make("div", { class: "worst" }, make("div", { class: "worst-head" }, make("h3", { text: title }), more), row, empty);
