@@ -11,7 +11,6 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from snl.data.demo import DEFECTS, PRODUCTS, demo_image
-from snl.report.overlay import heat
 from snl.report.page import ReportData, Shown, mask_thumbnail, thumbnail
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & \"quotes\" 'too' \u2028 \u202etxt.exe 🔩 \udcff"
@@ -21,6 +20,12 @@ RATES = {"anomalous": 0.05, "uncertain": 0.10, "unknown": 0.01}
 def p_value(score: float, held: np.ndarray) -> float:
     """Share of normal images, this one counted among them, that score as high."""
     return float((1 + (held >= score).sum()) / (len(held) + 1))
+
+
+def tint(image: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """A map over its image: the higher above 0.45, the more of one colour."""
+    part = 0.75 * np.clip((level - 0.45) * 3, 0, 1)[..., None]
+    return np.round(image * (1 - part) + np.array([200, 40, 110]) * part).astype(np.uint8)
 
 
 def outcome(image: Shown, rate: float, uncertain: float) -> str:
@@ -137,7 +142,7 @@ def demo_report(
                         unknown_p=float(rng.uniform(0.004, 1)),
                         recognised=product if rng.random() < 0.98 else PRODUCTS[0],
                         image=thumbnail(part.image),
-                        overlay=thumbnail(heat(part.image, level, (0.45, 1.3))),
+                        overlay=thumbnail(tint(part.image, level)),
                         mask=None if kind == "good" else mask_thumbnail(mask),
                     )
                 )

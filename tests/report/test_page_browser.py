@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snl.decision.calibration import conformal_threshold
 from snl.report.page import write_page
 from tests.report.browser import Page
 from tests.report.made_up import many, outcome, outcomes, report
@@ -241,13 +240,27 @@ def test_thresholds_move(page: Page, demo: Any, demo_file: Path) -> None:
             page.scroll_to(card, "center")
             line = f"{card} .limit.anomalous"
             (drawn,) = page.all(line, "!n.classList.contains('off')")
-            expected = conformal_threshold(np.asarray(held), rate)
+            over = {t: sum(score > t for score in held) for t in held}
+            allowed = [t for t in held if (1 + over[t]) / (len(held) + 1) <= rate]
+            expected = min(allowed, default=None)
             assert drawn == (expected is not None)
             if expected is None:
                 note = page.text(f"{card} .note")
                 assert f"{len(held)} held-back images promise" in note
             else:
                 assert float(page.text(line)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_threshold_of_all_products_is_drawn_where_it_is_known(page: Page, tmp_path: Path) -> None:
+    _, stream = many(20, products=1)
+    given = {"product 000": {"anomalous": 1.25, "uncertain": None}}
+    data = report(images := list(stream), {"product 000": [0.8, 1.0]}, thresholds=given)
+    page.open(write_page(tmp_path / "a.html", data, images))
+    page.scroll_to(".histogram", "center")
+    assert page.text(".histogram .limit.anomalous") == "1.25"
+    assert page.text(".histogram .note").endswith("A threshold drawn below that is theirs.")
+    page.enter("#rate-number", 4)
+    assert page.all(".histogram .off", "n.classList[1]") == ["uncertain", "anomalous"]
 
 
 def test_metrics_sort_and_are_explained(page: Page, demo: Any, demo_file: Path) -> None:

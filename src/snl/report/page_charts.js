@@ -126,11 +126,15 @@ function scoreTicks(scale) {
 function moveLines(item) {
   if (!item.scale) drawHistogram(item);
   const missing = [];
+  let lent = false; // a line that all products' images promise together
   for (const [kind, rate] of [["anomalous", state.rate], ["uncertain", state.uncertain]]) {
     const value = threshold(item.product, rate, kind), group = item.lines[kind];
     const shown = value !== null && !(kind === "uncertain" && state.uncertain <= state.rate);
     group.classList.toggle("off", !shown);
-    if (value === null) missing.push(rate);
+    if (value === null || rate < leastRate(item.product) - 1e-12) {
+      missing.push(rate);
+      lent ||= shown;
+    }
     if (!shown) continue;
     const x = Math.min(Math.max(item.scale.x(value), SIDE), WIDE - SIDE);
     const [line, label] = group.children;
@@ -140,7 +144,8 @@ function moveLines(item) {
     label.textContent = kind === "anomalous" ? figure(value) : "";
   }
   const note = item.scale.powers ? "Scale of powers: every step multiplies. " : "";
-  item.note.textContent = note + (missing.length ? withoutThreshold(item, missing) : "");
+  item.note.textContent = note + (missing.length ? withoutThreshold(item, missing) : "")
+    + (lent ? " A threshold drawn below that is theirs." : "");
 }
 
 function withoutThreshold(item, missing) {
