@@ -65,8 +65,8 @@ def run(
     `seeds` take a part of the plan, comma-separated; empty: all.
     """
     import snl
-    from snl.api import split
     from snl.training.normal_errors import fit_errors
+    from snl.training.selection import split
 
     plan = tomllib.loads(plan_file.read_text(encoding="utf-8"))
     results = resumed(output, plan["title"], plan_file.name)
@@ -150,7 +150,7 @@ class Timed:
         self.resize_map = predictor.resize_map
         self.seconds = 0.0
 
-    def predict(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, pixels: np.ndarray) -> tuple[np.ndarray, ...]:
         """As the predictor's own."""
         began = time.perf_counter()
         result = self.predictor.predict(pixels)

@@ -54,7 +54,6 @@ import snl
 from ablation import add, is_done, measured, resumed, say
 from snl import device as devices
 from snl import progress, weights
-from snl.api import split
 from snl.data.catalog import Catalog
 from snl.data.stream import batches, read
 from snl.errors import ImageError
@@ -62,6 +61,7 @@ from snl.model.anomaly import resize
 from snl.model.teacher import Teacher
 from snl.settings import Settings, TeacherSettings, TrainingSettings
 from snl.training.loop import indices
+from snl.training.selection import split
 
 BACKBONE = "resnet18"
 MODELS = ("rd", "stfpm", "patchcore", "padim")

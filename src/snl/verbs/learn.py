@@ -133,9 +133,9 @@ def demo(options: argparse.Namespace) -> int:
         note=say,
     )
     catalog = snl.Catalog.read(data)
-    evaluation = snl.evaluate(
-        inspector, catalog, progress=progress_bar("evaluating", options.quiet)
-    )
+    page = out / "report.html"
+    told = progress_bar("evaluating", options.quiet)
+    evaluation = report(inspector, catalog, page, progress=told)
     show(evaluation)
     write_json(out / "metrics.json", evaluation.to_dict())
     overlays = _demo_overlays(inspector, evaluation, out / "overlays")
