@@ -19,7 +19,8 @@ import numpy as np
 
 from snl.errors import BundleError, SnlError
 
-FORMAT = 2
+FORMATS = {"bundle": 2}
+"""Version of the contents by kind of file; 1 of all others."""
 _KEY = "snl"
 _SAMPLED = 2**16
 
@@ -115,7 +116,7 @@ def save_tensors(
     arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     document = {
         "kind": kind,
-        "format": FORMAT,
+        "format": FORMATS.get(kind, 1),
         "sha256": _digest(arrays, facts),
         "facts": dict(facts),
     }
@@ -166,12 +167,11 @@ def _document(path: Path, metadata: Mapping[str, str] | None, kind: str) -> dict
     document = json.loads(text)
     if not isinstance(document, dict) or not isinstance(document.get("facts"), dict):
         raise ValueError("its description is not a JSON object")
-    if document.get("format") != FORMAT:
-        newer = isinstance(document.get("format"), int) and document["format"] > FORMAT
+    known, found = FORMATS.get(kind, 1), document.get("format")
+    if document.get("kind") == kind and found != known:
+        newer = isinstance(found, int) and found > known
         hint = "update snl: pip install -U snl-ad" if newer else "train it again"
-        raise BundleError(
-            f"{path}: written in format {document.get('format')}, this snl reads {FORMAT}; {hint}"
-        )
+        raise BundleError(f"{path}: written in format {found}, this snl reads {known}; {hint}")
     if document.get("kind") != kind:
         raise BundleError(
             f"{path}: is a {document.get('kind')}, not a {kind}; give the file of snl train -o"
