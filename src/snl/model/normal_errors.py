@@ -92,7 +92,8 @@ class NormalErrors(nn.Module):
         self.centres.fill_(_FAR)
         self.centres[:count] = torch.as_tensor(centres, dtype=torch.float32)
         self.spread.fill_(max(float(np.mean(nearest)), _EPS))
-        logits = self._logits(embeddings.to(self.level))[:, :count]
+        rows = embeddings.to(self.level).split(64)  # some at a time: differences are (M, K, D)
+        logits = torch.cat([self._logits(some) for some in rows])[:, :count]
         # in logarithms: a centre that all images are far from takes the level of the nearest ones
         shares = torch.softmax(torch.log_softmax(logits, dim=1), dim=0)
         self.level.fill_(1)
@@ -106,8 +107,7 @@ class NormalErrors(nn.Module):
     def _logits(self, embeddings: Tensor) -> Tensor:
         """(M, D) to (M, K): -distance^2 / spread. By differences: squares of products lose the
         digits that tell apart images of one scene."""
-        mode = "donot_use_mm_for_euclid_dist"
-        return -torch.cdist(embeddings, self.centres, compute_mode=mode).square() / self.spread
+        return -(embeddings[:, None] - self.centres).square().sum(2) / self.spread
 
 
 def unit_difference(t: Tensor, s: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> Rep
     facts, settings = inspector.facts, inspector.network.settings
     name = catalog.root.resolve().name
     return ReportData(
-        title=f"Inspection report: {name}",
+        title=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         rates={
             "anomalous": calibration.rates.anomalous,
