@@ -23,9 +23,11 @@ def baseline(calibration: Calibration) -> dict[str, np.ndarray]:
     for product, normals in calibration.normals.items():
         rates = calibration.rates_of(product)
         limit, _ = calibration.scores.threshold(rates.anomalous, product)
+        least = calibration.unknown_rate(rates)
         unknown = [calibration.unknown_p(distance) for distance in normals.distances.tolist()]
-        near = np.array([p is None or p > rates.unknown for p in unknown], bool)
-        low = normals.scores < (np.inf if limit is None else limit)
+        near = np.array([p is None or p > least for p in unknown], bool)
+        # as float32: a threshold of all products together is off its score by rounding
+        low = normals.scores < np.float32(np.inf if limit is None else limit)
         rows = np.stack([normals.scores, normals.distances], 1).astype(np.float64)
         found[product] = rows[near & low]
     return found
@@ -53,9 +55,17 @@ def resume(path: Path, calibration: Calibration) -> DriftMonitor:
     return monitor
 
 
-def watch(monitor: DriftMonitor, verdict: Verdict, when: str | None = None) -> Drift:
-    """Tell the monitor of one more image."""
-    rejected = verdict.decision in (ANOMALOUS, UNKNOWN)
+def watch(
+    monitor: DriftMonitor, calibration: Calibration, verdict: Verdict, when: str | None = None
+) -> Drift:
+    """Tell the monitor of one more image.
+
+    Whether it counts as rejected is decided by the rates of the calibration, which the baseline is
+    cut off by too, whatever other rates this inspection was asked to use.
+    """
+    given = verdict.product if verdict.product_from == "given" else None
+    own = calibration.judge(verdict.score, {verdict.recognised: verdict.distance}, given)
+    rejected = own.decision in (ANOMALOUS, UNKNOWN)
     return monitor.update(
         verdict.product, (verdict.score, verdict.distance), rejected=rejected, when=when
     )

@@ -157,7 +157,7 @@ def _monitor(
 
     def watch(result: Inspection) -> dict[str, Any]:
         nonlocal count
-        drift = monitoring.watch(monitor, result, result.path)
+        drift = monitoring.watch(monitor, inspector.calibration, result, result.path)
         if drift.alarm and drift.product not in told:
             told.add(drift.product)
             say(
