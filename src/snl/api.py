@@ -33,9 +33,10 @@ try:
 
     from snl import device as devices
     from snl import weights
-    from snl.deployment.bundle import Facts, Parts
     from snl.deployment.calibrate import normals_of, now, survey
     from snl.deployment.inspector import Inspector, load
+    from snl.deployment.known import Facts, Known
+    from snl.deployment.torch_engine import TorchEngine
     from snl.model.network import Network
     from snl.model.teacher import Teacher, default_stages
     from snl.training import checkpoint
@@ -215,7 +216,11 @@ def _calibrated(
         tile=tile,
     )  # fmt: skip
     hashes = np.array([content_hash(record.path) for record in used], np.uint64)
-    inspector = Inspector(Parts(network, facts, empty, [nothing], hashes), device)
+    teacher = network.teacher
+    known = Known(
+        network.settings, facts, empty, [nothing], hashes, tuple(teacher.mean), tuple(teacher.std)
+    )
+    inspector = Inspector(TorchEngine(network, device), known)
     errors: list[ImageError] = []
     count = len(some) + len(held)
     first = survey(inspector, some, errors, _part(told, 0, count))
@@ -287,7 +292,7 @@ def _existing(
         inspector = load(target, device)
         facts = inspector.facts
         known = {"data": facts.data.get("fingerprint"), "teacher": facts.training.get("teacher")}
-        if inspector.network.settings == settings and known == sources:
+        if inspector.settings == settings and known == sources:
             return inspector
     if overwrite:
         return None

@@ -6,38 +6,29 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import torch
 
-from snl import device as devices
 from snl.data.images import load_image, to_input
 from snl.decision.calibration import Calibration, Rates, Verdict
 from snl.decision.regions import Region, find_regions
-from snl.deployment import bundle
+from snl.deployment.engine import Engine, Prediction
+from snl.deployment.known import Known
+from snl.deployment.maps import resize_map, resize_mask, score_of
 from snl.deployment.tiled import predict_tiled
 from snl.errors import SettingsError
-from snl.model.anomaly import resize, score
+from snl.settings import Settings
 
 if TYPE_CHECKING:
     import PIL.Image
+
+    from snl.model.network import Network
 
     Source = str | Path | PIL.Image.Image | np.ndarray
 
 VERSIONS = 10
 """Calibrations that a bundle keeps, to take changes back."""
-
-
-class Prediction(NamedTuple):
-    """What the network says of a batch, before any decision."""
-
-    maps: np.ndarray
-    """float32 (B, size, size), raw."""
-    scores: np.ndarray
-    """float32 (B,), raw."""
-    embeddings: np.ndarray
-    """float32 (B, D), by which products are recognised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,20 +73,21 @@ class Inspector:
     """A trained network with its calibration, ready to look at images.
 
     Args:
-        parts: of a bundle.
-        device: see `snl.device.choose`.
+        engine: runs the network.
+        known: all that is known beside it.
     """
 
-    def __init__(self, parts: bundle.Parts, device: str = "auto") -> None:
-        self.device = devices.choose(device)
-        self.network = parts.network.to(self.device).eval()
-        self.facts = parts.facts
-        self.prototypes = parts.prototypes
-        self.trained_on = parts.trained_on
-        self.calibrations = list(parts.calibrations)
+    def __init__(self, engine: Engine, known: Known) -> None:
+        self.engine = engine
+        self.settings: Settings = known.settings
+        self.facts = known.facts
+        self.prototypes = known.prototypes
+        self.trained_on = known.trained_on
+        self.calibrations = list(known.calibrations)
+        self._channels = known.mean, known.std
 
     def __repr__(self) -> str:
-        s = self.network.settings
+        s = self.settings
         products = ", ".join(self.products)
         return f"Inspector({s.method}, {s.teacher.name}, {s.image_size} px: {products})"
 
@@ -107,7 +99,22 @@ class Inspector:
     @property
     def image_size(self) -> int:
         """Side of the square input in pixels."""
-        return self.network.settings.image_size
+        return self.settings.image_size
+
+    @property
+    def network(self) -> Network:
+        """The network itself, where PyTorch runs it.
+
+        Raises:
+            SettingsError: of an export, which has none.
+        """
+        network: Network | None = getattr(self.engine, "network", None)
+        if network is None:
+            raise SettingsError(
+                f"an export run by {self.engine.device} has no network to train or to write; use "
+                "the bundle of snl train"
+            )
+        return network
 
     @property
     def calibration(self) -> Calibration:
@@ -124,26 +131,22 @@ class Inspector:
         """Side in pixels of the pieces that images are looked at in; 0: whole."""
         return self.calibration.tile
 
-    @torch.inference_mode()
     def predict(self, pixels: np.ndarray) -> Prediction:
         """uint8 (B, size, size, 3) to raw maps, scores and embeddings."""
-        outputs = self.network(torch.from_numpy(pixels).to(self.device))
-        return Prediction(*(output.cpu().numpy() for output in outputs))
+        return self.engine.predict(pixels)
 
     def predict_tiled(self, image: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
         """One image uint8 (H, W, 3), tile by tile, to its map (H, W), score and embedding (D,)."""
         anomaly_map, embedding = predict_tiled(self.predict, image, self.tile, self.image_size)
         return anomaly_map, self.score_of(anomaly_map), embedding
 
-    @torch.inference_mode()
     def score_of(self, anomaly_map: np.ndarray) -> float:
         """The raw score of one map (h, w)."""
-        return float(score(torch.from_numpy(anomaly_map)[None], self.network.settings.map)[0])
+        return score_of(anomaly_map, self.settings.map)
 
-    @torch.inference_mode()
     def resize_map(self, anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """One map (h, w) to `size` (H, W), bilinear."""
-        return resize(torch.from_numpy(anomaly_map)[None], size)[0].numpy()
+        return resize_map(anomaly_map, size)
 
     def conclude(
         self,
@@ -166,7 +169,7 @@ class Inspector:
         distances = dict(zip(self.prototypes.names, row.tolist(), strict=True))
         ignored = self.calibration.ignored.get(product or min(distances, key=distances.__getitem__))
         if ignored is not None:
-            anomaly_map = np.where(_nearest(ignored, anomaly_map.shape), 0, anomaly_map)
+            anomaly_map = np.where(resize_mask(ignored, anomaly_map.shape), 0, anomaly_map)
             score = self.score_of(anomaly_map)
         return anomaly_map, self.calibration.judge(score, distances, product, rates)
 
@@ -321,9 +324,17 @@ class Inspector:
 
     def save(self, path: str | Path) -> None:
         """Write the bundle, with the last ten calibrations, whole or not at all."""
+        from snl.deployment import bundle
+
+        bundle.save(path, self.network, self.known)
+
+    @property
+    def known(self) -> Known:
+        """All but the network, with the last ten calibrations."""
         last = self.calibrations[-VERSIONS:]
-        parts = bundle.Parts(self.network, self.facts, self.prototypes, last, self.trained_on)
-        bundle.save(path, parts)
+        return Known(
+            self.settings, self.facts, self.prototypes, last, self.trained_on, *self._channels
+        )
 
     def _taught(self, product: str | None) -> str | None:
         """The product, if it was taught or none is given."""
@@ -332,16 +343,6 @@ class Inspector:
                 f"product '{product}' was not taught; taught: {', '.join(self.products)}"
             )
         return product
-
-
-def _nearest(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """A mask (h, w) to `size` (H, W), nearest neighbour."""
-    rows, columns = (
-        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int)
-        for old, new in zip(mask.shape, size, strict=True)
-    )
-    found: np.ndarray = mask[np.ix_(rows, columns)]
-    return found
 
 
 def load(path: str | Path, device: str = "auto") -> Inspector:
@@ -355,5 +356,10 @@ def load(path: str | Path, device: str = "auto") -> Inspector:
         BundleError: missing, damaged, foreign or newer file.
         SettingsError: a device that is not there.
     """
+    from snl import device as devices
+    from snl.deployment import bundle
+    from snl.deployment.torch_engine import TorchEngine
+
     devices.choose(device)
-    return Inspector(bundle.load(path), device=device)
+    network, known = bundle.load(path)
+    return Inspector(TorchEngine(network, device), known)

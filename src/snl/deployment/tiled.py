@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 
 from snl.data.images import load_image, to_input
 from snl.data.tiles import Mosaic, cut, grid
+from snl.deployment.maps import resize_map
 
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """uint8 (B, size, size, 3) to maps float32 (B, size, size), scores (B,), embeddings (B, D)."""
@@ -43,14 +43,6 @@ def predict_tiled(
         group = boxes[first : first + batch_size]
         maps, _, embeddings = predict(np.stack([to_input(cut(image, box), size) for box in group]))
         for box, tile_map in zip(group, maps, strict=True):
-            mosaic.add(box, _resized(tile_map, tile))
+            mosaic.add(box, resize_map(tile_map, (tile, tile)))
         total = total + np.asarray(embeddings, np.float64).sum(0)
     return mosaic.map, np.asarray(total / len(boxes), np.float32)
-
-
-def _resized(tile_map: np.ndarray, side: int) -> np.ndarray:
-    """A map (h, w) to (side, side), bilinear, pixel areas aligned."""
-    if tile_map.shape == (side, side):
-        return tile_map
-    image = Image.fromarray(np.asarray(tile_map, np.float32))
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))

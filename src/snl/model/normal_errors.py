@@ -92,7 +92,9 @@ class NormalErrors(nn.Module):
         self.centres.fill_(_FAR)
         self.centres[:count] = torch.as_tensor(centres, dtype=torch.float32)
         self.spread.fill_(max(float(np.mean(nearest)), _EPS))
-        rows = torch.split(embeddings.to(self.level), 64)  # some at a time: differences are (M, K, D)
+        rows = torch.split(
+            embeddings.to(self.level), 64
+        )  # some at a time: differences are (M, K, D)
         logits = torch.cat([self._logits(some) for some in rows])[:, :count]
         # in logarithms: a centre that all images are far from takes the level of the nearest ones
         shares = torch.softmax(torch.log_softmax(logits, dim=1), dim=0)

@@ -87,7 +87,7 @@ def _shown(seen: Seen, inspector: Inspector, catalog: Catalog) -> Shown:
 
 def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> ReportData:
     calibration = inspector.calibration
-    facts, settings = inspector.facts, inspector.network.settings
+    facts, settings = inspector.facts, inspector.settings
     name = catalog.root.resolve().name
     return ReportData(
         title=name,

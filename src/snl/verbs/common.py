@@ -58,7 +58,7 @@ def about(
     return {
         "file": Path(options.file).name,
         "data": {"name": catalog.root.resolve().name, "layout": catalog.layout},
-        "settings": inspector.network.settings.to_dict(),
+        "settings": inspector.settings.to_dict(),
         "left_out": list(left_out),
     }
 
