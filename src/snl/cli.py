@@ -12,6 +12,7 @@ from snl.arguments import parser
 from snl.errors import SnlError
 from snl.verbs.calibrate import calibrate
 from snl.verbs.common import BAD_INPUT, OK, STOPPED, say
+from snl.verbs.deploy import export
 from snl.verbs.inspect import inspect
 from snl.verbs.learn import bench, demo, doctor, train
 from snl.verbs.measure import evaluate, probe, report
@@ -25,6 +26,7 @@ VERBS = {
     "evaluate": evaluate,
     "report": report,
     "probe": probe,
+    "export": export,
     "bench": bench,
 }
 

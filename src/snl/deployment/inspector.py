@@ -17,12 +17,14 @@ from snl.deployment.engine import Engine, Prediction
 from snl.deployment.known import Known
 from snl.deployment.maps import resize_map, resize_mask, score_of
 from snl.deployment.tiled import predict_tiled
-from snl.errors import SettingsError
+from snl.errors import DependencyError, SettingsError
 from snl.settings import Settings
 
 if TYPE_CHECKING:
     import PIL.Image
 
+    from snl.deployment.onnx_engine import OnnxEngine
+    from snl.deployment.openvino_engine import OpenvinoEngine
     from snl.model.network import Network
 
     Source = str | Path | PIL.Image.Image | np.ndarray
@@ -323,7 +325,13 @@ class Inspector:
         return self.calibrations.pop()
 
     def save(self, path: str | Path) -> None:
-        """Write the bundle, with the last ten calibrations, whole or not at all."""
+        """Write bundle or export, with the last ten calibrations, whole or not at all."""
+        write = getattr(self.engine, "write", None)
+        if write is not None:
+            from snl.deployment.metadata import to_text
+
+            write(Path(path), to_text(self.known))
+            return
         from snl.deployment import bundle
 
         bundle.save(path, self.network, self.known)
@@ -345,21 +353,45 @@ class Inspector:
         return product
 
 
-def load(path: str | Path, device: str = "auto") -> Inspector:
-    """An inspector from a bundle.
+def load(path: str | Path, device: str = "auto", threads: int = 0) -> Inspector:
+    """An inspector from a file: of a bundle by PyTorch, of an export without it.
 
     Args:
-        path: of the file that `snl train` or `Inspector.save` wrote.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        path: `*.snl` of `snl train` or `Inspector.save`; `*.onnx` or `*.xml` of `snl export`, which
+            ONNX Runtime or OpenVINO run.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; of OpenVINO also its own names.
+        threads: that an export uses for one inference; 0: the runtime's choice.
 
     Raises:
         BundleError: missing, damaged, foreign or newer file.
         SettingsError: a device that is not there.
+        DependencyError: the runtime is not installed.
     """
-    from snl import device as devices
-    from snl.deployment import bundle
-    from snl.deployment.torch_engine import TorchEngine
+    kind = Path(path).suffix.lower()
+    if kind in (".onnx", ".xml"):
+        from snl.deployment.metadata import from_text
 
+        engine = _runtime(kind)(path, device, threads)
+        return Inspector(engine, from_text(path, engine.metadata))
+    try:
+        from snl import device as devices
+        from snl.deployment import bundle
+        from snl.deployment.torch_engine import TorchEngine
+    except ImportError as error:
+        raise DependencyError(
+            f"{path}: a bundle needs PyTorch ({error}): pip install 'snl-ad[train]'; or export it "
+            "where PyTorch is, snl export, and load the .onnx file here"
+        ) from None
     devices.choose(device)
     network, known = bundle.load(path)
     return Inspector(TorchEngine(network, device), known)
+
+
+def _runtime(kind: str) -> type[OnnxEngine] | type[OpenvinoEngine]:
+    if kind == ".onnx":
+        from snl.deployment.onnx_engine import OnnxEngine
+
+        return OnnxEngine
+    from snl.deployment.openvino_engine import OpenvinoEngine
+
+    return OpenvinoEngine
