@@ -2,10 +2,12 @@
 
     python benchmarks/decisions.py run DATA BUNDLE [BUNDLE ...] -o docs/results/decisions.json
     python benchmarks/decisions.py generated -o docs/results/decisions-generated.json
+    python benchmarks/decisions.py groups DATA BUNDLE -o docs/results/decisions-groups.json
     python benchmarks/decisions.py table docs/results/decisions.json
 
 `run`: for bundles of `snl train DATA`, on the test images of DATA. `generated`: on scores of a
-known law, where any deviation is the method's own.
+known law, where any deviation is the method's own. `groups`: training images without product names,
+parted by the bundle's teacher; needs scikit-learn.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import snl
 from snl import progress
 from snl.decision.calibration import MARGIN, Calibration
 from snl.decision.conformal import Conformal, usual
-from snl.decision.products import learn
+from snl.decision.products import find_groups, learn
 from snl.deployment.calibrate import Survey, normals_of, survey
 from snl.evaluation.decisions import bounds
 from snl.evaluation.metrics import auroc
@@ -252,6 +254,27 @@ def generated(runs: int = 2000) -> dict[str, Any]:
     }
 
 
+def groups(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
+    """The groups found among all training images, and among those of each product alone."""
+    from sklearn.metrics import adjusted_rand_score
+
+    inspector = snl.load(file)
+    records = list(catalog.train())
+    found = survey(inspector, records, [], progress.bar("images"))
+    names = np.array([record.product for record in found.records])
+    labels = find_groups(found.embeddings, 0)
+    alone = {p: find_groups(found.embeddings[names == p], 0) for p in np.unique(names).tolist()}
+    return {
+        "data": catalog.root.name,
+        "teacher": inspector.settings.teacher.name,
+        "images": len(names),
+        "products": len(alone),
+        "groups": int(labels.max()) + 1,
+        "adjusted_rand_index": float(adjusted_rand_score(names, labels)),
+        "groups_of_one_product": {p: int(own.max()) + 1 for p, own in alone.items()},
+    }
+
+
 def table(results: dict[str, Any]) -> str:
     """Markdown: false alarms by product, ranking, recognition, unknown products."""
     runs = results["runs"]
@@ -324,6 +347,10 @@ def main() -> int:
     run.add_argument("data", type=Path)
     run.add_argument("bundles", type=Path, nargs="+")
     run.add_argument("-o", "--output", type=Path, required=True)
+    mixed = commands.add_parser("groups")
+    mixed.add_argument("data", type=Path)
+    mixed.add_argument("bundle", type=Path)
+    mixed.add_argument("-o", "--output", type=Path, required=True)
     known = commands.add_parser("generated")
     known.add_argument("-o", "--output", type=Path, required=True)
     shown = commands.add_parser("table")
@@ -331,6 +358,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.command == "table":
         print(table(json.loads(options.results.read_text())))
+    elif options.command == "groups":
+        write_json(options.output, groups(options.bundle, snl.Catalog.read(options.data)))
     elif options.command == "generated":
         write_json(options.output, generated())
     else:

@@ -7,6 +7,7 @@ import torch
 
 from snl import device as devices
 from snl.deployment.engine import Prediction
+from snl.deployment.fused import fused
 from snl.model.network import Network
 
 
@@ -21,6 +22,7 @@ class TorchEngine:
     def __init__(self, network: Network, device: str = "auto") -> None:
         self.torch_device = devices.choose(device)
         self.network = network.to(self.torch_device).eval()
+        self._fast = fused(self.network)
 
     @property
     def device(self) -> str:
@@ -30,5 +32,5 @@ class TorchEngine:
     @torch.inference_mode()
     def predict(self, pixels: np.ndarray) -> Prediction:
         """uint8 (B, size, size, 3) to raw maps, scores and embeddings."""
-        outputs = self.network(torch.from_numpy(pixels).to(self.torch_device))
+        outputs = self._fast(torch.from_numpy(pixels).to(self.torch_device))
         return Prediction(*(output.cpu().numpy() for output in outputs))

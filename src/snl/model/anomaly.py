@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,8 @@ def anomaly_map(
     settings: MapSettings = _PLAIN,
     errors: NormalErrors | None = None,
 ) -> Tensor:
-    """Weighted sum over stages of the distances, each bilinear to `size`, then a Gaussian.
+    """Weighted sum over stages of the distances, each bilinear to `size`, then a Gaussian; the two
+    are linear and separable, so together they are one small matrix from either side.
 
     UniAD (arXiv 2206.03687) takes `l2` and, instead of the Gaussian, an average pool before the
     maximum that is the score; both are local means, and here all methods share the Gaussian.
@@ -39,6 +41,7 @@ def anomaly_map(
         (B, H, W) float32, at least 0, higher is more abnormal; not divided by a level.
     """
     total = torch.zeros((), device=teacher[0].device)
+    rows_to, columns_to = size
     weights = settings.stage_weights or (1.0,) * len(teacher)
     for stage, (t, s, weight) in enumerate(zip(teacher, student, weights, strict=True)):
         t, s = t.float(), s.float()
@@ -54,8 +57,10 @@ def anomaly_map(
                 distance = distance + difference(t, s, settings.distance)
         if settings.kind != "feature":
             distance = distance + affinity_difference(t, s)
-        total = total + weight * resize(distance, size)
-    return gaussian(total, sigma)
+        rows = smoothing(distance.shape[1], rows_to, sigma).to(distance)
+        columns = smoothing(distance.shape[2], columns_to, sigma).to(distance)
+        total = total + weight * (rows @ distance @ columns.T)
+    return total
 
 
 def difference(t: Tensor, s: Tensor, distance: str) -> Tensor:
@@ -92,6 +97,15 @@ def score(maps: Tensor, settings: MapSettings) -> Tensor:
     return flat.topk(count, dim=1).values.mean(1)
 
 
+@lru_cache(maxsize=64)
+def smoothing(length: int, size: int, sigma: float) -> Tensor:
+    """(size, length): a row or column of a map brought to `size`, then smoothed, as one matrix."""
+    with torch.inference_mode(False), torch.no_grad():
+        basis = torch.eye(length).view(length, length, 1)
+        whole = gaussian(resize(basis, (size, 1)), sigma, columns=False)
+        return whole[:, :, 0].T.contiguous()
+
+
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, h, w) to (B, H, W), bilinear, pixel areas aligned."""
     if tuple(maps.shape[-2:]) == tuple(size):
@@ -99,8 +113,9 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
 
 
-def gaussian(maps: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian of (B, H, W), cut at 4 sigma, edges reflected as scipy's `reflect`."""
+def gaussian(maps: Tensor, sigma: float, *, columns: bool = True) -> Tensor:
+    """Separable Gaussian of (B, H, W), cut at 4 sigma, edges reflected as scipy's `reflect`;
+    without `columns` along the axis H alone."""
     radius = int(4 * sigma + 0.5)
     if radius < 1:
         return maps
@@ -108,7 +123,8 @@ def gaussian(maps: Tensor, sigma: float) -> Tensor:
     kernel = torch.exp(-0.5 * (offsets / sigma).square())
     kernel = kernel / kernel.sum()
     x = maps.unsqueeze(1)
-    x = F.conv2d(_mirror(x, radius, 3), kernel.view(1, 1, 1, -1))
+    if columns:
+        x = F.conv2d(_mirror(x, radius, 3), kernel.view(1, 1, 1, -1))
     x = F.conv2d(_mirror(x, radius, 2), kernel.view(1, 1, -1, 1))
     return x.squeeze(1)
 
