@@ -207,6 +207,20 @@ def _add_inspect(verbs: Any, run: Any) -> None:
         metavar="STATE",
         help="watch for drift over this and later runs; the state is kept in this file",
     )
+    verb.add_argument(
+        "--batch-size",
+        type=count,
+        default=8,
+        metavar="N",
+        help="images looked at together (default: 8; 1: each at once)",
+    )
+    verb.add_argument(
+        "--threads",
+        type=index,
+        default=0,
+        metavar="N",
+        help="of the network; 0: the runtime's choice (default); snl bench inference measures",
+    )
     _add_common(verb, layout=False)
 
 
@@ -365,11 +379,21 @@ def _add_bench(verbs: Any, run: Any) -> None:
         "snl bench visa VisA/ --method rd --out visa-rd",
         "snl bench mvtec mvtec/ --device cuda:0,cuda:1,cuda:2",
         "snl bench mvtec mvtec/ --classes bottle,cable --preset compact --seeds 1",
+        "snl bench inference parts.onnx",
         more="A stopped run goes on by the same command. training.holdout is 0 here.\n\n"
         + _settings_help(),
     )
-    verb.add_argument("benchmark", choices=("mvtec", "visa"), help="MVTec AD or VisA")
-    verb.add_argument("root", type=Path, metavar="ROOT", help="folder of the data set's classes")
+    verb.add_argument(
+        "benchmark",
+        choices=("mvtec", "visa", "inference"),
+        help="MVTec AD, VisA; or how fast a bundle or an export is here",
+    )
+    verb.add_argument(
+        "root",
+        type=Path,
+        metavar="ROOT",
+        help="folder of the data set's classes; of inference, the bundle or export",
+    )
     verb.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: bench-mvtec, ...")
     verb.add_argument("--seeds", type=count, default=3, metavar="N", help="0..N-1 (default: 3)")
     verb.add_argument(

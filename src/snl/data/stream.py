@@ -9,11 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
 from snl.data.images import load_image, to_input
-from snl.data.tiles import Source, Tile, cut
+from snl.data.tiles import Tile, cut
 from snl.errors import ImageError
 
 
@@ -26,6 +27,8 @@ class Loaded:
     """uint8 (size, size, 3)."""
     original: tuple[int, int]
     """(height, width) of the image as it was; of a tile, too, that of the whole image."""
+    image: np.ndarray | None = None
+    """uint8 (H, W, 3) as decoded, where it was asked for."""
 
 
 class Decoded:
@@ -34,7 +37,7 @@ class Decoded:
     It stays in memory as long as something refers to this object.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Any) -> None:
         self.path = source.path if isinstance(source, Tile) else source
         self._lock = Lock()
         self._image: np.ndarray | ImageError | None = None
@@ -49,27 +52,28 @@ class Decoded:
                     self._image = error
             return self._image
 
-    def serves(self, source: Source) -> bool:
+    def serves(self, source: Any) -> bool:
         """Whether the source is a tile of the same file."""
         return isinstance(source, Tile) and source.path == self.path
 
 
-def prepare(image: np.ndarray, source: Source, size: int) -> np.ndarray:
+def prepare(image: np.ndarray, source: Any, size: int) -> np.ndarray:
     """The network's input, uint8 (size, size, 3), of the decoded image (H, W, 3) of a source."""
     return to_input(cut(image, source.box) if isinstance(source, Tile) else image, size)
 
 
 def read(
-    sources: Sequence[Source], size: int, workers: int | None = None
+    sources: Sequence[Any], size: int, workers: int | None = None, *, whole: bool = False
 ) -> Iterator[Loaded | ImageError]:
     """Every source in order, or the error that it gave. At most a few dozen are held at a time.
 
     Tiles of one file that follow one another share its decoding, and its error, which comes once.
 
     Args:
-        sources: image files, or tiles of them.
+        sources: image files, or tiles of them; also what else `load_image` takes.
         size: side of the square input in pixels.
         workers: decoding threads; None: one a core, at most 8.
+        whole: give the decoded images as well.
     """
     workers = workers or min(8, os.cpu_count() or 1)
 
@@ -78,7 +82,8 @@ def read(
         if isinstance(image, ImageError):
             return image
         height, width = image.shape[:2]
-        return Loaded(index, prepare(image, sources[index], size), (height, width))
+        pixels = prepare(image, sources[index], size)
+        return Loaded(index, pixels, (height, width), image if whole else None)
 
     def results(pool: ThreadPoolExecutor) -> Generator[Loaded | ImageError, None, None]:
         ahead: deque[Future[Loaded | ImageError]] = deque()

@@ -66,4 +66,4 @@ def _fold(convolution: _Convolution, norm: _BatchNorm) -> None:
 
 def _idle(norm: _BatchNorm) -> None:
     rest = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
-    norm.forward = nn.Sequential(*rest).forward  # type: ignore[method-assign, assignment]
+    norm.forward = nn.Sequential(*rest).forward  # type: ignore[method-assign]

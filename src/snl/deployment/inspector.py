@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from snl.data.images import load_image, to_input
+from snl.data.stream import Loaded, batches, read
 from snl.decision.calibration import Calibration, Rates, Verdict
 from snl.decision.regions import Region, find_regions
 from snl.deployment.engine import Engine, Prediction
 from snl.deployment.known import Known
 from snl.deployment.maps import resize_map, resize_mask, score_of
 from snl.deployment.tiled import predict_tiled
-from snl.errors import DependencyError, SettingsError
+from snl.errors import DependencyError, ImageError, SettingsError
 from snl.settings import Settings
 
 if TYPE_CHECKING:
@@ -265,24 +265,37 @@ class Inspector:
         product: str | None = None,
         rates: Rates | None = None,
         batch_size: int = 8,
+        on_error: Callable[[ImageError], None] | None = None,
     ) -> Iterator[Inspection]:
-        """As `inspect` of a list, one result at a time, in order and in bounded memory."""
+        """As `inspect` of a list, one result at a time, in order, in bounded memory; images are
+        decoded while the network looks at those before them.
+
+        Args:
+            sources, product: as for `inspect`.
+            rates: as `rates_for` gives them.
+            batch_size: images that the network looks at together.
+            on_error: is told of an image that cannot be used, which is then left out; None: raise.
+        """
         self._taught(product)
-        step = 1 if self.tile else batch_size
-        for first in range(0, len(sources), step):
-            group = sources[first : first + step]
-            images = [load_image(source) for source in group]
-            for source, image, found in zip(group, images, self._look(images), strict=True):
+        size, errors, told = self.image_size, [], 0  # type: ignore[var-annotated]
+        items = read(sources, size, 1 if self.tile else None, whole=True)
+        for group, pixels in batches(items, 1 if self.tile else batch_size, errors):
+            for loaded, found in zip(group, self._look(group, pixels), strict=True):
+                source, image = sources[loaded.index], loaded.image
+                assert image is not None  # asked for above
                 path = str(source) if isinstance(source, str | Path) else None
                 yield self._inspection(image, path, *self.conclude(*found, product, rates))
+            told = _tell(errors, told, on_error)
+        _tell(errors, told, on_error)
 
-    def _look(self, images: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, float, np.ndarray]]:
+    def _look(
+        self, group: Sequence[Loaded], pixels: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, float, np.ndarray]]:
         """Map, score and embedding of each image; of tiles, the map has the image's size."""
         if self.tile:
-            yield from map(self.predict_tiled, images)
+            yield from (self.predict_tiled(loaded.image) for loaded in group)  # type: ignore[arg-type]
             return
-        found = self.predict(np.stack([to_input(image, self.image_size) for image in images]))
-        for anomaly_map, value, embedding in zip(*found, strict=True):
+        for anomaly_map, value, embedding in zip(*self.predict(pixels), strict=True):
             yield anomaly_map, float(value), embedding
 
     def _inspection(
@@ -353,6 +366,17 @@ class Inspector:
         return product
 
 
+def _tell(
+    errors: Sequence[ImageError], told: int, on_error: Callable[[ImageError], None] | None
+) -> int:
+    """Tell of the errors that were not told yet, or raise the first; how many were told."""
+    for error in errors[told:]:
+        if on_error is None:
+            raise error
+        on_error(error)
+    return len(errors)
+
+
 def load(path: str | Path, device: str = "auto", threads: int = 0) -> Inspector:
     """An inspector from a file: of a bundle by PyTorch, of an export without it.
 
@@ -360,7 +384,7 @@ def load(path: str | Path, device: str = "auto", threads: int = 0) -> Inspector:
         path: `*.snl` of `snl train` or `Inspector.save`; `*.onnx` or `*.xml` of `snl export`, which
             ONNX Runtime or OpenVINO run.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; of OpenVINO also its own names.
-        threads: that an export uses for one inference; 0: the runtime's choice.
+        threads: for one inference; 0: the runtime's choice.
 
     Raises:
         BundleError: missing, damaged, foreign or newer file.
@@ -384,7 +408,7 @@ def load(path: str | Path, device: str = "auto", threads: int = 0) -> Inspector:
         ) from None
     devices.choose(device)
     network, known = bundle.load(path)
-    return Inspector(TorchEngine(network, device), known)
+    return Inspector(TorchEngine(network, device, threads), known)
 
 
 def _runtime(kind: str) -> type[OnnxEngine] | type[OpenvinoEngine]:

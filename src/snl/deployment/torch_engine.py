@@ -17,9 +17,12 @@ class TorchEngine:
     Args:
         network: with its weights.
         device: see `snl.device.choose`.
+        threads: of the whole process on a CPU; 0: PyTorch's own choice.
     """
 
-    def __init__(self, network: Network, device: str = "auto") -> None:
+    def __init__(self, network: Network, device: str = "auto", threads: int = 0) -> None:
+        if threads:
+            torch.set_num_threads(threads)
         self.torch_device = devices.choose(device)
         self.network = network.to(self.torch_device).eval()
         self._fast = fused(self.network)

@@ -26,7 +26,7 @@ def inspect(options: argparse.Namespace) -> int:
     import snl
     from snl.files import check_output, write_text
 
-    inspector = snl.load(options.file, options.device)
+    inspector = snl.load(options.file, options.device, options.threads)
     if options.tile is not None:
         _look_in_tiles(inspector, options.tile)
     rates = inspector.rates_for(  # a bad product or rate, before any work
@@ -41,17 +41,20 @@ def inspect(options: argparse.Namespace) -> int:
     progress = progress_bar("inspecting", options.quiet or not options.json)
     lines: list[str] = []
     bad, status = 0, OK
+
+    def refuse(error: ImageError) -> None:
+        nonlocal bad
+        bad += 1
+        say(f"error: {error}")
+
     with ExitStack() as stack:
         watch = _monitor(options, inspector, stack)
         add = _coco(options, stack)
         try:
-            for number, path in enumerate(paths, 1):
-                try:
-                    result = next(inspector.stream([path], options.product, rates))
-                except ImageError as error:
-                    bad += 1
-                    say(f"error: {error}")
-                    continue
+            for result in inspector.stream(
+                paths, options.product, rates, options.batch_size, on_error=refuse
+            ):
+                path = Path(str(result.path))
                 record = result.to_dict()
                 if options.out:
                     record["overlay"] = str(save_overlay(result.overlay(), overlays[path]))
@@ -65,7 +68,7 @@ def inspect(options: argparse.Namespace) -> int:
                 if not options.json:
                     print(lines[-1], flush=True)
                 elif progress:
-                    progress(number, len(paths))
+                    progress(len(lines) + bad, len(paths))
         except KeyboardInterrupt:  # what was looked at is not lost
             say(f"stopped after {len(lines) + bad} of {len(paths)} images")
             status = STOPPED

@@ -151,6 +151,12 @@ def demo(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     """`snl bench`."""
+    if options.benchmark == "inference":
+        from snl.deployment.speed import format_speeds, measure
+
+        told = progress_bar("measuring", options.quiet)
+        print(format_speeds(measure(options.root, options.device, told)), flush=True)
+        return OK
     from snl import bench
     from snl.training.cache import CacheBudget
 

@@ -1,0 +1,92 @@
+"""How fast an inspector is on this machine, by batch size and threads: measured, not guessed."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from snl.deployment.inspector import load
+
+BATCHES = (1, 2, 4, 8, 16)
+SECONDS = 1.0
+"""Each setting is measured for about so long, after one pass to warm up."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One setting: median over passes."""
+
+    threads: int
+    batch: int
+    milliseconds: float
+    """Of a batch."""
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput of the network; decoding goes on beside it."""
+        return 1000 * self.batch / self.milliseconds
+
+
+def measure(
+    path: str | Path,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Speed]:
+    """Every batch size with one thread, with half of the cores and with all of them.
+
+    Args:
+        path: of a bundle or an export.
+        device: see `snl.load`.
+        progress: called with (done, total).
+
+    Raises:
+        SnlError: as `snl.load`.
+    """
+    cores = os.cpu_count() or 1
+    counts = sorted({1, max(1, cores // 2), cores})
+    found = []
+    rng = np.random.default_rng(0)
+    for threads in counts:
+        inspector = load(path, device, threads)
+        size = inspector.image_size
+        for batch in BATCHES:
+            pixels = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
+            found.append(Speed(threads, batch, 1000 * _median(lambda: inspector.predict(pixels))))  # noqa: B023
+            if progress:
+                progress(len(found), len(counts) * len(BATCHES))
+    return found
+
+
+def format_speeds(speeds: list[Speed]) -> str:
+    """The table, and the settings for the shortest wait and for the most images."""
+    lines = ["threads  batch  ms a batch  images/s"]
+    lines += [
+        f"{s.threads:7}  {s.batch:5}  {s.milliseconds:10.1f}  {s.images_per_second:8.1f}"
+        for s in speeds
+    ]
+    quick = min((s for s in speeds if s.batch == 1), key=lambda s: s.milliseconds)
+    most = max(speeds, key=lambda s: s.images_per_second)
+    lines += [
+        f"shortest wait for one image: {quick.milliseconds:.1f} ms, "
+        f"--batch-size 1 --threads {quick.threads}",
+        f"most images: {most.images_per_second:.1f} a second, "
+        f"--batch-size {most.batch} --threads {most.threads}",
+    ]
+    return "\n".join(lines)
+
+
+def _median(run: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    run()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < SECONDS:
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
