@@ -181,9 +181,16 @@ def _add_inspect(verbs: Any, run: Any) -> None:
         "snl inspect parts.snl incoming/ --out overlays/ --json results.jsonl",
         "snl inspect parts.snl bottle.png --product bottle --rate 0.06",
         "snl inspect parts.snl incoming/ --monitor drift.json --json today.jsonl",
+        "snl inspect parts.onnx camera:0 --batch-size 1",
     )
     verb.add_argument("file", metavar="FILE", help="bundle of snl train")
-    verb.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="images or folders")
+    verb.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="images or folders; or one video file, rtsp:// address or camera:0, of which frames "
+        "are dropped rather than queued where it is live",
+    )
     verb.add_argument("--out", type=Path, metavar="DIR", help="overlays as PNG")
     verb.add_argument("--json", type=Path, metavar="OUT", help="JSON lines there, not to stdout")
     verb.add_argument("--coco", type=Path, metavar="OUT", help="regions as COCO JSON")

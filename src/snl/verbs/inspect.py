@@ -15,6 +15,7 @@ from snl.errors import DataError, ImageError
 from snl.verbs.common import BAD_INPUT, OK, STOPPED, progress_bar, save_overlay, say
 
 if TYPE_CHECKING:
+    from snl.decision.calibration import Rates
     from snl.deployment.inspector import Inspection, Inspector
 
 _SAVE_EVERY = 200
@@ -24,6 +25,7 @@ _SAVE_EVERY = 200
 def inspect(options: argparse.Namespace) -> int:
     """`snl inspect`."""
     import snl
+    from snl.data.video import is_video
     from snl.files import check_output, write_text
 
     inspector = snl.load(options.file, options.device, options.threads)
@@ -32,7 +34,9 @@ def inspect(options: argparse.Namespace) -> int:
     rates = inspector.rates_for(  # a bad product or rate, before any work
         options.product, options.rate, options.uncertain_rate, options.unknown_rate
     )
-    paths = image_files(options.paths)
+    if any(map(is_video, options.paths)):
+        return _inspect_video(options, inspector, rates)
+    paths = image_files([Path(path) for path in options.paths])
     outputs = [options.json, options.coco, options.monitor]
     for path in filter(None, outputs):
         check_output(path, [options.file, *paths])
@@ -84,6 +88,42 @@ def inspect(options: argparse.Namespace) -> int:
     if bad:
         say(f"{bad} of {len(paths)} images could not be inspected")
     return status or (BAD_INPUT if bad else OK)
+
+
+def _inspect_video(options: argparse.Namespace, inspector: Inspector, rates: Rates | None) -> int:
+    """A JSON line a frame, to stdout or, as it comes, to --json."""
+    from snl.data.video import frames
+    from snl.files import check_output
+
+    source = options.paths[0]
+    if len(options.paths) > 1 or options.coco or options.labelme:
+        raise DataError(f"{source}: of a video give one alone, without --coco and --labelme")
+    for path in filter(None, (options.json, options.monitor)):
+        check_output(path, [options.file, source])
+    count = dropped = 0
+    with ExitStack() as stack:
+        watch = _monitor(options, inspector, stack)
+        lines = (
+            stack.enter_context(options.json.open("w", encoding="utf-8")) if options.json else None
+        )
+        try:
+            for frame in frames(source):
+                result = next(inspector.stream([frame.image], options.product, rates))
+                dropped += frame.number - (count + dropped)
+                count += 1
+                record = result.to_dict() | {"path": source, "frame": frame.number}
+                record |= {"seconds": round(frame.seconds, 3), "dropped": dropped}
+                if options.out:
+                    place = options.out / f"{Path(source).stem or 'video'}-{frame.number:06}.png"
+                    record["overlay"] = str(save_overlay(result.overlay(), place))
+                if watch:
+                    record["drift"] = watch(result)
+                print(json.dumps(record, allow_nan=False), file=lines, flush=True)
+        except KeyboardInterrupt:
+            say(f"stopped after {count} frames, {dropped} dropped")
+            return STOPPED
+    say(f"{count} frames inspected, {dropped} dropped")
+    return OK
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
