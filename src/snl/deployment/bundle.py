@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from snl.decision.calibration import Calibration, from_document, to_document
+from snl.decision.calibration import Calibration
+from snl.decision.document import from_document, to_document
 from snl.decision.products import Prototypes
 from snl.errors import BundleError, SettingsError
 from snl.files import load_tensors, save_tensors
@@ -107,14 +108,16 @@ def load(path: str | Path) -> Parts:
             calibrations.append(from_document(described, own))
         names = {frozenset(facts.products), frozenset(prototypes.names)}
         names |= {frozenset(calibration.products) for calibration in calibrations}
-        if len(names) > 1 or not calibrations or len(prototypes.centres) != len(prototypes.owners):
+        if len(names) > 1 or not calibrations:
             raise ValueError("products, prototypes and calibration name different products")
         preprocessing = document["preprocessing"]
         mean, std = (torch.tensor(preprocessing[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
         network = Network(settings)
         network.load_state_dict({name: torch.from_numpy(v) for name, v in arrays.items()})
-    except (SettingsError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0][:150]
+        _check(prototypes, trained_on, facts.map_range, network.errors.centres.shape[1])
+    except (SettingsError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
+            RuntimeError) as error:  # fmt: skip
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
         raise BundleError(
             f"{path}: its description and its weights do not fit together ({reason}); it was "
             "edited, or made by another version of snl or timm: train it again"
@@ -122,3 +125,16 @@ def load(path: str | Path) -> Parts:
     network.mean.copy_(mean)
     network.std.copy_(std)
     return Parts(network.eval(), facts, prototypes, calibrations, trained_on)
+
+
+def _check(
+    prototypes: Prototypes, trained_on: np.ndarray, map_range: tuple[float, float], width: int
+) -> None:
+    """Of embeddings that are `width` numbers."""
+    centres = prototypes.centres
+    if centres.shape != (len(prototypes.owners), width) or not np.isfinite(centres).all():
+        raise ValueError("the prototypes are damaged")
+    if trained_on.dtype != np.uint64 or trained_on.ndim != 1:
+        raise ValueError("the list of training images is damaged")
+    if not np.isfinite(map_range).all():
+        raise ValueError("the range of maps is damaged")

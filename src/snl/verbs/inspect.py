@@ -15,6 +15,7 @@ from snl.errors import DataError, ImageError
 from snl.verbs.common import BAD_INPUT, OK, STOPPED, progress_bar, save_overlay, say
 
 if TYPE_CHECKING:
+    from snl.decision.calibration import Rates
     from snl.deployment.inspector import Inspection, Inspector
 
 _SAVE_EVERY = 200
@@ -77,7 +78,7 @@ def inspect(options: argparse.Namespace) -> int:
             say(f"{len(lines)} {what}: {place}")
     if options.coco:
         say(f"regions: {options.coco}")
-    _advise(inspector, options.product)
+    _advise(inspector, options.product, rates)
     if bad:
         say(f"{bad} of {len(paths)} images could not be inspected")
     return status or (BAD_INPUT if bad else OK)
@@ -128,6 +129,7 @@ def _look_in_tiles(inspector: Inspector, tile: int) -> None:
     """For this run alone."""
     if tile == inspector.tile:
         return
+    inspector.network.settings.replace({"tile": tile})  # refuses what is too small or too large
     inspector.recalibrate(dataclasses.replace(inspector.calibration, tile=tile))
     say(
         f"note: thresholds were made with {_pieces(inspector.calibrations[-2].tile)}; with "
@@ -184,13 +186,15 @@ def _labelme(result: Inspection, file: Path) -> Path:
     from snl.files import write_json
     from snl.report.annotations import to_labelme
 
-    write_json(file, to_labelme(result))
+    image = Path(os.path.relpath(str(result.path), file.parent)).as_posix()
+    write_json(file, to_labelme(result, image))
     return file
 
 
-def _advise(inspector: Inspector, product: str | None) -> None:
+def _advise(inspector: Inspector, product: str | None, rates: Rates | None) -> None:
     """What a user should know of the thresholds."""
-    if inspector.threshold(product) is None:
+    rate = rates.anomalous if rates else None
+    if inspector.threshold(product, rate) is None:
         held = sum(map(len, inspector.calibration.normals.values()))
         say(
             f"note: with {held} held-back normal images no decision at a false-alarm rate of "
