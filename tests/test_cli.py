@@ -27,7 +27,8 @@ def test_help_is_fast_and_shows_every_verb(run_snl: Run) -> None:
     assert all(re.search(rf"^    {verb}\s", done.stdout, re.MULTILINE) for verb in VERBS)
     code = (
         "import sys, time; began = time.perf_counter(); from snl.cli import VERBS; "
-        "from snl.arguments import parser; parser(VERBS).format_help(); spent = time.perf_counter() - began; "
+        "from snl.arguments import parser; parser(VERBS).format_help(); "
+        "spent = time.perf_counter() - began; "
         "heavy = {'torch', 'timm', 'numpy', 'PIL', 'scipy'} & set(sys.modules); "
         "assert not heavy, heavy; assert spent < 0.4, spent"
     )
