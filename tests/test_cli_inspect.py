@@ -110,6 +110,7 @@ def test_rates_on_the_command_line_hold_for_this_run(
         (["--product", "nut"], "'nut' was not taught; taught: bolt, plate"),
         (["--tile", "8"], "must be in 32..8192"),
         (["--tile", "100000"], "must be in 0..8192"),
+        (["--tile", "32", "--monitor", "{images}/new.json"], "leave out one of them"),
         (["--coco", "{images}"], "is a folder"),
         (["--coco", "{images}/bolt.png"], "would overwrite what is read"),
         (["--monitor", "{images}/bolt.png"], "would overwrite what is read"),
@@ -205,6 +206,18 @@ def test_the_monitor_goes_on_in_the_next_run(
     assert main(again) == 2
     assert "begun with another bundle or calibration" in capsys.readouterr().err
     assert state.read_bytes() == before
+
+
+def test_rates_of_one_run_are_no_drift(calibrated: Path, tmp_path: Path, capsys: Said) -> None:
+    """A large rate rejects many and leaves the low scores: not what the monitor looks for."""
+    for n in range(120):
+        save_varied(tmp_path / "in" / f"{n}.png", 4000 + n)
+    normal = (calibrated, tmp_path / "in", "--product", "bolt")
+    plain = inspect(capsys, *normal, "--monitor", tmp_path / "plain.json")
+    rates = ("--rate", 0.6, "--monitor", tmp_path / "rate.json")
+    assert [r["drift"] for r in inspect(capsys, *normal, *rates)] == [r["drift"] for r in plain]
+    states = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("plain", "rate")]
+    assert states[0] == states[1]
 
 
 def test_a_reader_that_leaves_early_is_no_traceback(calibrated: Path, tmp_path: Path) -> None:

@@ -53,9 +53,14 @@ def resume(path: Path, calibration: Calibration) -> DriftMonitor:
     return monitor
 
 
-def watch(monitor: DriftMonitor, verdict: Verdict, when: str | None = None) -> Drift:
-    """Tell the monitor of one more image."""
-    rejected = verdict.decision in (ANOMALOUS, UNKNOWN)
+def watch(
+    monitor: DriftMonitor, verdict: Verdict, calibration: Calibration, when: str | None = None
+) -> Drift:
+    """Tell the monitor of one more image; it is rejected by the rates of the calibration, as the
+    images of the baseline are, whatever rates the verdict was made with."""
+    given = verdict.product if verdict.product_from == "given" else None
+    judged = calibration.judge(verdict.score, {verdict.recognised: verdict.distance}, given)
+    rejected = judged.decision in (ANOMALOUS, UNKNOWN)
     return monitor.update(
         verdict.product, (verdict.score, verdict.distance), rejected=rejected, when=when
     )

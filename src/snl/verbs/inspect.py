@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snl.errors import DataError, ImageError
+from snl.errors import DataError, ImageError, SettingsError
 from snl.verbs.common import BAD_INPUT, OK, STOPPED, progress_bar, save_overlay, say
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ def inspect(options: argparse.Namespace) -> int:
 
     inspector = snl.load(options.file, options.device)
     if options.tile is not None:
+        if options.monitor and options.tile != inspector.tile:
+            raise SettingsError(
+                "--monitor compares with the calibration, which --tile departs from; leave out one "
+                f"of them, or first: snl calibrate FILE NORMALS --tile {options.tile}"
+            )
         _look_in_tiles(inspector, options.tile)
     rates = inspector.rates_for(  # a bad product or rate, before any work
         options.product, options.rate, options.uncertain_rate, options.unknown_rate
@@ -159,7 +164,7 @@ def _monitor(
 
     def watch(result: Inspection) -> dict[str, Any]:
         nonlocal count
-        drift = monitoring.watch(monitor, result, result.path)
+        drift = monitoring.watch(monitor, result, inspector.calibration, result.path)
         if drift.alarm and drift.product not in told:
             told.add(drift.product)
             say(
