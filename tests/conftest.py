@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.trees import make_mvtec
+from tests.trees import make_mvtec, make_varied
 
 # one thread a process: the networks are tiny, and subprocesses inherit it
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -47,6 +47,23 @@ def bundle(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("bundle") / "parts.snl"
     snl.train(parts, output=path, overrides={**TINY, "training.holdout": 0.5}, quiet=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two products with 40 training images of parts that vary; not to be changed."""
+    return make_varied(tmp_path_factory.mktemp("varied"))
+
+
+@pytest.fixture(scope="session")
+def calibrated(varied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle trained on `varied`, 20 images of each product held back; not to be changed."""
+    import snl
+
+    path = tmp_path_factory.mktemp("calibrated") / "varied.snl"
+    overrides = {**TINY, "training.holdout": 0.5, "training.steps": 40}
+    snl.train(varied, output=path, overrides=overrides, device="cpu", quiet=True)
     return path
 
 

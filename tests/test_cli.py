@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,16 +18,17 @@ from snl.cli import main
 from tests.conftest import TINY_OPTIONS, Run
 from tests.trees import MAKERS
 
-VERBS = ("demo", "train", "evaluate", "probe", "inspect", "doctor", "bench")
+VERBS = ("demo", "doctor", "train", "calibrate", "inspect", "evaluate", "report", "probe", "bench")
 
 
 def test_help_is_fast_and_shows_every_verb(run_snl: Run) -> None:
     done = run_snl("--help")
     assert done.returncode == 0
-    assert all(f"\n    {verb} " in done.stdout for verb in VERBS)
+    assert all(re.search(rf"^    {verb}\s", done.stdout, re.MULTILINE) for verb in VERBS)
     code = (
-        "import sys, time; began = time.perf_counter(); from snl.cli import VERBS, parser; "
-        "parser(VERBS).format_help(); spent = time.perf_counter() - began; "
+        "import sys, time; began = time.perf_counter(); from snl.cli import VERBS; "
+        "from snl.arguments import parser; parser(VERBS).format_help(); "
+        "spent = time.perf_counter() - began; "
         "heavy = {'torch', 'timm', 'numpy', 'PIL', 'scipy'} & set(sys.modules); "
         "assert not heavy, heavy; assert spent < 0.4, spent"
     )
@@ -76,13 +78,15 @@ def test_inspect_writes_a_line_and_an_overlay_an_image(
     Image.open(parts / "bolt" / "test" / "good" / "000.png").save(twin)
     (tmp_path / "twin" / "000.bmp").write_bytes(b"")
     paths = [parts / "bolt" / "test", twin]
-    done = run_snl("inspect", bundle, *paths, "--out", tmp_path / "out", "--rate", "0.4")
+    known = ("--rate", "0.4", "--product", "bolt")
+    done = run_snl("inspect", bundle, *paths, "--out", tmp_path / "out", *known)
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(records) == 5
     for record in records:
         assert {"path", "score", "threshold", "decision", "width", "height", "peak"} <= set(record)
-        assert record["decision"] in ("normal", "anomalous")
+        assert record["decision"] in ("normal", "anomalous")  # both rates are 0.4
+        assert (record["product"], record["product_from"]) == ("bolt", "given")
         assert Image.open(record["overlay"]).format == "PNG"
     assert len({record["overlay"] for record in records}) == 5
     file = tmp_path / "lines.jsonl"
@@ -101,7 +105,7 @@ def test_inspect_never_overwrites_what_it_reads(
         shutil.copy(parts / "bolt" / "test" / "good" / f"00{number}.png", image)
     before = [image.read_bytes() for image in images]
     assert main(["inspect", str(bundle), str(incoming), "--out", str(incoming)]) == 2
-    assert "would overwrite" in capsys.readouterr().err
+    assert "files there would be overwritten" in capsys.readouterr().err
     assert main(["inspect", str(bundle), str(images[0]), "--json", str(images[0])]) == 2
     assert main(["evaluate", str(bundle), str(parts), "--json", str(bundle), "--quiet"]) == 2
     assert [image.read_bytes() for image in images] == before

@@ -333,6 +333,6 @@ sys.exit(main(sys.argv[1:]))
     )
     assert done.returncode == 0, done.stderr
     assert "with snl_compact at 64 px" in done.stderr
-    network = bundle.load(output)[0]
+    network, _ = bundle.load(output)
     assert network.settings.teacher.name == "snl_compact"
     assert network.settings.teacher.weights == "pretrained"

@@ -40,6 +40,24 @@ def draw(
     return np.clip(noisy, 0, 255).astype(np.uint8), mask
 
 
+def draw_varied(
+    seed: int, *, defect: bool = False, product: str = "bolt"
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `draw`, shifted by up to 4 pixels each way and in more or less light."""
+    rng = np.random.default_rng([seed, 1, *product.encode()])
+    image, mask = draw(seed, defect=defect, product=product)
+    shift = tuple(rng.integers(-2, 3, 2).tolist())
+    lit = np.roll(image, shift, (0, 1)) * rng.uniform(0.95, 1.05)
+    return np.clip(lit, 0, 255).astype(np.uint8), np.roll(mask, shift, (0, 1))
+
+
+def save_varied(path: Path, seed: int, *, defect: bool = False, product: str = "bolt") -> Path:
+    """Write a drawing of `draw_varied`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw_varied(seed, defect=defect, product=product)[0]).save(path)
+    return path
+
+
 def save_part(path: Path, seed: int, *, defect: bool = False, product: str = "bolt") -> None:
     """Write a drawing in the format of its ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +83,23 @@ def make_mvtec(root: Path, products: Sequence[str] = PRODUCTS) -> Path:
             name, seed = f"{n:03}", 200 + n
             save_part(base / "test" / "dent" / f"{name}.png", seed, defect=True, product=product)
             save_mask(base / "ground_truth" / "dent" / f"{name}_mask.png", seed, product=product)
+    return root
+
+
+def make_varied(root: Path, train: int = 40, test: int = 20, anomalous: int = 10) -> Path:
+    """As `make_mvtec` of `draw_varied`, with more images."""
+    for product in PRODUCTS:
+        base = root / product
+        for n in range(train):
+            save_varied(base / "train" / "good" / f"{n:03}.png", n, product=product)
+        for n in range(test):
+            save_varied(base / "test" / "good" / f"{n:03}.png", 1000 + n, product=product)
+        for n in range(anomalous):
+            place, seed = base / "test" / "dent" / f"{n:03}.png", 2000 + n
+            save_varied(place, seed, defect=True, product=product)
+            mask = base / "ground_truth" / "dent" / f"{n:03}_mask.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw_varied(seed, defect=True, product=product)[1]).save(mask)
     return root
 
 

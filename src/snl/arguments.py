@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,22 @@ def parser(run: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.A
     _add_export(verbs, run)
     _add_bench(verbs, run)
     return top
+
+
+def parse(
+    run: Mapping[str, Callable[[argparse.Namespace], int]], arguments: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """The options of a command line; what cannot be understood ends the process with status 2.
+
+    NORMALS of `snl calibrate` may come after options, where argparse no longer looks for it.
+    """
+    top = parser(run)
+    options, rest = top.parse_known_args(arguments)
+    if len(rest) == 1 and rest[0][:1] != "-" and vars(options).get("normals", rest) is None:
+        options.normals, rest = Path(rest[0]), []
+    if rest:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _add_demo(verbs: Any, run: Any) -> None:

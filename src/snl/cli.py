@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from snl.arguments import parser
+from snl.arguments import parse
 from snl.errors import SnlError
 from snl.verbs.calibrate import calibrate
 from snl.verbs.common import BAD_INPUT, OK, STOPPED, say
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a name that the console cannot show is no crash
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    options = parser(VERBS).parse_args(arguments)
+    options = parse(VERBS, arguments)
     try:
         return int(options.run(options))
     except SnlError as error:

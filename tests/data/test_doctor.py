@@ -40,7 +40,7 @@ def found(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
     assert all("\n" not in p.what for p in diagnosis.problems)
     problems = [(p.severity, p.kind, p.where) for p in diagnosis.problems]
     total = sum(c.train_normal for c in diagnosis.counts.values())
-    if 0 < total < 190:
+    if 0 < total < 60:
         problems.remove(("warning", TOO_FEW, str(diagnosis.catalog.root)))
     assert all(kind != TOO_FEW for _, kind, _ in problems)
     return problems
@@ -69,18 +69,18 @@ def test_a_sound_data_set(sound: Path) -> None:
     assert [p.kind for p in diagnosis.problems] == [TOO_FEW]
 
 
-def test_a_threshold_takes_190_training_images_of_all_products(sound: Path) -> None:
-    for n in range(12, 189):
+def test_a_threshold_takes_60_training_images_of_all_products(sound: Path) -> None:
+    for n in range(12, 59):
         trees.save_part(sound / "plate" / "train" / "good" / f"{n:03}.png", 1000 + n)
     for n in range(3):
         trees.save_part(sound / "plate" / "test" / "good" / f"{n:03}.png", 300 + n)
         trees.save_part(sound / "plate" / "test" / "dent" / f"{n:03}.png", 400 + n, defect=True)
     (problem,) = check(sound).problems
     assert (problem.severity, problem.kind, problem.where) == ("warning", TOO_FEW, str(sound))
-    assert "189 normal" in problem.what and "'uncertain'" in problem.what
-    assert "snl train --set training.holdout=0.3" in problem.what
+    assert "59 normal" in problem.what and "'uncertain'" in problem.what
+    assert "60 in all" in problem.what
     assert "snl inspect --rate" in problem.what
-    trees.save_part(sound / "plate" / "train" / "good" / "189.png", 1189)
+    trees.save_part(sound / "plate" / "train" / "good" / "059.png", 1059)
     diagnosis = check(sound)
     assert diagnosis.problems == ()
     assert "no problems found" in format_diagnosis(diagnosis)

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 import snl
-from snl.deployment.inspector import decide
+from snl.decision.calibration import Rates, decide
+from snl.deployment.inspector import Prediction
 from snl.errors import BundleError, ImageError, SettingsError
 from snl.files import load_tensors, save_tensors
-from tests.trees import draw
+from tests.trees import draw, draw_varied
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,10 @@ def test_map_lies_on_the_image(bundle: Path, height: int, width: int) -> None:
     inspector = snl.load(bundle, device="cpu")
     planted = np.zeros((1, 64, 64), np.float32)
     planted[0, 15:17, 47:49] = 1.0  # around (x, y) = (48, 16) of 64: three quarters, one quarter
-    inspector.predict = lambda pixels: (planted, np.ones(1, np.float32))  # type: ignore[method-assign]
+    embedding = inspector.prototypes.centres[:1]
+    inspector.predict = lambda pixels: Prediction(  # type: ignore[method-assign]
+        planted, np.ones(1, np.float32), embedding
+    )
     result = inspector.inspect(np.zeros((height, width, 3), np.uint8))
     ys, xs = np.mgrid[:height, :width] + 0.5
     mass = result.anomaly_map.sum()
@@ -76,15 +80,39 @@ def test_map_lies_on_the_image(bundle: Path, height: int, width: int) -> None:
     assert (result.anomaly_map * ys).sum() / mass == pytest.approx(0.25 * height, abs=0.6)
 
 
-def test_decision_follows_the_threshold(inspector: snl.Inspector, image: Path) -> None:
-    limit = inspector.threshold(rate=0.5)
-    assert limit is not None
-    result = inspector.inspect(image, rate=0.5)
-    assert result.threshold == limit
-    assert result.decision == ("anomalous" if result.score > limit else "normal")
-    assert inspector.inspect(image, rate=0.01).decision == "uncertain"
-    assert decide(1.0, 1.0) == "normal" and decide(1.1, 1.0) == "anomalous"
-    assert decide(9.9, None) == "uncertain"
+def test_decision_follows_the_threshold(calibrated: Path) -> None:
+    inspector = snl.load(calibrated, device="cpu")
+    limit, uncertain = inspector.threshold("bolt"), inspector.threshold("bolt", rate=0.1)
+    assert limit is not None and uncertain is not None and uncertain < limit
+    images = [draw_varied(seed)[0] for seed in range(3000, 3060)]
+    images += [draw_varied(seed, defect=True)[0] for seed in range(3100, 3110)]
+    told = set()
+    for result in inspector.inspect(images, product="bolt"):
+        assert (result.threshold, result.uncertain_threshold) == (limit, uncertain)
+        assert result.threshold_from == "product" and result.product_from == "given"
+        wanted = "anomalous" if result.score > limit else "normal"
+        if uncertain < result.score <= limit:
+            wanted = "uncertain"
+        assert result.decision == wanted
+        told.add(wanted)
+    assert told == {"normal", "uncertain", "anomalous"}
+
+
+def test_where_nothing_can_be_promised_decisions_are_uncertain(
+    inspector: snl.Inspector, image: Path
+) -> None:
+    """Two held-back images a product: a third each, a fifth together, and no less."""
+    assert inspector.threshold("bolt") is None
+    result = inspector.inspect(image, product="bolt")
+    assert (result.decision, result.threshold) == ("uncertain", None)
+    assert inspector.inspect(image, product="bolt", rate=0.34).threshold_from == "product"
+    assert inspector.inspect(image, product="bolt", rate=0.2).threshold_from == "all products"
+    with pytest.raises(SettingsError, match=r"rate of 0\.19 needs 5 held-back normal images"):
+        inspector.inspect(image, product="bolt", rate=0.19)
+    rates = Rates(0.05, 0.1)
+    assert decide(0.051, rates, 1.0) == "uncertain" and decide(0.05, rates, 1.0) == "anomalous"
+    assert decide(0.101, rates, 1.0) == "normal"
+    assert decide(0.001, rates, None) == decide(None, rates, None) == "uncertain"
 
 
 def test_threshold_of_a_product(inspector: snl.Inspector, image: Path) -> None:
@@ -156,7 +184,7 @@ def test_bundle_says_everything_needed(bundle: Path) -> None:
         lambda a, f: f.update(map_range=["a", "b"]),
         lambda a, f: f.update(map_range=[1]),
         lambda a, f: f.update(products=3),
-        lambda a, f: f.update(calibration=["x", "y", "z"]),
+        lambda a, f: f.update(calibrations=["x", "y", "z"]),
         lambda a, f: f.pop("preprocessing"),
         lambda a, f: f["preprocessing"].update(mean=[0.5]),
         lambda a, f: f["preprocessing"].update(mean="dark"),

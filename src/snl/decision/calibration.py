@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -269,7 +268,7 @@ class Calibration:
         if pooled is None:
             return None
         mean, deviation = self.usual[product]
-        return float(np.exp(mean + deviation * pooled))
+        return float(np.exp(min(mean + deviation * pooled, np.log(np.finfo(np.float32).max))))
 
     @cached_property
     def _distances(self) -> np.ndarray:
@@ -306,64 +305,3 @@ def _control(peaks: np.ndarray, rate: float) -> float | None:
     if allowed >= len(values):
         return float("-inf")
     return float(values[allowed])
-
-
-def to_document(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """JSON values and arrays, for a bundle."""
-    arrays: dict[str, np.ndarray] = {}
-    for i, (product, normals) in enumerate(calibration.normals.items()):
-        for f in dataclasses.fields(normals):
-            arrays[f"{i}.{f.name}"] = getattr(normals, f.name)
-        if product in calibration.ignored:
-            arrays[f"{i}.ignored"] = calibration.ignored[product].astype(np.uint8)
-    document = {
-        "products": list(calibration.normals),
-        "usual": {k: list(v) for k, v in calibration.usual.items()},
-        "rates": dataclasses.asdict(calibration.rates),
-        "own_rates": {k: dataclasses.asdict(v) for k, v in calibration.own_rates.items()},
-        "mm_per_pixel": dict(calibration.mm_per_pixel),
-        "smallest": dict(calibration.smallest),
-        "tile": calibration.tile,
-        "tail": calibration.tail,
-        "made": calibration.made,
-        "why": calibration.why,
-    }
-    return document, arrays
-
-
-def from_document(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Calibration:
-    """Inverse of `to_document`.
-
-    Raises:
-        KeyError, TypeError, ValueError, SettingsError: it is damaged.
-    """
-    products = [str(name) for name in document["products"]]
-    normals, ignored = {}, {}
-    for i, product in enumerate(products):
-        fields = {f.name: arrays[f"{i}.{f.name}"] for f in dataclasses.fields(Normals)}
-        count = len(fields["scores"])
-        shapes = {"scores": (count,), "distances": (count,), "peaks": (count, PEAKS),
-                  "hashes": (count,)}  # fmt: skip
-        for name, shape in shapes.items():
-            if fields[name].shape != shape or np.isnan(fields[name].astype(np.float64)).any():
-                raise ValueError(f"the {name} of '{product}' are damaged")
-        normals[product] = Normals(**fields)
-        if f"{i}.ignored" in arrays:
-            ignored[product] = arrays[f"{i}.ignored"] > 0
-    usual = {str(k): (float(v[0]), float(v[1])) for k, v in document["usual"].items()}
-    for product in products:
-        if not (np.isfinite(usual[product]).all() and usual[product][1] > 0):
-            raise ValueError(f"the usual score of '{product}' is damaged")
-    return Calibration(
-        normals,
-        usual,
-        Rates(**document["rates"]),
-        {str(k): Rates(**v) for k, v in document["own_rates"].items()},
-        ignored,
-        {str(k): float(v) for k, v in document["mm_per_pixel"].items()},
-        {str(k): int(v) for k, v in document["smallest"].items()},
-        int(document["tile"]),
-        bool(document["tail"]),
-        str(document["made"]),
-        str(document["why"]),
-    )

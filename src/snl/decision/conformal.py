@@ -22,7 +22,11 @@ PRIOR = 10.0
 """Images that the products' typical deviation counts for beside a product's own."""
 TAIL_SHARE, TAIL_LEAST = 0.2, 50
 """A tail is fitted to this share of the standardised values, of at least so many."""
+LEAST_SHAPE = -0.5
+"""Of a tail; below it maximum likelihood fails (Smith, Biometrika 72, 1985), and would have the
+tail end at the highest value."""
 _TINY = 1e-12
+_MOST = float(np.finfo(np.float32).max)
 
 
 class Conformal:
@@ -34,7 +38,7 @@ class Conformal:
     (0.05, (19.0, 'product'))
 
     Args:
-        values: (n,) positive by product, n from 0 up.
+        values: (n,) by product, n from 0 up, float32 numbers of at least 0.
         usual: mean and deviation of the logarithm by product, see `usual`.
         tail: whether rates below what N images can promise come from a fitted tail.
     """
@@ -83,19 +87,17 @@ class Conformal:
             less than they can promise.
         """
         own = self.values[product]
-        allowed = _floor(rate * (len(own) + 1))
+        allowed = _allowed(rate, len(own))
         if allowed >= 1:
             return float(own[len(own) - allowed]), "product"
         limit, basis = self._pooled_threshold(rate)
         if limit is None:
             return None, basis
-        mean, deviation = self.usual[product]
-        value = float(np.exp(mean + deviation * limit))
-        return max([value, *own[-1:].tolist()]), basis
+        return max([self._raw(limit, product), *own[-1:].tolist()]), basis
 
     def _pooled_threshold(self, rate: float) -> tuple[float | None, str]:
         pooled = self._pooled
-        allowed = _floor(rate * (len(pooled) + 1))
+        allowed = _allowed(rate, len(pooled))
         if allowed >= 1 and len(pooled):
             return float(pooled[len(pooled) - allowed]), "all products"
         if self._fit is None:
@@ -115,7 +117,27 @@ class Conformal:
         from scipy.stats import genpareto
 
         start, share, shape, scale = self._fit
-        return min(p, share * float(genpareto.sf(z - start, shape, scale=scale)))
+        return min(p, max(share * float(genpareto.sf(z - start, shape, scale=scale)), _TINY))
+
+    def _raw(self, limit: float, product: str) -> float:
+        """The largest float32 number whose calibrated value is at most `limit`: rounding must not
+        part threshold and p-value."""
+        mean, deviation = self.usual[product]
+        logarithm = mean + deviation * limit
+        if logarithm > np.log(_MOST) - 1e-3:
+            return _MOST
+
+        def over(value: float) -> bool:
+            return self.standardise(value, product) > limit
+
+        if over(0.0):
+            return -_TINY
+        value = np.float32(np.exp(logarithm))
+        while over(float(value)):
+            value = np.nextafter(value, np.float32(-1))
+        while not over(float(above := np.nextafter(value, np.float32(_MOST)))):
+            value = above
+        return float(value)
 
     def _standardise(self, values: np.ndarray, product: str) -> np.ndarray:
         mean, deviation = self.usual[product]
@@ -131,7 +153,8 @@ class Conformal:
     @cached_property
     def _fit(self) -> tuple[float, float, float, float] | None:
         """Start, share of values beyond it, shape and scale of a generalised Pareto tail (Pickands,
-        Annals of Statistics, 1975), by maximum likelihood; None: not wanted or too few values."""
+        Annals of Statistics, 1975), by maximum likelihood; None: not wanted, or too few values
+        that differ."""
         pooled = self._pooled
         if not self.tail or len(pooled) < TAIL_LEAST:
             return None
@@ -139,7 +162,12 @@ class Conformal:
 
         count = int(np.ceil(TAIL_SHARE * len(pooled)))
         start = float(pooled[-count - 1])
-        shape, _, scale = genpareto.fit(pooled[-count:] - start, floc=0)
+        beyond = pooled[-count:] - start
+        if len(np.unique(beyond)) <= count // 2:
+            return None
+        shape, _, scale = genpareto.fit(beyond, floc=0)
+        if shape < LEAST_SHAPE:
+            shape, _, scale = genpareto.fit(beyond, fc=LEAST_SHAPE, floc=0)
         return start, count / (len(pooled) + 1), float(shape), float(scale)
 
 
@@ -156,6 +184,9 @@ def usual(values: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _floor(value: float) -> int:
-    """Whole part, with a grain of salt: 0.05 * 20 is 1."""
-    return int(np.floor(value + 1e-9))
+def _allowed(rate: float, count: int) -> int:
+    """The largest k for which k / (count + 1), rounded as p-values are, is at most the rate."""
+    k = int(rate * (count + 1))
+    if (k + 1) / (count + 1) <= rate:
+        return k + 1
+    return k - (k / (count + 1) > rate)

@@ -116,6 +116,7 @@ def _clusters(points: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np
 
 def _silhouette(pairs: np.ndarray, labels: np.ndarray) -> float:
     """Mean silhouette of labels for the distances (M, M); images alone in a group count 0."""
+    labels = np.unique(labels, return_inverse=True)[1]  # k-means of equal points leaves some empty
     counts = np.bincount(labels)
     if len(counts) < 2:
         return 0.0

@@ -37,8 +37,11 @@ def load(path: str | Path) -> tuple[Network, Known]:
         known = beside.read(document, arrays)
         network = Network(known.settings)
         network.load_state_dict({name: torch.from_numpy(v) for name, v in arrays.items()})
-    except (SettingsError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0][:150]
+        if known.prototypes.centres.shape[1] != network.errors.centres.shape[1]:
+            raise ValueError("the prototypes are damaged")
+    except (SettingsError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
+            RuntimeError) as error:  # fmt: skip
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
         raise BundleError(
             f"{path}: its description and its weights do not fit together ({reason}); it was "
             "edited, or made by another version of snl or timm: train it again"

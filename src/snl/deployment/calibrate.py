@@ -126,10 +126,11 @@ def set_normals(
 ) -> dict[str, int]:
     """Replace the held-back images of the products that occur in `records`, or add to them.
 
-    Images that the network was trained on are left out, for their scores say nothing of new ones.
+    Images that the network was trained on are left out, for their scores say nothing of new ones;
+    a product of which none is left keeps what it has.
 
     Returns:
-        The number of images that each of these products has now.
+        The number of images that each changed product has now.
 
     Raises:
         DataError: no image is left, or one of a product that was not taught.
@@ -141,7 +142,7 @@ def set_normals(
             f"product '{untaught[0]}' was not taught; taught: {', '.join(inspector.products)}: "
             "give folders of these names, or --product NAME"
         )
-    fresh = [r for r in records if not _known(r.path, inspector.trained_on)]
+    fresh = [r for r in records if not trained_on(inspector, r.path)]
     if len(fresh) < len(records):
         note(f"{len(records) - len(fresh)} of {len(records)} images were trained on; left out")
     errors: list[ImageError] = []
@@ -153,6 +154,10 @@ def set_normals(
     new = normals_of(inspector, found)
     normals = dict(inspector.calibration.normals)
     empty = Normals.none()
+    for product in products:
+        if not len(new[product]):
+            note(f"{product}: no image is left, its calibration stays as it was")
+    products = [product for product in products if len(new[product])]
     for product in products:
         before = normals[product] if add else empty
         normals[product] = before.and_also(_once(new[product]))
@@ -182,10 +187,9 @@ def learn_misses(
     No score of an anomalous image enters the calibration: the promise stays what it was, of a
     larger rate.
     """
-    found = inspector.inspect(list(paths), product)
     misses = []
     own = dict(inspector.calibration.own_rates)
-    for result in found:
+    for result in inspector.stream(paths, product):
         p = result.p_value
         caught = result.decision != "normal" or (p is not None and p <= most)
         misses.append(Miss(str(result.path), result.product, p, caught))
@@ -231,6 +235,14 @@ def set_ignored(inspector: Inspector, product: str, mask: Path | None) -> None:
         if ignored[product].all():
             raise DataError(f"{mask}: everything would be ignored; white is what to ignore")
     change(inspector, f"ignored of {product}", ignored=ignored)
+
+
+def trained_on(inspector: Inspector, path: Path) -> bool:
+    """Whether the network was trained on an image of this content."""
+    try:
+        return bool(np.isin(np.uint64(content_hash(path)), inspector.trained_on))
+    except OSError:
+        return False  # told when it is looked at
 
 
 def records_in(folder: Path, product: str | None, layout: str = "auto") -> list[Record]:
@@ -307,13 +319,6 @@ def _extras(calibration: Calibration) -> Iterable[str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _known(path: Path, hashes: np.ndarray) -> bool:
-    try:
-        return bool(np.isin(np.uint64(content_hash(path)), hashes))
-    except OSError:
-        return False  # told when it is looked at
 
 
 def _once(normals: Normals) -> Normals:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from snl.decision.calibration import Calibration, from_document, to_document
+from snl.decision.calibration import Calibration
+from snl.decision.document import from_document, to_document
 from snl.decision.products import Prototypes
 from snl.settings import Settings
 
@@ -95,8 +96,16 @@ def read(document: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> Known:
         calibrations.append(from_document(described, own))
     names = {frozenset(facts.products), frozenset(prototypes.names)}
     names |= {frozenset(calibration.products) for calibration in calibrations}
-    if len(names) > 1 or not calibrations or len(prototypes.centres) != len(prototypes.owners):
+    if len(names) > 1 or not calibrations:
         raise ValueError("products, prototypes and calibration name different products")
+    centres = prototypes.centres
+    whole = centres.ndim == 2 and len(centres) == len(prototypes.owners)
+    if not whole or not np.isfinite(centres).all():
+        raise ValueError("the prototypes are damaged")
+    if trained_on.dtype != np.uint64 or trained_on.ndim != 1:
+        raise ValueError("the list of training images is damaged")
+    if not np.isfinite(facts.map_range).all():
+        raise ValueError("the range of maps is damaged")
     mean, std = (tuple(map(float, document["preprocessing"][k])) for k in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3:
         raise ValueError("mean and std are not of three channels")

@@ -60,11 +60,12 @@ def from_text(path: str | Path, text: str | None) -> Known:
         }
         return beside.read(found["document"], arrays)
     except (
-        KeyError,
+        SettingsError,
+        LookupError,
         TypeError,
         ValueError,
         AttributeError,
-        SettingsError,
+        ArithmeticError,
     ) as error:
         reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else "damaged"
         raise BundleError(

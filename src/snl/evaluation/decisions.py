@@ -36,8 +36,7 @@ def decisions(scores: Sequence[ImageScore]) -> dict[str, dict[str, Any]]:
         }
         normal = sum(counts["normal"].values())
         alarms = counts["normal"][ANOMALOUS]
-        known = {verdict.recognised for _, verdict in judged}
-        told = [one.product == verdict.recognised for one, verdict in own if one.product in known]
+        told = [one.product == verdict.recognised for one, verdict in own if one.taught]
         found[name] = {
             **counts,
             "false_alarms": alarms,

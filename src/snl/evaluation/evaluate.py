@@ -91,6 +91,8 @@ class ImageScore:
     score: float
     verdict: Verdict | None = None
     """Of a predictor that decides."""
+    taught: bool = True
+    """Whether the predictor knows the product."""
 
 
 @dataclass(frozen=True)
@@ -191,12 +193,11 @@ def evaluate(
     for record, image, size, anomaly_map, score, *embedding in _look(
         predictor, records, batch_size, errors
     ):
-        verdict = None
+        verdict, taught = None, True
         if judge is not None:
-            known = record.product if record.product in judge.products else None
-            anomaly_map, verdict = judge.conclude(
-                anomaly_map, score, embedding[0], known if products_given else None
-            )
+            taught = record.product in judge.products
+            given = record.product if taught and products_given else None
+            anomaly_map, verdict = judge.conclude(anomaly_map, score, embedding[0], given)
             score = verdict.score
         detection[record.product].update(score, record.label == "anomalous")
         mask = None
@@ -209,7 +210,13 @@ def evaluate(
             _save_map(Path(save_maps), catalog.root, record, size, anomaly_map, predictor)
         scores.append(
             ImageScore(
-                record.path, record.product, str(record.label), record.defect, score, verdict
+                record.path,
+                record.product,
+                str(record.label),
+                record.defect,
+                score,
+                verdict,
+                taught,
             )
         )
         if visit:

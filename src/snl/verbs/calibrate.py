@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,19 +21,27 @@ def calibrate(options: argparse.Namespace) -> int:
     from snl.deployment.calibrate import format_calibration
     from snl.files import check_output
 
-    target = options.output or options.file
-    check_output(target)
     inspector = snl.load(options.file, options.device)
-    changed = _undo(inspector) if options.undo else _change(options, inspector)
-    print(format_calibration(inspector), flush=True)
-    if changed or options.output:
-        inspector.save(target)
+    target = options.output or options.file
+    given = image_files([*(options.false_alarms or ()), *(options.misses or ())])
+    check_output(target, given)
+    before = len(inspector.calibrations)
+    done = _undo(options, inspector) if options.undo else _change(options, inspector)
+    if options.output or len(inspector.calibrations) != before:
+        inspector.save(target)  # first of all: whoever reads the table may hang up
         say(f"{target}: calibrated; --undo takes the last change back")
-    missed = [m for m in changed if not getattr(m, "caught", True)]
+    print(format_calibration(inspector), flush=True)
+    missed = [m for m in done if not getattr(m, "caught", True)]
     return PROBLEMS if missed else OK
 
 
-def _undo(inspector: Inspector) -> Sequence[object]:
+def _undo(options: argparse.Namespace, inspector: Inspector) -> Sequence[object]:
+    changes = ("normals", "rate", "uncertain_rate", "unknown_rate", "regions_rate", "tail",
+               "false_alarms", "misses", "ignore", "mm_per_pixel", "smallest", "tile")  # fmt: skip
+    also = [name for name in changes if getattr(options, name) is not None]
+    if also:
+        name = "NORMALS" if also[0] == "normals" else "--" + also[0].replace("_", "-")
+        raise SettingsError(f"--undo takes back and does not change; leave out {name}")
     undone = inspector.undo()
     say(f"taken back: version of {undone.made} ({undone.why})")
     return [undone]
@@ -44,13 +52,20 @@ def _change(options: argparse.Namespace, inspector: Inspector) -> Sequence[objec
     from snl.deployment import calibrate as editing
 
     product = options.product
+    if product is not None:
+        _check_products(inspector, [product])
+    if options.add and options.normals is None:
+        raise SettingsError("--add has nothing to add; give NORMALS with it")
     before = len(inspector.calibrations)
     done: list[object] = []
     if options.tile is not None and options.tile != inspector.tile:
         if options.normals is None:
             raise SettingsError("--tile changes every score; give NORMALS of all products with it")
+        if options.add:
+            raise SettingsError("--tile changes every score; leave out --add, NORMALS replace all")
+        inspector.network.settings.replace({"tile": options.tile})  # refuses what is out of range
         done.append(editing.change(inspector, f"tile {options.tile}", tile=options.tile))
-    for name, mask in _pairs(options.ignore, "--ignore", product):
+    for name, mask in _pairs(options.ignore, "--ignore", product, inspector.products):
         editing.set_ignored(inspector, name, None if mask == "none" else Path(mask))
         done.append(name)
     for option, field, kind, least in (
@@ -58,7 +73,10 @@ def _change(options: argparse.Namespace, inspector: Inspector) -> Sequence[objec
         (options.smallest, "smallest", int, 1),
     ):
         flag = "--" + field.replace("_", "-")
-        values = {n: _value(v, kind, least, flag) for n, v in _pairs(option, flag, product)}
+        values = {
+            n: _value(v, kind, least, flag)
+            for n, v in _pairs(option, flag, product, inspector.products)
+        }
         if values:
             _check_products(inspector, values)
             now = {**getattr(inspector.calibration, field), **values}
@@ -112,15 +130,16 @@ def _false_alarms(options: argparse.Namespace, inspector: Inspector) -> list[obj
     from snl.deployment import calibrate as editing
 
     paths = image_files(options.false_alarms)
-    results = inspector.inspect(list(paths), options.product)
+    results = [(r.product, r.score) for r in inspector.stream(paths, options.product)]
     records = [
-        Record(path, result.product, "test", "normal")
-        for path, result in zip(paths, results, strict=True)
+        Record(path, product, "test", "normal")
+        for path, (product, _) in zip(paths, results, strict=True)
     ]
     counts = editing.set_normals(inspector, records, add=True, why="false alarms", note=say)
-    for path, result in zip(paths, results, strict=True):
-        p = inspector.calibration.scores.p_value(result.score, result.product)
-        say(f"{path}: normal image of {result.product} from now on, p {p:.2g}")
+    for record, (product, score) in zip(records, results, strict=True):
+        if not editing.trained_on(inspector, record.path):
+            p = inspector.calibration.scores.p_value(score, product)
+            say(f"{record.path}: normal image of {product} from now on, p {p:.2g}")
     return list(counts)
 
 
@@ -137,12 +156,17 @@ def _one_version(inspector: Inspector, before: int) -> None:
         ]
 
 
-def _pairs(given: Sequence[str] | None, option: str, product: str | None) -> list[tuple[str, str]]:
-    """`PRODUCT=VALUE`, or `VALUE` with --product."""
+def _pairs(
+    given: Sequence[str] | None, option: str, product: str | None, products: Sequence[str]
+) -> list[tuple[str, str]]:
+    """`PRODUCT=VALUE`, or `VALUE` with --product; names and paths may hold `=` themselves."""
     pairs = []
     for text in given or ():
-        name, equals, value = text.rpartition("=")
-        name = name if equals else product or ""
+        ways = [(text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == "="]
+        whole = [(product, text)] if product else []
+        name, value = next(
+            (way for way in ways if way[0] in products), (whole + ways + [("", "")])[0]
+        )
         if not name or not value:
             raise SettingsError(f"{option} {text}: write {option} PRODUCT=VALUE")
         pairs.append((name, value))
@@ -159,8 +183,8 @@ def _value(text: str, kind: type[float] | type[int], least: float, option: str) 
     return value
 
 
-def _check_products(inspector: Inspector, values: dict[str, float | int]) -> None:
-    for name in values:
+def _check_products(inspector: Inspector, names: Iterable[str]) -> None:
+    for name in names:
         if name not in inspector.products:
             raise SettingsError(
                 f"product '{name}' was not taught; taught: {', '.join(inspector.products)}"

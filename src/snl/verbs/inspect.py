@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snl.errors import DataError, ImageError
+from snl.errors import DataError, ImageError, SettingsError
 from snl.verbs.common import BAD_INPUT, OK, STOPPED, progress_bar, save_overlay, say
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ def inspect(options: argparse.Namespace) -> int:
 
     inspector = snl.load(options.file, options.device, options.threads)
     if options.tile is not None:
+        if options.monitor and options.tile != inspector.tile:
+            raise SettingsError(
+                "--monitor compares with the calibration, which --tile departs from; leave out one "
+                f"of them, or first: snl calibrate FILE NORMALS --tile {options.tile}"
+            )
         _look_in_tiles(inspector, options.tile)
     rates = inspector.rates_for(  # a bad product or rate, before any work
         options.product, options.rate, options.uncertain_rate, options.unknown_rate
@@ -84,7 +89,7 @@ def inspect(options: argparse.Namespace) -> int:
             say(f"{len(lines)} {what}: {place}")
     if options.coco:
         say(f"regions: {options.coco}")
-    _advise(inspector, options.product)
+    _advise(inspector, options.product, rates)
     if bad:
         say(f"{bad} of {len(paths)} images could not be inspected")
     return status or (BAD_INPUT if bad else OK)
@@ -171,6 +176,7 @@ def _look_in_tiles(inspector: Inspector, tile: int) -> None:
     """For this run alone."""
     if tile == inspector.tile:
         return
+    inspector.network.settings.replace({"tile": tile})  # refuses what is too small or too large
     inspector.recalibrate(dataclasses.replace(inspector.calibration, tile=tile))
     say(
         f"note: thresholds were made with {_pieces(inspector.calibrations[-2].tile)}; with "
@@ -227,13 +233,15 @@ def _labelme(result: Inspection, file: Path) -> Path:
     from snl.files import write_json
     from snl.report.annotations import to_labelme
 
-    write_json(file, to_labelme(result))
+    image = Path(os.path.relpath(str(result.path), file.parent)).as_posix()
+    write_json(file, to_labelme(result, image))
     return file
 
 
-def _advise(inspector: Inspector, product: str | None) -> None:
+def _advise(inspector: Inspector, product: str | None, rates: Rates | None) -> None:
     """What a user should know of the thresholds."""
-    if inspector.threshold(product) is None:
+    rate = rates.anomalous if rates else None
+    if inspector.threshold(product, rate) is None:
         held = sum(map(len, inspector.calibration.normals.values()))
         say(
             f"note: with {held} held-back normal images no decision at a false-alarm rate of "

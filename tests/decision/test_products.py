@@ -1,0 +1,167 @@
+"""Recognition and groups, on clouds of points whose answer is known."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.metrics import silhouette_score
+
+from snl.decision import products
+from snl.decision.calibration import Calibration, Normals, Rates
+from snl.decision.products import Prototypes, find_groups, learn
+
+
+def blobs(seed: int, *counts: int, width: int = 6, apart: float = 12.0) -> np.ndarray:
+    """Gaussian clouds of unit deviation around corners `apart` from the origin, mixed up."""
+    rng = np.random.default_rng(seed)
+    centres = apart * np.eye(width)
+    rows = [centres[k] + rng.normal(size=(n, width)) for k, n in enumerate(counts)]
+    found: np.ndarray = np.concatenate(rows)[rng.permutation(sum(counts))]
+    return found.astype(np.float32)
+
+
+def corner_of(rows: np.ndarray) -> np.ndarray:
+    found: np.ndarray = rows.argmax(1)
+    return found
+
+
+# --- prototypes ---
+
+
+def test_distances_are_those_of_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(5, 3)).astype(np.float32)
+    prototypes = Prototypes(centres, ("b", "a", "b", "c", "a"))
+    assert prototypes.names == ("b", "a", "c")
+    points = rng.normal(size=(7, 3)).astype(np.float32)
+    found = prototypes.distances(points)
+    for i, point in enumerate(points.astype(np.float64)):
+        for j, name in enumerate(prototypes.names):
+            own = [c for c, o in zip(centres, prototypes.owners, strict=True) if o == name]
+            wanted = min(np.linalg.norm(point - c.astype(np.float64)) for c in own)
+            assert found[i, j] == pytest.approx(wanted, rel=1e-9)
+    assert prototypes.distances(points[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize(("count", "kinds"), [(1, 1), (19, 1), (39, 1), (40, 2), (70, 3), (500, 4)])
+def test_prototypes_grow_with_the_images(count: int, kinds: int) -> None:
+    found = learn(blobs(0, count), ["bolt"] * count, 0)
+    assert found.owners == ("bolt",) * kinds
+    assert found.centres.shape == (kinds, 6) and found.centres.dtype == np.float32
+    if kinds == 1:
+        np.testing.assert_allclose(found.centres[0], blobs(0, count).mean(0), rtol=1e-5)
+
+
+def test_kinds_of_one_product_get_a_prototype_each() -> None:
+    rows = blobs(1, 50, 50)
+    found = learn(rows, ["mixed"] * 100, 3)
+    for k in (0, 1):
+        mean = rows[corner_of(rows) == k].mean(0)
+        assert np.linalg.norm(found.centres - mean, axis=1).min() < 1.5
+    again = learn(rows, ["mixed"] * 100, 3)
+    np.testing.assert_array_equal(found.centres, again.centres)
+
+
+def normals_at(distances: np.ndarray) -> Normals:
+    n = len(distances)
+    rows = np.full((n, 16), -np.inf, np.float32)
+    return Normals(
+        np.ones(n, np.float32), distances.astype(np.float32), rows, np.arange(n, dtype=np.uint64)
+    )
+
+
+def test_new_images_of_taught_products_are_known_and_others_are_not() -> None:
+    """From embeddings to the verdict, over many draws: unknown at most at its rate."""
+    rate, unknown, wrong, foreign = 0.05, [], [], []
+    for seed in range(60):
+        rows = blobs(seed, 220, 120, 90)
+        corner = corner_of(rows)
+        names = np.array(["a", "b", "c"])[corner]
+        taught = np.flatnonzero(corner < 2)
+        trained, held, new = taught[:120], taught[120:220], taught[220:]
+        prototypes = learn(rows[trained], names[trained].tolist(), seed)
+        nearest = prototypes.distances(rows[held]).min(1)
+        normals = {name: normals_at(nearest[names[held] == name]) for name in "ab"}
+        calibration = Calibration(normals, dict.fromkeys("ab", (0.0, 1.0)))
+
+        def judge(
+            row: np.ndarray, prototypes: Prototypes = prototypes, by: Calibration = calibration
+        ) -> tuple[bool, str]:
+            distances = prototypes.distances(row[None])[0].tolist()
+            verdict = by.judge(
+                1.0, dict(zip(prototypes.names, distances, strict=True)),
+                rates=Rates(unknown=rate),
+            )  # fmt: skip
+            return verdict.decision == "unknown product", verdict.recognised
+
+        told = [judge(rows[i]) for i in new]
+        unknown.append(np.mean([u for u, _ in told]))
+        wrong.append(np.mean([r != names[i] for i, (_, r) in zip(new, told, strict=True)]))
+        foreign.append(np.mean([judge(rows[i])[0] for i in np.flatnonzero(corner == 2)[:20]]))
+    assert np.mean(unknown) <= rate + 3 * np.std(unknown) / np.sqrt(len(unknown))
+    assert np.mean(wrong) == 0
+    assert np.mean(foreign) == 1
+
+
+# --- groups ---
+
+
+@pytest.mark.parametrize("counts", [(60, 40), (90, 60, 30), (40, 50, 60, 70, 80, 90)])
+def test_clouds_are_told_apart_largest_first(counts: tuple[int, ...]) -> None:
+    rows = blobs(2, *counts)
+    labels = find_groups(rows, 0)
+    sizes = np.bincount(labels)
+    assert sizes.tolist() == sorted(counts, reverse=True)
+    pairs = set(zip(labels.tolist(), corner_of(rows).tolist(), strict=True))
+    assert len(pairs) == len(counts)  # every group is one cloud
+    np.testing.assert_array_equal(labels, find_groups(rows, 0))
+    moved = np.random.default_rng(0).permutation(len(rows))
+    np.testing.assert_array_equal(np.bincount(find_groups(rows[moved], 5)), sizes)
+
+
+@pytest.mark.parametrize("count", [1, 2, 39, 40, 300])
+def test_one_cloud_is_one_group(count: int) -> None:
+    assert (find_groups(blobs(3, count), 0) == 0).all()
+
+
+def test_clouds_that_run_into_each_other_are_one_group() -> None:
+    assert (find_groups(blobs(4, 60, 60, apart=1.5), 0) == 0).all()
+
+
+def test_groups_of_few_images_are_not_split_off() -> None:
+    assert (find_groups(blobs(5, 60, 15), 0) == 0).all()  # fifteen images are no product
+    assert (find_groups(blobs(5, 12, 12), 0) == 0).all()
+    assert np.bincount(find_groups(blobs(5, 60, 25), 0)).tolist() == [60, 25]
+
+
+def test_many_images_are_grouped_by_a_selection() -> None:
+    rows = blobs(6, 1500, 900, 300)
+    labels = find_groups(rows, 0)
+    assert np.bincount(labels).tolist() == [1500, 900, 300]
+    np.testing.assert_array_equal(labels, corner_of(rows))
+
+
+def test_equal_images_are_one_group_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (find_groups(np.ones((80, 5), np.float32), 0) == 0).all()
+        twice = np.repeat([[1.0, 0.0], [0.0, 1.0]], [50, 30], axis=0)
+        assert np.bincount(find_groups(twice, 0)).tolist() == [50, 30]
+
+
+def test_the_silhouette_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        rows = rng.normal(size=(int(rng.integers(8, 40)), 3))
+        labels = rng.integers(0, int(rng.integers(2, 6)), len(rows))
+        labels[:2] = 0, 1
+        if number % 2:
+            labels[2] = labels.max() + 1  # one alone
+        pairs = np.linalg.norm(rows[:, None] - rows[None], axis=2)
+        dense = np.unique(labels, return_inverse=True)[1]
+        wanted = silhouette_score(rows, dense)
+        assert products._silhouette(pairs, labels) == pytest.approx(wanted, abs=1e-12)
+    assert products._silhouette(np.zeros((4, 4)), np.array([0, 0, 0, 0])) == 0
+    assert products._silhouette(np.zeros((4, 4)), np.array([3, 3, 3, 3])) == 0
