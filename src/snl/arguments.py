@@ -354,7 +354,7 @@ def _add_export(verbs: Any, run: Any) -> None:
         type=Path,
         metavar="DATA",
         help="images to check on; int8 takes its ranges from the normal ones, and with labelled "
-        "ones AUROC may change by 0.2 (fp16) or 0.5 points (int8)",
+        "ones AUROC may fall by 0.2 (fp16) or 0.5 points (int8)",
     )
     verb.add_argument(
         "--batch", type=count, metavar="N", help="a fixed number of images (default: any)"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+OUTPUTS = ("maps", "scores", "embeddings")
+"""Of an exported graph, by name; its input is `pixels`."""
 
 
 class Prediction(NamedTuple):
@@ -27,3 +31,18 @@ class Engine(Protocol):
 
     def predict(self, pixels: np.ndarray) -> Prediction:
         """uint8 (B, size, size, 3) to raw maps, scores and embeddings."""
+
+
+def in_batches(
+    run: Callable[[np.ndarray], Sequence[np.ndarray]], pixels: np.ndarray, batch: int | None
+) -> Prediction:
+    """Images through a graph that takes `batch` of them and no other number (None: any number);
+    where some are missing the last one stands in for them."""
+    if batch is None or len(pixels) == batch:
+        return Prediction(*run(pixels))
+    parts = []
+    for first in range(0, len(pixels), batch):
+        some = pixels[first : first + batch]
+        filled = np.concatenate([some, np.repeat(some[-1:], batch - len(some), 0)])
+        parts.append([output[: len(some)] for output in run(filled)])
+    return Prediction(*(np.concatenate(outputs) for outputs in zip(*parts, strict=True)))

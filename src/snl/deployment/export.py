@@ -23,8 +23,9 @@ import numpy as np
 from snl.data.demo import PRODUCTS, demo_image
 from snl.data.images import to_input
 from snl.data.stream import batches, read
+from snl.data.tiles import samples
+from snl.deployment import onnx_engine, openvino_engine
 from snl.deployment.inspector import Inspector, load
-from snl.deployment.metadata import KEY, to_text
 from snl.deployment.quantise import quantise_onnx, quantise_openvino
 from snl.errors import DependencyError, ImageError, SettingsError, SnlError
 from snl.files import atomic
@@ -117,7 +118,11 @@ def export(
         _write_onnx(network, raw, inspector.image_size, batch)
         made = Path(folder) / path.name
         finish = _finish_onnx if format == "onnx" else _finish_openvino
-        finish(raw, made, precision, inspector, data)
+        images = None
+        if precision == "int8":
+            assert data is not None
+            images = _normals(inspector, data, batch or 1)
+        finish(raw, made, precision, inspector, images)
         exported = load(made, "cpu")
         aurocs, recalibrated = None, False
         differences = _differences(inspector, exported, pixels, batch)
@@ -129,7 +134,7 @@ def export(
             for name, (before, after) in aurocs.items():
                 if before is None or after is None:
                     continue
-                if abs(before - after) > AUROC_BOUNDS[precision]:
+                if before - after > AUROC_BOUNDS[precision]:
                     change = f"{name} AUROC {100 * before:.2f} became {100 * after:.2f}"
                     limit = f"at most {100 * AUROC_BOUNDS[precision]:g} points are allowed"
                     raise ExportError(f"{path}: not written: {change}; {limit}")
@@ -167,27 +172,37 @@ def _write_onnx(network: Any, file: Path, size: int, batch: int | None) -> None:
 
 
 def _finish_onnx(
-    raw: Path, made: Path, precision: str, inspector: Inspector, data: Catalog | None
+    raw: Path,
+    made: Path,
+    precision: str,
+    inspector: Inspector,
+    images: Sequence[np.ndarray] | None,
 ) -> None:
     import onnx
 
-    if precision == "int8":
-        assert data is not None
+    if images is not None:
         quantised = raw.with_name("int8.onnx")
-        quantise_onnx(raw, quantised, _normals(inspector, data))
+        quantise_onnx(raw, quantised, images)
         raw = quantised
     model: Any = onnx.load(raw)
     if precision == "fp16":
-        from onnxruntime.transformers.float16 import convert_float_to_float16
-
+        try:
+            from onnxruntime.transformers.float16 import convert_float_to_float16
+        except ImportError as error:
+            raise DependencyError(
+                f"fp16 of ONNX needs ONNX Runtime's tools ({error}): pip install 'snl-ad[export]'"
+            ) from None
         others = [node.name for node in model.graph.node if node.op_type not in _CONVOLUTIONS]
         model = convert_float_to_float16(model, keep_io_types=True, node_block_list=others)
-    onnx.helper.set_model_props(model, {KEY: to_text(inspector.known)})
-    onnx.save(model, made)
+    onnx_engine.save(model.SerializeToString(), made, inspector.known)
 
 
 def _finish_openvino(
-    raw: Path, made: Path, precision: str, inspector: Inspector, data: Catalog | None
+    raw: Path,
+    made: Path,
+    precision: str,
+    inspector: Inspector,
+    images: Sequence[np.ndarray] | None,
 ) -> None:
     try:
         import openvino
@@ -195,25 +210,23 @@ def _finish_openvino(
         raise DependencyError(
             f"an OpenVINO file needs OpenVINO ({error}): pip install 'snl-ad[openvino]'"
         ) from None
-    from snl.deployment.openvino_engine import save
-
     model = openvino.Core().read_model(raw)
-    if precision == "int8":
-        assert data is not None
-        model = quantise_openvino(model, _normals(inspector, data))
-    save(model, made, to_text(inspector.known), compress=precision == "fp16")
+    if images is not None:
+        model = quantise_openvino(model, images)
+    openvino_engine.save(model, made, inspector.known, compress=precision == "fp16")
 
 
-def _normals(inspector: Inspector, data: Catalog) -> np.ndarray:
-    """uint8 (M, size, size, 3) of normal training images."""
-    records = data.train()
-    if not records:
+def _normals(inspector: Inspector, data: Catalog, batch: int) -> list[np.ndarray]:
+    """Normal training images, or tiles of them, uint8 (batch, size, size, 3) each."""
+    paths = [record.path for record in data.train()]
+    stream = read(samples(paths, inspector.tile, QUANTISED_ON), inspector.image_size)
+    found = [pixels for _, pixels in batches(stream, batch, [])]
+    if not found:
         raise SettingsError(
             f"{data.root}: no normal training images; int8 takes its ranges from them"
         )
-    some = records[:: max(1, -(-len(records) // QUANTISED_ON))]
-    stream = read([record.path for record in some], inspector.image_size)
-    return np.concatenate([pixels for _, pixels in batches(stream, 16, [])])
+    found[-1] = np.resize(found[-1], (batch, *found[-1].shape[1:]))  # repeats what there is
+    return found
 
 
 def _check_images(inspector: Inspector, data: Catalog | None) -> np.ndarray:
@@ -276,7 +289,7 @@ def _recalibrate(inspector: Inspector, exported: Inspector, data: Catalog, made:
     if len(mine) < len(held):
         return False
     set_normals(exported, mine, why="export")
-    getattr(exported.engine, "write")(made, to_text(exported.known))  # noqa: B009
+    exported.save(made)
     return True
 
 

@@ -17,7 +17,7 @@ from snl.deployment.engine import Engine, Prediction
 from snl.deployment.known import Known
 from snl.deployment.maps import resize_map, resize_mask, score_of
 from snl.deployment.tiled import predict_tiled
-from snl.errors import DependencyError, ImageError, SettingsError
+from snl.errors import BundleError, DependencyError, ImageError, SettingsError
 from snl.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     Source = str | Path | PIL.Image.Image | np.ndarray
 
+EXPORTS = (".onnx", ".xml")
 VERSIONS = 10
 """Calibrations that a bundle keeps, to take changes back."""
 
@@ -338,13 +339,21 @@ class Inspector:
         return self.calibrations.pop()
 
     def save(self, path: str | Path) -> None:
-        """Write bundle or export, with the last ten calibrations, whole or not at all."""
+        """Write bundle or export, with the last ten calibrations, whole or not at all.
+
+        Raises:
+            SettingsError: a name that belongs to another kind of file.
+        """
+        path = Path(path)
         write = getattr(self.engine, "write", None)
         if write is not None:
-            from snl.deployment.metadata import to_text
-
-            write(Path(path), to_text(self.known))
+            write(path, self.known)
             return
+        if path.suffix.lower() in EXPORTS:
+            raise SettingsError(
+                f"{path}: the name of an export; a bundle's ends in .snl, and snl export makes it "
+                "an export"
+            )
         from snl.deployment import bundle
 
         bundle.save(path, self.network, self.known)
@@ -392,11 +401,17 @@ def load(path: str | Path, device: str = "auto", threads: int = 0) -> Inspector:
         DependencyError: the runtime is not installed.
     """
     kind = Path(path).suffix.lower()
-    if kind in (".onnx", ".xml"):
-        from snl.deployment.metadata import from_text
+    if kind in EXPORTS:
+        from snl.deployment.metadata import from_metadata
 
         engine = _runtime(kind)(path, device, threads)
-        return Inspector(engine, from_text(path, engine.metadata))
+        known = from_metadata(path, engine.metadata, engine.checksum)
+        if known.settings.image_size != engine.size:
+            raise BundleError(
+                f"{path}: takes images of {engine.size} pixels, and what is written beside it is "
+                f"of {known.settings.image_size}; export it again from its bundle"
+            )
+        return Inspector(engine, known)
     try:
         from snl import device as devices
         from snl.deployment import bundle

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
-from snl.deployment.engine import Prediction
-from snl.deployment.metadata import KEY
+from snl.deployment.engine import OUTPUTS, Prediction, in_batches
+from snl.deployment.known import Known
+from snl.deployment.metadata import KEYS, checksum, to_metadata
 from snl.errors import BundleError, DependencyError, SettingsError
 from snl.files import atomic
 
@@ -18,9 +20,14 @@ class OpenvinoEngine:
     """See `snl.deployment.engine.Engine`.
 
     Args:
-        path: `*.xml` (its `*.bin` beside it) or `*.onnx` of `snl export`.
+        path: `*.xml` of `snl export`, its `*.bin` beside it.
         device: `auto` and `cpu`: CPU; any of OpenVINO's names (`GPU`, `NPU`).
         threads: of one inference; 0: OpenVINO's own choice.
+
+    Attributes:
+        metadata: what `snl export` wrote beside the graph.
+        checksum: of the weights.
+        size: side of the square input.
 
     Raises:
         DependencyError: OpenVINO is missing.
@@ -49,6 +56,11 @@ class OpenvinoEngine:
             raise BundleError(
                 f"{self.path}: no such file; snl export FILE -o {self.path.name} makes one"
             )
+        weights = self.path.with_suffix(".bin")
+        if not weights.is_file():
+            raise BundleError(
+                f"{self.path}: {weights.name} is missing beside it; copy both files of snl export"
+            )
         # fp32 is fp32: OpenVINO would go over to bf16 by itself where a CPU has it
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads:
@@ -59,44 +71,75 @@ class OpenvinoEngine:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:120]
             raise BundleError(
-                f"{self.path}: no graph that can be run ({reason}); export it again"
+                f"{self.path}: no graph that can be run ({reason}); export it again from its bundle"
             ) from None
+        self.metadata = {
+            key: str(self._model.get_rt_info([key]).astype(str))
+            for key in KEYS
+            if self._model.has_rt_info([key])
+        }
+        self.checksum = checksum(weights.read_bytes())
+        self.batch, self.size = self._shape()
 
     @property
     def device(self) -> str:
         """Runtime and device, in words."""
         return f"OpenVINO {self._device}"
 
-    @property
-    def metadata(self) -> str | None:
-        """What `snl export` wrote beside the graph."""
-        if self._model.has_rt_info([KEY]):
-            return str(self._model.get_rt_info([KEY]).astype(str))
-        if self._model.has_rt_info(["framework", KEY]):  # of an .onnx file
-            return str(self._model.get_rt_info(["framework", KEY]).astype(str))
-        return None
-
     def predict(self, pixels: np.ndarray) -> Prediction:
         """uint8 (B, size, size, 3) to raw maps, scores and embeddings."""
+        return in_batches(self._run, pixels, self.batch)
+
+    def write(self, path: Path, known: Known) -> None:
+        """The same graph with other things known beside it; the weights' file stays as it is."""
+        if path.suffix != ".xml":
+            raise SettingsError(f"{path}: the name of an OpenVINO file ends in .xml; rename it")
+        if path.resolve() != self.path.resolve():
+            with atomic(path.with_suffix(".bin")) as temporary:
+                shutil.copyfile(self.path.with_suffix(".bin"), temporary)
+        _write(self.path, path, to_metadata(known, self.checksum))
+
+    def _run(self, pixels: np.ndarray) -> list[np.ndarray]:
         found = self._compiled(pixels)
-        return Prediction(*(np.array(found[i]) for i in range(3)))
+        return [np.array(found[name]) for name in OUTPUTS]
 
-    def write(self, path: Path, text: str) -> None:
-        """The same graph with other metadata."""
-        save(self._model, path, text)
+    def _shape(self) -> tuple[int | None, int]:
+        """Images of a batch, None: any number, and the side of the input."""
+        inputs, outputs = self._model.inputs, self._model.outputs
+        shape = inputs[0].get_partial_shape() if len(inputs) == 1 else []
+        if (
+            len(shape) != 4
+            or "pixels" not in inputs[0].get_names()
+            or [name for o in outputs for name in OUTPUTS if name in o.get_names()] != [*OUTPUTS]
+            or inputs[0].get_element_type().get_type_name() != "u8"
+            or shape[1].is_dynamic
+            or shape[1] != shape[2]
+        ):
+            raise BundleError(
+                f"{self.path}: was not made by snl export; export a bundle of snl train"
+            )
+        return (None if shape[0].is_dynamic else shape[0].get_length()), shape[1].get_length()
 
 
-def save(model: Any, path: Path, text: str, *, compress: bool = False) -> None:
-    """An OpenVINO model as `path` (`*.xml`) and the `*.bin` beside it, each whole or not there."""
+def save(model: Any, path: Path, known: Known, *, compress: bool = False) -> None:
+    """An OpenVINO model as `path` (`*.xml`) and the `*.bin` beside it, in a folder of their own."""
     import openvino
 
-    model.set_rt_info(text, [KEY])
-    folder = path.with_name(f".{path.name}.new")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        openvino.save_model(model, folder / path.name, compress_to_fp16=compress)
-        for suffix in (".bin", ".xml"):
-            with atomic(path.with_suffix(suffix)) as temporary:
-                (folder / path.name).with_suffix(suffix).replace(temporary)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    openvino.save_model(model, path, compress_to_fp16=compress)
+    weights = checksum(path.with_suffix(".bin").read_bytes())
+    _write(path, path, to_metadata(known, weights))
+
+
+def _write(source: Path, path: Path, metadata: dict[str, str]) -> None:
+    """The XML file with other metadata."""
+    tree = ElementTree.parse(source)
+    root = tree.getroot()
+    info = root.find("rt_info")
+    if info is None:
+        info = ElementTree.SubElement(root, "rt_info")
+    for key in KEYS:
+        for old in info.findall(key):
+            info.remove(old)
+        ElementTree.SubElement(info, key, value=metadata[key])
+    with atomic(path) as temporary:
+        tree.write(temporary, encoding="utf-8", xml_declaration=True)

@@ -1,8 +1,17 @@
-"""Convolutions in int8, their ranges taken from normal images; everything else stays as it is."""
+"""Convolutions in int8, their ranges taken from normal images; everything else stays as it is.
+
+An anomaly map is a difference of two features that are nearly equal, so it shows every rounding of
+them. What is kept in float: the convolutions whose outputs are compared (from which a path leads to
+an output of the graph through no other convolution), and the Gaussian over the map, a convolution
+of one channel.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +19,45 @@ import numpy as np
 
 from snl.errors import DependencyError
 
-_KEPT = {"Parameter", "Result", "Constant", "Convert"}
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
 _QUANTISED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData"}
+_REST = {"Parameter", "Result", "Constant", "Convert"}
 
 
-def quantise_onnx(raw: Path, made: Path, images: np.ndarray) -> None:
+def quantise_onnx(raw: Path, made: Path, images: Sequence[np.ndarray]) -> None:
     """An ONNX file to another: convolutions per channel, activations by their extremes.
 
     Args:
         raw, made: the files; `made` is written.
-        images: uint8 (M, size, size, 3).
+        images: uint8 (B, size, size, 3) each, with a B that the graph takes.
+
+    Raises:
+        DependencyError: a package is missing.
     """
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    try:
+        import onnx
+        from onnxruntime.quantization import (
+            CalibrationDataReader,
+            CalibrationMethod,
+            QuantFormat,
+            QuantType,
+            quantize_static,
+        )
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise DependencyError(
+            f"int8 of ONNX needs ONNX Runtime's tools ({error}): pip install 'snl-ad[export]'"
+        ) from None
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """The images, one at a time."""
+        """The images, a batch at a time."""
 
         def __init__(self) -> None:
             self.rest = iter(images)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             pixels = next(self.rest, None)
-            return None if pixels is None else {"pixels": pixels[None]}
+            return None if pixels is None else {"pixels": pixels}
 
     ready = raw.with_name("ready.onnx")
     quant_pre_process(str(raw), str(ready), skip_symbolic_shape=True)
@@ -48,6 +67,7 @@ def quantise_onnx(raw: Path, made: Path, images: np.ndarray) -> None:
         Reader(),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=["Conv"],
+        nodes_to_exclude=kept_of_onnx(onnx.load(ready).graph),
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
@@ -55,23 +75,89 @@ def quantise_onnx(raw: Path, made: Path, images: np.ndarray) -> None:
     )
 
 
-def quantise_openvino(model: Any, images: np.ndarray) -> Any:
+def quantise_openvino(model: Any, images: Sequence[np.ndarray]) -> Any:
     """An OpenVINO model to another, as `quantise_onnx`.
 
     Raises:
         DependencyError: nncf is missing.
     """
-    try:
-        import nncf
-    except ImportError as error:
-        raise DependencyError(
-            f"int8 of OpenVINO needs nncf ({error}): pip install 'snl-ad[export]'"
-        ) from None
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    rest = {op.get_type_name() for op in model.get_ops()} - _QUANTISED - _KEPT
-    return nncf.quantize(
-        model,
-        nncf.Dataset([pixels[None] for pixels in images]),
-        ignored_scope=nncf.IgnoredScope(types=sorted(rest), validate=False),
-        subset_size=len(images),
+    rest = {op.get_type_name() for op in model.get_ops()} - _QUANTISED - _REST
+    silent = io.StringIO()  # it draws bars of its own
+    with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
+        try:
+            import nncf
+        except ImportError as error:
+            raise DependencyError(
+                f"int8 of OpenVINO needs nncf ({error}): pip install 'snl-ad[export]'"
+            ) from None
+        logging.getLogger("nncf").setLevel(logging.ERROR)
+        return nncf.quantize(
+            model,
+            nncf.Dataset(list(images)),
+            # features that are not rectified lie on both sides of 0, but not evenly
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(
+                names=kept_of_openvino(model), types=sorted(rest), validate=False
+            ),
+            subset_size=len(images),
+        )
+
+
+def kept_of_onnx(graph: Any) -> list[str]:
+    """Names of the convolutions that stay in float."""
+    made_by = {output: node for node in graph.node for output in node.output}
+    channels = {value.name: list(value.dims)[:2] for value in graph.initializer}
+
+    def one_channel(node: Any) -> bool:
+        return channels.get(node.input[1]) == [1, 1]
+
+    convolutions = [node for node in graph.node if node.op_type in _CONVOLUTIONS]
+    smoothing = {node.name for node in convolutions if one_channel(node)}
+    return _kept(
+        {node.name for node in convolutions},
+        smoothing,
+        (made_by[output.name] for output in graph.output),
+        lambda node: node.name,
+        lambda node: (made_by[name] for name in node.input if name in made_by),
     )
+
+
+def kept_of_openvino(model: Any) -> list[str]:
+    """Names of the convolutions that stay in float."""
+    convolutions = [op for op in model.get_ops() if op.get_type_name() in _QUANTISED]
+    smoothing = {
+        op.get_friendly_name()
+        for op in convolutions
+        if list(op.input_value(1).get_shape())[:2] == [1, 1]
+    }
+    return _kept(
+        {op.get_friendly_name() for op in convolutions},
+        smoothing,
+        model.get_results(),
+        lambda op: op.get_friendly_name(),
+        lambda op: (value.get_node() for value in op.input_values()),
+    )
+
+
+def _kept(
+    convolutions: set[str],
+    smoothing: set[str],
+    outputs: Iterable[Any],
+    name_of: Callable[[Any], str],
+    inputs_of: Callable[[Any], Iterable[Any]],
+) -> list[str]:
+    """The smoothing, and the convolutions that are met first on all ways back from the outputs."""
+    last: set[str] = set()
+    seen: set[str] = set()
+    waiting = list(outputs)
+    while waiting:
+        node = waiting.pop()
+        name = name_of(node)
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in convolutions - smoothing:
+            last.add(name)
+        else:
+            waiting += inputs_of(node)
+    return sorted(last | smoothing)
