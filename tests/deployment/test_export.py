@@ -28,9 +28,8 @@ Capture = pytest.CaptureFixture[str]
 def copied(exported: dict[str, Path], kind: str, folder: Path) -> Path:
     """An export to be changed."""
     folder.mkdir(exist_ok=True)
-    for file in exported[kind].parent.glob("parts.*"):
-        if file.suffix in (FILES[kind], ".bin"):
-            shutil.copy(file, folder / file.name)
+    for suffix in (".onnx",) if kind == "onnx" else (".xml", ".bin"):
+        shutil.copy(exported[kind].with_suffix(suffix), folder)
     return folder / exported[kind].name
 
 

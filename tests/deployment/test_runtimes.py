@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import snl
 from snl.deployment.export import Checked
+from tests.deployment.compare import close, same
 from tests.deployment.conftest import FILES
 from tests.trees import draw
 
@@ -58,34 +58,6 @@ def low(
         for kind, suffix in FILES.items()
         for precision in PRECISIONS
     }
-
-
-def close(a: np.ndarray, b: np.ndarray) -> None:
-    """Within 1e-4 of the largest value."""
-    assert a.shape == b.shape and a.dtype == b.dtype
-    assert np.abs(a - b).max() <= 1e-4 * np.abs(a).max()
-
-
-def same(a: snl.Inspection, b: snl.Inspection) -> None:
-    """All that was decided is equal, all that was measured close."""
-    left, right = a.to_dict(), b.to_dict()
-    regions = left.pop("regions"), right.pop("regions")
-    assert_same(left, right)
-    assert len(regions[0]) == len(regions[1])
-    for one, other in zip(*regions, strict=True):
-        assert_same(one, other)
-    close(a.anomaly_map, b.anomaly_map)
-    np.testing.assert_array_equal(a.image, b.image)
-
-
-def assert_same(left: dict[str, Any], right: dict[str, Any]) -> None:
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        other = right[name]
-        if isinstance(value, float):
-            assert other == pytest.approx(value, rel=1e-3), name
-        else:
-            assert other == value, name
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
