@@ -69,7 +69,7 @@ def inference(runtime: str, plan: Plan, work: Path) -> dict[str, Any]:
         torch = runtime == "torch"  # others must not have it in memory
         tasks[TITLES[name]] = {"kind": kind, "runtime": runtime, "subject": name, "torch": torch}
     return turns(
-        tasks, plan, work, seconds=plan.seconds, passes=plan.passes, warm=1,
+        tasks, plan, work, seconds=plan.seconds, passes=plan.passes, warm=1, least=1,
         repeats=lambda figure: plan.repeats if figure == "batch 1" else min(plan.repeats, 3),
     )  # fmt: skip
 
@@ -86,7 +86,10 @@ def training(plan: Plan, work: Path) -> dict[str, Any]:
         tasks[title] = {"subject": "snl", "cached": True, "precision": "auto"}
     tasks |= {TITLES[name]: {"subject": name} for name in plan.peers if name == "anomalib-rd"}
     tasks = {title: {**task, "kind": "training", "torch": True} for title, task in tasks.items()}
-    return turns(tasks, plan, work, seconds=0, passes=1, warm=2, repeats=lambda _: plan.repeats)
+    return turns(
+        tasks, plan, work, seconds=0, passes=1, warm=1, least=2,
+        repeats=lambda _: min(plan.repeats, 3),
+    )  # fmt: skip
 
 
 def metrics(plan: Plan, work: Path) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def metrics(plan: Plan, work: Path) -> dict[str, Any]:
             torch = package in ("anomalib", "torchmetrics")
             tasks[title] = {"kind": "metrics", "subject": subject, "torch": torch}
     return turns(
-        tasks, plan, work, seconds=0, passes=1, warm=0,
+        tasks, plan, work, seconds=0, passes=1, warm=0, least=2,
         repeats=lambda _: min(plan.repeats, 3),
     )  # fmt: skip
 
@@ -127,7 +130,11 @@ def prepare(plan: Plan, work: Path) -> None:
     with (work / "log.txt").open("a", encoding="utf-8") as log:
         made = [
             subprocess.Popen(
-                [*command, side], stdout=log, stderr=log, cwd=work, env=environment(plan)
+                [*command, side],
+                stdout=log,
+                stderr=log,
+                cwd=work,
+                env={**environment(plan), "OMP_NUM_THREADS": "1"},
             )
             for side in sides
         ]

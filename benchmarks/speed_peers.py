@@ -89,9 +89,8 @@ def prepare_peers(plan: Plan, work: Path) -> None:
         module = make_peer(name, plan.size, images)
         module.to_torch(folder)
         _checkpoint(module, folder / "model.ckpt")
-        for runtime in plan.runtimes:
-            if runtime != "torch":
-                _export_peer(module, folder, runtime, plan)
+        if len(plan.runtimes) > 1:
+            _export_peer(module, folder, plan)
         (folder / "done").touch()
 
 
@@ -106,28 +105,25 @@ def _checkpoint(module: Any, file: Path) -> None:
     trainer.save_checkpoint(file, weights_only=True)
 
 
-def _export_peer(module: Any, folder: Path, runtime: str, plan: Plan) -> None:
+def _export_peer(module: Any, folder: Path, plan: Plan) -> None:
     """With any size of batch, which is anomalib's default; where that gives a graph for two images
     alone (PatchCore), one for each size that is measured."""
-    size = (plan.size, plan.size)
-    if runtime == "onnx":
-        import onnxruntime
+    import onnxruntime
 
-        file = module.to_onnx(folder, "model", size)
-        shape = onnxruntime.InferenceSession(str(file)).get_inputs()[0].shape
-        fixed = isinstance(shape[0], int)
-    else:
+    size = (plan.size, plan.size)
+    files = [module.to_onnx(folder, "model", size)]
+    shape = onnxruntime.InferenceSession(str(files[0])).get_inputs()[0].shape
+    if isinstance(shape[0], int):
+        for extra in files[0].parent.iterdir():
+            extra.unlink()
+        files = [
+            module.to_onnx(folder, f"model-{batch}", size, dynamic_shapes=({0: batch},))
+            for batch in (1, plan.batch)
+        ]
+    if "openvino" in plan.runtimes:
         import openvino
 
-        file = module.to_openvino(folder, "model", size)
-        fixed = openvino.Core().read_model(file).input(0).partial_shape[0].is_static
-    if not fixed:
-        return
-    for extra in file.parent.iterdir():
-        extra.unlink()
-    for batch in (1, plan.batch):
-        shapes = {"dynamic_shapes": ({0: batch},)}
-        if runtime == "onnx":
-            module.to_onnx(folder, f"model-{batch}", size, **shapes)
-        else:
-            module.to_openvino(folder, f"model-{batch}", size, onnx_kwargs=shapes)
+        for file in files:  # as its `to_openvino` does it, of the graph that is there
+            model = folder / "weights" / "openvino" / f"{file.stem}.xml"
+            model.parent.mkdir(parents=True, exist_ok=True)
+            openvino.save_model(openvino.convert_model(file), model, compress_to_fp16=False)

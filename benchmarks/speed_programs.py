@@ -65,6 +65,7 @@ def start(plan: Plan, work: Path) -> dict[str, Any]:
     commands: dict[str, list[Any]] = {
         "python alone": ["-c", "pass"],
         "import snl": ["-c", "import snl"],
+        "import snl, and what trains": ["-c", "import snl; snl.train"],
         "snl --help": ["-m", "snl", "--help"],
     }
     for name in dict.fromkeys((plan.ours[0], "rd" if "rd" in plan.ours else plan.ours[0])):
@@ -75,6 +76,8 @@ def start(plan: Plan, work: Path) -> dict[str, Any]:
             ]
     if plan.peers and importlib.util.find_spec("anomalib"):
         commands["import anomalib"] = ["-c", "import anomalib"]
+        code = "from anomalib.engine import Engine; from anomalib.models import ReverseDistillation"
+        commands["import anomalib, and what trains"] = ["-c", code]
         commands["anomalib --help"] = ["-c", ANOMALIB_HELP]
         for runtime, code in (("torch", TORCH_FIRST), ("openvino", OPENVINO_FIRST)):
             if runtime in plan.runtimes:
@@ -114,7 +117,9 @@ def sizes(plan: Plan, work: Path) -> dict[str, Any]:
 def _megabytes(files: dict[str, Path]) -> dict[str, float]:
     found = {}
     for kind, file in files.items():
-        parts = [file, file.with_suffix(".bin"), file.with_name(file.name + ".data")]
+        parts = [file, file.with_name(file.name + ".data")]
+        if file.suffix == ".xml":
+            parts.append(file.with_suffix(".bin"))
         size = sum(part.stat().st_size for part in parts if part.is_file())
         if size:
             found[kind] = round(size / 1e6, 2)

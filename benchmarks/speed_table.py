@@ -32,13 +32,14 @@ def table(results: dict[str, Any]) -> str:
             note = f"Milliseconds an image; speed relative to {reference} by the same runtime."
             lines += ["", f"## {figure.capitalize()}", "", note, ""]
             lines += _by_runtime(groups, runtimes, figure, images, reference)
-        alone = [f"model alone, batch {n}" for n in (1, batch)]
-        lines += ["", "## anomalib's torch models alone", "", "Milliseconds an image.", ""]
-        lines += _figures(groups.get("torch"), dict(zip(alone, (1, batch), strict=True)))
         lines += ["", "## A file of 512 x 512 pixels to a result", "", "Milliseconds.", ""]
         lines += _by_runtime(groups, runtimes, "file", 1, reference)
-        lines += ["", "anomalib's TorchInferencer under `inference_mode`:", ""]
-        lines += _figures(groups.get("torch"), {"file, inference mode": 1})
+        alone = [f"model alone, batch {n}" for n in (1, batch)]
+        apart = {**dict(zip(alone, (1, batch), strict=True)), "file, inference mode": 1}
+        rows = _figures(groups.get("torch"), apart)
+        if len(rows) > 2:
+            note = "PyTorch, milliseconds an image; the file by TorchInferencer."
+            lines += ["", "## anomalib's models alone, and without gradients", "", note, "", *rows]
         lines += ["", "## Memory", "", f"Peak MB of the process, batch 1 / batch {batch}.", ""]
         lines += _memory(groups, runtimes, ("batch 1", f"batch {batch}"))
     if "training" in groups:

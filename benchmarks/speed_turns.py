@@ -21,7 +21,7 @@ PAUSE = 0.05
 LONG = 0.2
 """Seconds of a pass that does not feel what others left in the caches: no more warming up."""
 ENOUGH = 6.0
-"""Seconds after which a figure of a subject has no further turn, if it had two."""
+"""Seconds after which a figure of a subject has no further turn."""
 
 
 class Worker:
@@ -75,6 +75,7 @@ def turns(
     seconds: float,
     passes: int,
     warm: int,
+    least: int,
     repeats: Callable[[str], int],
 ) -> dict[str, Any]:
     """Every figure of every subject, by turns.
@@ -83,6 +84,7 @@ def turns(
         tasks: by the subject's title.
         seconds, passes: of a turn, at least.
         warm: passes that do not count: of a first turn, of others one at most.
+        least: turns of a figure that takes long.
         repeats: turns of a figure.
     """
     found: dict[str, Any] = {}
@@ -99,6 +101,7 @@ def turns(
                 found[title] = {"error": worker.ready["error"]}
                 say(f"  {title}: {worker.ready['error']}")
                 del workers[title]
+        slowest = dict.fromkeys(workers, 0.0)
         names = dict.fromkeys(n for w in workers.values() for n in w.ready["figures"])
         for figure in names:
             for number in range(repeats(figure)):
@@ -107,10 +110,10 @@ def turns(
                     if figure not in worker.ready["figures"] or "error" in own:
                         continue
                     past = own["figures"].get(figure, {}).get("turns", [])
-                    if number > 1 and sum(past) > ENOUGH:
+                    if number >= least and sum(past) > ENOUGH:
                         continue
                     time.sleep(PAUSE)
-                    cold = warm if not number else min(warm, past[-1] < LONG)
+                    cold = min(warm, slowest[title] < LONG) if slowest[title] else warm
                     request = {"seconds": seconds, "passes": passes, "warm": int(cold)}
                     answer = worker.ask(figure=figure, **request)
                     if "error" in answer:
@@ -118,6 +121,7 @@ def turns(
                         say(f"  {title}, {figure}: {answer['error']}")
                         continue
                     add_turn(own["figures"], figure, answer)
+                    slowest[title] = max(slowest[title], answer["seconds"])
     return found
 
 

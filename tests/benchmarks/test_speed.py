@@ -112,7 +112,7 @@ def test_sizes_are_of_all_files(output: Path, work: Path) -> None:
     (own,) = subjects(output, "sizes").values()
     size = ours_file(work / "made", "rd", "torch").stat().st_size
     assert own["megabytes"]["torch"] == pytest.approx(size / 1e6, abs=0.01)
-    for name, count in (("x.onnx", 1), ("x.onnx.data", 2), ("y.xml", 3), ("y.bin", 4)):
+    for count, name in enumerate(("x.onnx", "x.onnx.data", "y.xml", "y.bin", "x.bin"), 1):
         (work / name).write_bytes(bytes(100_000 * count))
     files = {"onnx": work / "x.onnx", "openvino": work / "y.xml", "torch": work / "not there"}
     assert speed_programs._megabytes(files) == {"onnx": 0.3, "openvino": 0.7}
@@ -186,6 +186,7 @@ def test_turns_alternate_and_errors_are_told(work: Path, monkeypatch: pytest.Mon
         seconds=0,
         passes=1,
         warm=1,
+        least=2,
         repeats=lambda _: 2,
     )
     assert asked[:4] == [("a", "one"), ("b", "one"), ("a", "one"), ("b", "one")]
@@ -200,7 +201,7 @@ def test_turns_alternate_and_errors_are_told(work: Path, monkeypatch: pytest.Mon
 
 def test_a_subject_that_is_not_there(work: Path) -> None:
     task = {"kind": "ours", "runtime": "torch", "subject": "snl", "torch": False}
-    options = {"seconds": 0, "passes": 1, "warm": 0, "repeats": lambda _: 1}
+    options = {"seconds": 0, "passes": 1, "warm": 0, "least": 1, "repeats": lambda _: 1}
     found = speed_turns.turns({"snl": task}, PLAN, work, **options)
     assert "snl.snl" in found["snl"]["error"]
 
