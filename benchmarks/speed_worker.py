@@ -1,0 +1,205 @@
+"""One process of `speed.py`: holds one subject and lets one figure of it run when asked.
+
+Started with a task as JSON. Writes a line of JSON when the subject is ready, and one for every line
+that it reads. Whatever libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from speed_steps import metrics, training
+from speed_subjects import Plan, ours_file, peer_file
+
+Figures = dict[str, Callable[[], Any]]
+PRECISION = "INFERENCE_PRECISION_HINT"
+
+
+def ours(plan: Plan, work: Path, task: dict[str, Any]) -> Figures:
+    """`Inspector.predict` of uint8 arrays, and `Inspector.inspect` of a file."""
+    import snl
+
+    inspector = snl.load(ours_file(work, task["subject"], task["runtime"]), "cpu", plan.threads)
+    one, many = (_pixels(size, plan.size) for size in (1, plan.batch))
+    picture = work / "part.png"
+
+    def inspect() -> dict[str, Any]:
+        found = inspector.inspect(picture)
+        return {"regions": len(found.regions), "marked": found.region_threshold is not None}
+
+    return {
+        "batch 1": lambda: inspector.predict(one) and None,
+        f"batch {plan.batch}": lambda: inspector.predict(many) and None,
+        "file": inspect,
+    }
+
+
+def peer(plan: Plan, work: Path, task: dict[str, Any]) -> Figures:
+    """anomalib's export, by its own inferencer where it has one, from the same uint8 arrays."""
+    make = {"torch": _peer_torch, "onnx": _peer_onnx, "openvino": _peer_openvino}
+    return make[task["runtime"]](plan, work, task["subject"])
+
+
+def _peer_torch(plan: Plan, work: Path, name: str) -> Figures:
+    import torch
+    from anomalib.deploy import TorchInferencer
+
+    os.environ["TRUST_REMOTE_CODE"] = "1"
+    inferencer = TorchInferencer(peer_file(work, name, "torch", 1), "cpu")
+    module: Any = inferencer.model
+
+    def whole(pixels: Any) -> Callable[[], None]:
+        def call() -> None:
+            with torch.inference_mode():
+                images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
+                found = module(inferencer.pre_process(images))
+                found.anomaly_map.numpy(), found.pred_score.numpy()
+
+        return call
+
+    def alone(pixels: Any) -> Callable[[], None]:
+        with torch.inference_mode():
+            floats = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
+            ready = module.pre_processor(floats)
+
+        def call() -> None:
+            with torch.inference_mode():
+                module.model(ready)
+
+        return call
+
+    def file(inference: bool) -> Callable[[], None]:
+        def call() -> None:
+            with torch.inference_mode() if inference else nullcontext():
+                inferencer.predict(work / "part.png")
+
+        return call
+
+    one, many = (_pixels(size, plan.size) for size in (1, plan.batch))
+    return {
+        "batch 1": whole(one),
+        f"batch {plan.batch}": whole(many),
+        "model alone, batch 1": alone(one),
+        f"model alone, batch {plan.batch}": alone(many),
+        "file": file(False),
+        "file, inference mode": file(True),
+    }
+
+
+def _peer_onnx(plan: Plan, work: Path, name: str) -> Figures:
+    import numpy as np
+    import onnxruntime
+
+    figures: Figures = {}
+    sessions: dict[Path, Any] = {}
+    for batch in (1, plan.batch):
+        file, pixels = peer_file(work, name, "onnx", batch), _pixels(batch, plan.size)
+
+        def call(file: Path = file, pixels: Any = pixels) -> None:
+            if file not in sessions:  # the second one is not in the memory of the first figure
+                options = onnxruntime.SessionOptions()
+                options.intra_op_num_threads = plan.threads
+                sessions[file] = onnxruntime.InferenceSession(str(file), options)
+            images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32) / 255
+            sessions[file].run(None, {"input": images})
+
+        figures[f"batch {batch}"] = call
+    return figures
+
+
+def _peer_openvino(plan: Plan, work: Path, name: str) -> Figures:
+    import numpy as np
+    from anomalib.deploy import OpenVINOInferencer
+    from PIL import Image
+
+    config = {PRECISION: "f32", "PERFORMANCE_HINT": "LATENCY"}
+    options = {**config, "INFERENCE_NUM_THREADS": plan.threads}
+    loaded: dict[Path, Any] = {}
+
+    def predict(pixels: Any) -> None:
+        file = peer_file(work, name, "openvino", len(pixels))
+        if file not in loaded:
+            loaded[file] = OpenVINOInferencer(file, "CPU", options)
+        loaded[file].predict(pixels)
+
+    def read() -> None:
+        with Image.open(work / "part.png") as image:
+            small = image.convert("RGB").resize((plan.size, plan.size), Image.Resampling.BILINEAR)
+        predict(np.asarray(small)[None])
+
+    one, many = (_pixels(size, plan.size) for size in (1, plan.batch))
+    return {
+        "batch 1": lambda: predict(one),
+        f"batch {plan.batch}": lambda: predict(many),
+        "file": read,
+    }
+
+
+def _pixels(count: int, size: int) -> Any:
+    """uint8 (count, size, size, 3) that differ."""
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype(np.uint8)
+
+
+def peak() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def turn(call: Callable[[], Any], seconds: float, passes: int, warm: int) -> dict[str, Any]:
+    """The median seconds of some passes, after some that do not count."""
+    for _ in range(warm):
+        call()
+    taken: list[float] = []
+    value = None
+    while len(taken) < passes or sum(taken) < seconds:
+        began = time.perf_counter()
+        value = call()
+        taken.append(time.perf_counter() - began)
+    found = {"seconds": statistics.median(taken), "passes": len(taken), "memory": peak()}
+    return found | {"value": value}
+
+
+KINDS = {"ours": ours, "peer": peer, "training": training, "metrics": metrics}
+
+
+def main(text: str) -> int:
+    task = json.loads(text)
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def answer(value: dict[str, Any]) -> None:
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
+
+    plan = Plan.from_dict(task["plan"])
+    try:
+        if task["torch"]:
+            import torch
+
+            torch.set_num_threads(plan.threads)
+        figures = KINDS[task["kind"]](plan, Path(task["work"]), task)
+        answer({"figures": list(figures), "memory": peak()})
+        for line in sys.stdin:
+            request = json.loads(line)
+            call = figures[request.pop("figure")]
+            answer(turn(call, **request))
+    except Exception as error:  # told by the process that asked
+        answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"})
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
