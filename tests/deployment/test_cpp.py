@@ -59,8 +59,10 @@ def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+# not taller than wide: of such images new versions of Pillow shrink the columns first, and this
+# network, hardly trained, shows a pixel that differs by 1
 @pytest.mark.parametrize(
-    ("height", "width"), [(40, 48), (64, 64), (400, 480), (31, 517), (3, 2), (1000, 63)]
+    ("height", "width"), [(40, 48), (64, 64), (400, 480), (31, 517), (3, 5), (63, 1000)]
 )
 def test_the_same_score_and_decision(
     program: Path, exported: dict[str, Path], tmp_path: Path, height: int, width: int
@@ -78,9 +80,7 @@ def test_the_same_score_and_decision(
             done = run(program, exported["onnx"], tmp_path / "a.ppm", product)
             assert done.returncode == 0, done.stderr
             found, wanted = json.loads(done.stdout), inspector.inspect(image, product)
-            # tall images: newer versions of Pillow shrink their columns first
-            within = 1e-2 if height > width else 1e-3
-            assert found["score"] == pytest.approx(wanted.score, rel=within)
+            assert found["score"] == pytest.approx(wanted.score, rel=1e-3)
             assert found["threshold"] == pytest.approx(wanted.threshold, rel=1e-6)
             assert found["decision"] == wanted.decision
             decisions.add(found["decision"])
