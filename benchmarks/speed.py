@@ -113,7 +113,7 @@ def metrics(plan: Plan, work: Path) -> dict[str, Any]:
 
 
 def prepare(plan: Plan, work: Path) -> None:
-    """All that is measured, made by two processes at once; what is there already stays.
+    """All that is measured, made by some processes at once; what is there already stays.
 
     Stops the program where one of them fails.
     """
@@ -125,22 +125,17 @@ def prepare(plan: Plan, work: Path) -> None:
         if any(there[name] != wanted[name] for name in MADE_FOR):
             sys.exit(f"{work}: made for other settings; remove it, or give another --work")
     file.write_text(json.dumps(wanted), encoding="utf-8")
-    sides = ["ours", *(["peers"] if plan.peers else [])]
     command = [sys.executable, str(HERE / "speed_subjects.py"), str(file), str(work)]
-    with (work / "log.txt").open("a", encoding="utf-8") as log:
-        made = [
-            subprocess.Popen(
-                [*command, side],
-                stdout=log,
-                stderr=log,
-                cwd=work,
-                env={**environment(plan), "OMP_NUM_THREADS": "1"},
-            )
-            for side in sides
-        ]
-        statuses = [process.wait() for process in made]
-    if any(statuses):
-        sys.exit(f"what is to be measured could not be made; see {work / 'log.txt'}")
+    variables = {**environment(plan), "OMP_NUM_THREADS": "1"}
+    for together in (["data"], ["even", "odd", *(["peers"] if plan.peers else [])]):
+        with (work / "log.txt").open("a", encoding="utf-8") as log:
+            made = [
+                subprocess.Popen([*command, part], stdout=log, stderr=log, cwd=work, env=variables)
+                for part in together
+            ]
+            statuses = [process.wait() for process in made]
+        if any(statuses):
+            sys.exit(f"what is to be measured could not be made; see {work / 'log.txt'}")
 
 
 def run(plan: Plan, output: Path, work: Path, only: Sequence[str], again: bool) -> None:

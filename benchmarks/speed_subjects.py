@@ -1,6 +1,6 @@
 """What `speed.py` measures, made beforehand: generated parts, networks of ours and anomalib's.
 
-    python benchmarks/speed_subjects.py PLAN.json WORK ours|peers
+    python benchmarks/speed_subjects.py PLAN.json WORK data|even|odd|peers
 
 Weights do not matter to speed, so ours are trained for two steps (which gives them everything that
 an inspection takes: prototypes, thresholds, levels) and anomalib's are the initial ones, with
@@ -109,13 +109,18 @@ def settings_of(name: str, plan: Plan, **changes: Any) -> dict[str, Any]:
     }
 
 
-def prepare_ours(plan: Plan, work: Path) -> None:
-    """Parts, maps, and bundles with their exports; what is there is kept."""
+def prepare_ours(plan: Plan, work: Path, names: Sequence[str], *, rest: bool) -> None:
+    """Bundles with their exports; what is there is kept.
+
+    Args:
+        names: out of `plan.ours`.
+        rest: make the int8 export and the tiny bundle, too.
+    """
     import snl
     from snl.deployment.export import export
 
-    parts = prepare_data(plan, work)
-    for name in plan.ours:
+    parts = work / "parts"
+    for name in names:
         bundle = ours_file(work, name, "torch")
         if not bundle.is_file():
             overrides = settings_of(name, plan)
@@ -128,6 +133,8 @@ def prepare_ours(plan: Plan, work: Path) -> None:
             file = ours_file(work, name, runtime)
             if not file.is_file():
                 export(inspector, file, format=runtime)
+    if not rest:
+        return
     small = work / "ours" / f"{plan.ours[0]}-int8.onnx"
     if "onnx" in plan.runtimes and not small.is_file():
         catalog = snl.Catalog.read(parts)
@@ -142,8 +149,8 @@ def prepare_ours(plan: Plan, work: Path) -> None:
         )  # fmt: skip
 
 
-def prepare_data(plan: Plan, work: Path) -> Path:
-    """Generated parts, pictures of 512 and of many pixels, maps and masks; the parts' folder."""
+def prepare_data(plan: Plan, work: Path) -> None:
+    """Generated parts, pictures of 512 and of many pixels, maps and masks."""
     import numpy as np
     from PIL import Image
 
@@ -167,7 +174,6 @@ def prepare_data(plan: Plan, work: Path) -> Path:
         maps, masks = make_maps(max(plan.maps), plan.size)
         with atomic(work / "maps.npz") as temporary, temporary.open("wb") as stream:
             np.savez(stream, maps=maps, masks=masks)
-    return parts
 
 
 def make_maps(count: int, size: int) -> tuple[Any, Any]:
@@ -193,12 +199,15 @@ def make_maps(count: int, size: int) -> tuple[Any, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     plan = Plan.from_dict(json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
-    if arguments[2] == "ours":
-        prepare_ours(plan, Path(arguments[1]))
-    else:
+    work, part = Path(arguments[1]), arguments[2]
+    if part == "data":
+        prepare_data(plan, work)
+    elif part == "peers":
         from speed_peers import prepare_peers
 
-        prepare_peers(plan, Path(arguments[1]))
+        prepare_peers(plan, work)
+    else:
+        prepare_ours(plan, work, plan.ours[part == "odd" :: 2], rest=part == "even")
     return 0
 
 

@@ -21,7 +21,7 @@ import speed_table
 import speed_turns
 import speed_worker
 from snl.cli import main
-from speed_subjects import TINY, Plan, ours_file, peer_file, prepare_ours
+from speed_subjects import TINY, Plan, ours_file, peer_file, prepare_data, prepare_ours
 
 PLAN = Plan(
     threads=1,
@@ -53,6 +53,10 @@ def output(work: Path, parts: Path, bundle: Path) -> Path:
     are those of other tests; what is missing is made."""
     file = work / "speed.json"
 
+    def prepare(plan: Plan, folder: Path) -> None:
+        prepare_data(plan, folder)
+        prepare_ours(plan, folder, plan.ours, rest=True)
+
     def inside(command: list[Any], plan: Plan, folder: Path) -> dict[str, Any]:
         with pytest.MonkeyPatch.context() as here:
             here.chdir(folder)
@@ -65,7 +69,7 @@ def output(work: Path, parts: Path, bundle: Path) -> Path:
         shutil.copy(bundle, work / "made" / "ours" / f"{name}.snl")
     with pytest.MonkeyPatch.context() as patch:  # processes that import torch take seconds
         patch.setattr(speed_programs, "launch", inside)
-        patch.setattr(speed, "prepare", prepare_ours)
+        patch.setattr(speed, "prepare", prepare)
         speed.run(PLAN, file, work / "made", GROUPS, False)
     return file
 
