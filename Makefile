@@ -2,6 +2,10 @@
 # Both set up their own environment in .venv; a machine needs only make and Python >= 3.11.
 PYTHON ?= python3
 BIN := .venv/bin
+# OpenVINO, ONNX Runtime and the quantisers have thread pools and signal handlers of their own: tests
+# that load them run in a process of their own.
+RUNTIMES := $(addprefix tests/deployment/,test_export.py test_runtimes.py test_cpp.py \
+  test_without_torch.py)
 
 .PHONY: demo test lint types unit format clean
 
@@ -18,7 +22,8 @@ types: .venv/ready
 	$(BIN)/mypy
 
 unit: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest $(RUNTIMES:%=--ignore=%)
+	$(BIN)/pytest $(RUNTIMES)
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
