@@ -204,10 +204,10 @@ def test_turns_alternate_and_errors_are_told(work: Path, monkeypatch: pytest.Mon
 
 
 def test_a_subject_that_is_not_there(work: Path) -> None:
-    task = {"kind": "ours", "runtime": "torch", "subject": "snl", "torch": False}
+    task = {"kind": "metrics", "subject": "snl", "torch": False}
     options = {"seconds": 0, "passes": 1, "warm": 0, "least": 1, "repeats": lambda _: 1}
     found = speed_turns.turns({"snl": task}, PLAN, work, **options)
-    assert "snl.snl" in found["snl"]["error"]
+    assert "maps.npz" in found["snl"]["error"]
 
 
 def test_a_turn_is_the_median_of_its_passes() -> None:
