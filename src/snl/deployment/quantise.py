@@ -2,8 +2,8 @@
 
 An anomaly map is a difference of two features that are nearly equal, so it shows every rounding of
 them. What is kept in float: the convolutions whose outputs are compared (from which a path leads to
-an output of the graph through no other convolution), and the Gaussian over the map, a convolution
-of one channel.
+an output of the graph through no other convolution), and a Gaussian over the map where that is a
+convolution, of one channel.
 """
 
 from __future__ import annotations
