@@ -65,6 +65,8 @@ def run(
     `seeds` take a part of the plan, comma-separated; empty: all.
     """
     import snl
+    from snl.deployment.inspector import Inspector
+    from snl.deployment.torch_engine import TorchEngine
     from snl.training.normal_errors import fit_errors
     from snl.training.selection import split
 
@@ -116,6 +118,9 @@ def run(
                     network.settings = dataclasses.replace(network.settings, map=settings.map)
                     used, _ = split(catalog, network.settings)
                     fit_errors(network, [record.path for record in used])
+                    # an engine has a copy of its own, made for speed
+                    known = dataclasses.replace(inspector.known, settings=network.settings)
+                    inspector = Inspector(TorchEngine(network, device), known)
                 found = measured(inspector, catalog)
                 training = dict(inspector.facts.training)
                 if trained != row["name"]:
