@@ -195,5 +195,5 @@ def test_what_int8_quantises(low: dict[tuple[str, str], Checked]) -> None:
         if node.name in kept:
             continue
         kept.add(node.name)
-        if node not in convolutions or node in smoothing:
+        if node.op_type not in ("Conv", "ConvTranspose") or node in smoothing:
             waiting += [made_by[name] for name in node.input if name in made_by]
