@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import snl
+from snl.cli import main
 from snl.deployment.export import Checked
 from tests.deployment.compare import close, same
 from tests.deployment.conftest import FILES
@@ -197,3 +199,21 @@ def test_what_int8_quantises(low: dict[tuple[str, str], Checked]) -> None:
         kept.add(node.name)
         if node.op_type not in ("Conv", "ConvTranspose") or node in smoothing:
             waiting += [made_by[name] for name in node.input if name in made_by]
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_commands_cut_into_tiles_by_an_export(
+    kind: str, exported: dict[str, Path], plant: Path, tmp_path: Path
+) -> None:
+    source = exported[kind]
+    for part in source.parent.glob("parts.*"):
+        shutil.copy(part, tmp_path)
+    file = tmp_path / source.name
+    image, output = plant / "bolt" / "test" / "dent" / "000.png", tmp_path / "found.json"
+    options = ["--device", "cpu", "--quiet"]
+    tiles = ["--tile", "32", "--json", str(output)]
+    assert main(["inspect", str(file), str(image), *options, *tiles]) == 0
+    assert len(output.read_text(encoding="utf-8").splitlines()) == 1
+    assert main(["inspect", str(file), str(image), *options, "--tile", "3"]) == 2
+    assert main(["calibrate", str(file), str(plant), "--tile", "32", *options]) == 0
+    assert snl.load(file, "cpu").tile == 32

@@ -63,7 +63,7 @@ def _change(options: argparse.Namespace, inspector: Inspector) -> Sequence[objec
             raise SettingsError("--tile changes every score; give NORMALS of all products with it")
         if options.add:
             raise SettingsError("--tile changes every score; leave out --add, NORMALS replace all")
-        inspector.network.settings.replace({"tile": options.tile})  # refuses what is out of range
+        inspector.settings.replace({"tile": options.tile})  # refuses what is out of range
         done.append(editing.change(inspector, f"tile {options.tile}", tile=options.tile))
     for name, mask in _pairs(options.ignore, "--ignore", product, inspector.products):
         editing.set_ignored(inspector, name, None if mask == "none" else Path(mask))

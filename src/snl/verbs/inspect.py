@@ -176,7 +176,7 @@ def _look_in_tiles(inspector: Inspector, tile: int) -> None:
     """For this run alone."""
     if tile == inspector.tile:
         return
-    inspector.network.settings.replace({"tile": tile})  # refuses what is too small or too large
+    inspector.settings.replace({"tile": tile})  # refuses what is too small or too large
     inspector.recalibrate(dataclasses.replace(inspector.calibration, tile=tile))
     say(
         f"note: thresholds were made with {_pieces(inspector.calibrations[-2].tile)}; with "
