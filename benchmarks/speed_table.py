@@ -221,7 +221,7 @@ def plot(results: dict[str, Any], output: Path) -> None:
             axes.errorbar(middle, row, xerr=errors, ecolor=INK, elinewidth=1.1, capsize=2.5)
             longest = max(longest, high)
             axes.annotate(
-                f"{middle:.3g}",
+                _number(middle),
                 (high, row),
                 (5, 0),
                 textcoords="offset points",
