@@ -57,6 +57,8 @@ from speed_turns import HERE, environment, say, turns
 
 PACKAGES = ("anomalib", "torch", "torchmetrics", "timm", "onnxruntime", "openvino", "numpy")
 QUICK = Plan(repeats=2, seconds=0.0, passes=1, maps=(10, 20), images=(20, 60), large=(800, 600))
+REPEATS = {"batch 1": 5, "model alone": 2}
+"""Turns of a figure at most, where they are not 3."""
 MADE_FOR = ("size", "batch", "maps", "large", "runtimes", "ours", "peers", "overrides")
 """Settings that what is measured is made for."""
 
@@ -70,7 +72,7 @@ def inference(runtime: str, plan: Plan, work: Path) -> dict[str, Any]:
         tasks[TITLES[name]] = {"kind": kind, "runtime": runtime, "subject": name, "torch": torch}
     return turns(
         tasks, plan, work, seconds=plan.seconds, passes=plan.passes, warm=1, least=1,
-        repeats=lambda figure: plan.repeats if figure == "batch 1" else min(plan.repeats, 3),
+        repeats=lambda figure: min(plan.repeats, REPEATS.get(figure.partition(",")[0], 3)),
     )  # fmt: skip
 
 
@@ -107,7 +109,7 @@ def metrics(plan: Plan, work: Path) -> dict[str, Any]:
             torch = package in ("anomalib", "torchmetrics")
             tasks[title] = {"kind": "metrics", "subject": subject, "torch": torch}
     return turns(
-        tasks, plan, work, seconds=0, passes=1, warm=0, least=2,
+        tasks, plan, work, seconds=0, passes=1, warm=0, least=1,
         repeats=lambda _: min(plan.repeats, 3),
     )  # fmt: skip
 
