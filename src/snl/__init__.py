@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Catalog": "snl.data.catalog",
-    "Inspection": "snl.deployment.inspector",
+    "Inspection": "snl.deployment.inspection",
     "Inspector": "snl.deployment.inspector",
     "Settings": "snl.settings",
     "SnlError": "snl.errors",
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from snl.api import train as train
     from snl.data.catalog import Catalog as Catalog
     from snl.data.demo import make_demo as make_demo
-    from snl.deployment.inspector import Inspection as Inspection
+    from snl.deployment.inspection import Inspection as Inspection
     from snl.deployment.inspector import Inspector as Inspector
     from snl.deployment.inspector import load as load
     from snl.errors import SnlError as SnlError

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from snl.data.catalog import Catalog, Record
-from snl.data.images import load_image, load_mask
-from snl.data.stream import batches, read
+from snl.data.images import load_mask
 from snl.decision.calibration import PEAKS, Calibration, Normals, Rates
 from snl.decision.regions import peaks
 from snl.deployment.inspector import Inspector
-from snl.errors import DataError, ImageError, SettingsError
+from snl.errors import DataError, ImageError
 from snl.files import content_hash
 
 MOST_UNCERTAIN = 0.2
@@ -54,8 +53,9 @@ def survey(
     ignored = inspector.calibration.ignored
     kept: list[Record] = []
     rows: list[tuple[float, np.ndarray, np.ndarray, float]] = []
-
-    def take(record: Record, anomaly_map: np.ndarray, score: float, embedding: np.ndarray) -> None:
+    paths = [record.path for record in records]
+    for loaded, anomaly_map, score, embedding in inspector.look(paths, errors):
+        record = records[loaded.index]
         if record.product in ignored:
             anomaly_map, verdict = inspector.conclude(anomaly_map, score, embedding, record.product)
             score = verdict.score
@@ -64,20 +64,6 @@ def survey(
         rows.append((score, embedding, highest, float(np.quantile(anomaly_map, 0.99))))
         if progress:
             progress(len(kept) + len(errors), len(records))
-
-    if inspector.tile:
-        for record in records:
-            try:
-                image = load_image(record.path)
-            except ImageError as error:
-                errors.append(error)
-                continue
-            take(record, *inspector.predict_tiled(image))
-    else:
-        stream = read([record.path for record in records], inspector.image_size)
-        for group, pixels in batches(stream, 16, errors):
-            for loaded, *found in zip(group, *inspector.predict(pixels), strict=True):
-                take(records[loaded.index], found[0], float(found[1]), found[2])
     if progress and len(kept) < len(records):
         progress(len(records), len(records))
     width = inspector.prototypes.centres.shape[1]
@@ -208,7 +194,7 @@ def set_rates(inspector: Inspector, product: str | None = None, **rates: float |
         SettingsError: a product that was not taught, rates that contradict each other or that
             nobody can promise.
     """
-    _taught(inspector, product)
+    inspector.check_product(product)
     calibration = inspector.calibration
     new = calibration.rates_of(product).changed(**rates)
     if rates.get("anomalous") is not None or rates.get("uncertain") is not None:
@@ -226,7 +212,7 @@ def set_ignored(inspector: Inspector, product: str, mask: Path | None) -> None:
     The held-back images keep their scores until they are looked at again: those can only be too
     high, so the false-alarm rate only lower than stated.
     """
-    _taught(inspector, product)
+    inspector.check_product(product)
     ignored = dict(inspector.calibration.ignored)
     ignored.pop(product, None)
     if mask is not None:
@@ -326,10 +312,3 @@ def _once(normals: Normals) -> Normals:
     _, first = np.unique(normals.hashes, return_index=True)
     first.sort()
     return Normals(*(getattr(normals, f.name)[first] for f in dataclasses.fields(normals)))
-
-
-def _taught(inspector: Inspector, product: str | None) -> None:
-    if product is not None and product not in inspector.products:
-        raise SettingsError(
-            f"product '{product}' was not taught; taught: {', '.join(inspector.products)}"
-        )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,6 +12,7 @@ from snl.data.stream import Loaded, batches, read
 from snl.decision.calibration import Calibration, Rates, Verdict
 from snl.decision.regions import Region, find_regions
 from snl.deployment.engine import Engine, Prediction
+from snl.deployment.inspection import Inspection
 from snl.deployment.known import Known
 from snl.deployment.maps import resize_map, resize_mask, score_of
 from snl.deployment.tiled import predict_tiled
@@ -32,44 +31,6 @@ if TYPE_CHECKING:
 EXPORTS = (".onnx", ".xml")
 VERSIONS = 10
 """Calibrations that a bundle keeps, to take changes back."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inspection(Verdict):
-    """The result for one image: the verdict on it, with the following besides.
-
-    Attributes:
-        regions: where the map is over `region_threshold`, highest peak first.
-        anomaly_map: float32 (H, W) at the size of the image given, raw; 0 where the product may
-            look as it likes.
-        image: uint8 (H, W, 3), upright RGB, what was looked at.
-        path: of the image, if it came from a file.
-        map_range: map values at which the overlay's colours begin and end.
-    """
-
-    regions: tuple[Region, ...] = ()
-    anomaly_map: np.ndarray = field(repr=False)
-    image: np.ndarray = field(repr=False)
-    path: str | None = None
-    map_range: tuple[float, float] = field(default=(0.0, 1.0), repr=False)
-
-    def overlay(self) -> PIL.Image.Image:
-        """The image, its map in colours over it, contours, score bar and decision, side by side."""
-        from snl.report.overlay import draw
-
-        return draw(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values: everything but image and map, and where the map is highest (x, y)."""
-        y, x = np.unravel_index(int(self.anomaly_map.argmax()), self.anomaly_map.shape)
-        return {
-            "path": self.path,
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(Verdict)},
-            "width": self.image.shape[1],
-            "height": self.image.shape[0],
-            "peak": [int(x), int(y)],
-            "regions": [region.to_dict() for region in self.regions],
-        }
 
 
 class Inspector:
@@ -103,6 +64,17 @@ class Inspector:
     def image_size(self) -> int:
         """Side of the square input in pixels."""
         return self.settings.image_size
+
+    def check_product(self, product: str | None) -> None:
+        """Refuse a product that was not taught; None will do.
+
+        Raises:
+            SettingsError: there is no such product.
+        """
+        if product is not None and product not in self.products:
+            raise SettingsError(
+                f"product '{product}' was not taught; taught: {', '.join(self.products)}"
+            )
 
     @property
     def network(self) -> Network:
@@ -138,10 +110,37 @@ class Inspector:
         """uint8 (B, size, size, 3) to raw maps, scores and embeddings."""
         return self.engine.predict(pixels)
 
-    def predict_tiled(self, image: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-        """One image uint8 (H, W, 3), tile by tile, to its map (H, W), score and embedding (D,)."""
-        anomaly_map, embedding = predict_tiled(self.predict, image, self.tile, self.image_size)
-        return anomaly_map, self.score_of(anomaly_map), embedding
+    def look(
+        self,
+        sources: Sequence[Source],
+        errors: list[ImageError],
+        batch_size: int = 16,
+        *,
+        whole: bool = False,
+    ) -> Iterator[tuple[Loaded, np.ndarray, float, np.ndarray]]:
+        """Every image in order, with its map (h, w), score and embedding (D,), before any decision.
+
+        Images are decoded while the network looks at those before them. In tiles, the map has the
+        image's own size, and each comes with the decoded image; else `whole` asks for that.
+
+        Args:
+            sources: what `inspect` takes.
+            errors: gets those of images that cannot be used.
+            batch_size: images that the network looks at together.
+            whole: give the decoded images as well.
+        """
+        tile = self.tile
+        items = read(sources, self.image_size, 1 if tile else None, whole=whole or tile > 0)
+        for group, pixels in batches(items, 1 if tile else batch_size, errors):
+            if tile:
+                assert group[0].image is not None  # asked for above
+                found, embedding = predict_tiled(
+                    self.predict, group[0].image, tile, self.image_size
+                )
+                yield group[0], found, self.score_of(found), embedding
+                continue
+            for loaded, one, value, embedding in zip(group, *self.predict(pixels), strict=True):
+                yield loaded, one, float(value), embedding
 
     def score_of(self, anomaly_map: np.ndarray) -> float:
         """The raw score of one map (h, w)."""
@@ -185,7 +184,8 @@ class Inspector:
         Raises:
             SettingsError: a product that was not taught, a rate outside 0..1.
         """
-        name = self._taught(product) or self.products[0]
+        self.check_product(product)
+        name = product or self.products[0]
         rates = self.calibration.rates_of(name).changed(anomalous=rate)
         return self.calibration.scores.threshold(rates.anomalous, name)[0]
 
@@ -202,7 +202,7 @@ class Inspector:
             SettingsError: a product that was not taught, a rate outside 0..1, or less than the
                 held-back images can promise.
         """
-        self._taught(product)
+        self.check_product(product)
         if rate is None and uncertain_rate is None and unknown_rate is None:
             return None
         changed = self.calibration.rates_of(product).changed(
@@ -277,27 +277,17 @@ class Inspector:
             batch_size: images that the network looks at together.
             on_error: is told of an image that cannot be used, which is then left out; None: raise.
         """
-        self._taught(product)
-        size, errors, told = self.image_size, [], 0  # type: ignore[var-annotated]
-        items = read(sources, size, 1 if self.tile else None, whole=True)
-        for group, pixels in batches(items, 1 if self.tile else batch_size, errors):
-            for loaded, found in zip(group, self._look(group, pixels), strict=True):
-                source, image = sources[loaded.index], loaded.image
-                assert image is not None  # asked for above
-                path = str(source) if isinstance(source, str | Path) else None
-                yield self._inspection(image, path, *self.conclude(*found, product, rates))
-            told = _tell(errors, told, on_error)
-        _tell(errors, told, on_error)
-
-    def _look(
-        self, group: Sequence[Loaded], pixels: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, float, np.ndarray]]:
-        """Map, score and embedding of each image; of tiles, the map has the image's size."""
-        if self.tile:
-            yield from (self.predict_tiled(loaded.image) for loaded in group)  # type: ignore[arg-type]
-            return
-        for anomaly_map, value, embedding in zip(*self.predict(pixels), strict=True):
-            yield anomaly_map, float(value), embedding
+        self.check_product(product)
+        errors: list[ImageError] = []
+        looked = self.look(sources, errors, batch_size, whole=True)
+        for loaded, anomaly_map, score, embedding in looked:
+            source, image = sources[loaded.index], loaded.image
+            assert image is not None  # asked for
+            path = str(source) if isinstance(source, str | Path) else None
+            concluded = self.conclude(anomaly_map, score, embedding, product, rates)
+            yield self._inspection(image, path, *concluded)
+            _tell(errors, on_error)
+        _tell(errors, on_error)
 
     def _inspection(
         self, image: np.ndarray, path: str | None, anomaly_map: np.ndarray, verdict: Verdict
@@ -366,24 +356,14 @@ class Inspector:
             self.settings, self.facts, self.prototypes, last, self.trained_on, *self._channels
         )
 
-    def _taught(self, product: str | None) -> str | None:
-        """The product, if it was taught or none is given."""
-        if product is not None and product not in self.products:
-            raise SettingsError(
-                f"product '{product}' was not taught; taught: {', '.join(self.products)}"
-            )
-        return product
 
-
-def _tell(
-    errors: Sequence[ImageError], told: int, on_error: Callable[[ImageError], None] | None
-) -> int:
-    """Tell of the errors that were not told yet, or raise the first; how many were told."""
-    for error in errors[told:]:
+def _tell(errors: list[ImageError], on_error: Callable[[ImageError], None] | None) -> None:
+    """Tell of the errors and forget them, or raise the first."""
+    for error in errors:
         if on_error is None:
             raise error
         on_error(error)
-    return len(errors)
+    errors.clear()
 
 
 def load(path: str | Path, device: str = "auto", threads: int = 0) -> Inspector:

@@ -2,8 +2,7 @@
 
 An anomaly map is a difference of two features that are nearly equal, so it shows every rounding of
 them. What is kept in float: the convolutions whose outputs are compared (from which a path leads to
-an output of the graph through no other convolution), and a Gaussian over the map where that is a
-convolution, of one channel.
+an output of the graph through no other convolution).
 """
 
 from __future__ import annotations
@@ -106,16 +105,9 @@ def quantise_openvino(model: Any, images: Sequence[np.ndarray]) -> Any:
 def kept_of_onnx(graph: Any) -> list[str]:
     """Names of the convolutions that stay in float."""
     made_by = {output: node for node in graph.node for output in node.output}
-    channels = {value.name: list(value.dims)[:2] for value in graph.initializer}
-
-    def one_channel(node: Any) -> bool:
-        return channels.get(node.input[1]) == [1, 1]
-
     convolutions = [node for node in graph.node if node.op_type in _CONVOLUTIONS]
-    smoothing = {node.name for node in convolutions if one_channel(node)}
     return _kept(
         {node.name for node in convolutions},
-        smoothing,
         (made_by[output.name] for output in graph.output),
         lambda node: node.name,
         lambda node: (made_by[name] for name in node.input if name in made_by),
@@ -125,14 +117,8 @@ def kept_of_onnx(graph: Any) -> list[str]:
 def kept_of_openvino(model: Any) -> list[str]:
     """Names of the convolutions that stay in float."""
     convolutions = [op for op in model.get_ops() if op.get_type_name() in _QUANTISED]
-    smoothing = {
-        op.get_friendly_name()
-        for op in convolutions
-        if list(op.input_value(1).get_shape())[:2] == [1, 1]
-    }
     return _kept(
         {op.get_friendly_name() for op in convolutions},
-        smoothing,
         model.get_results(),
         lambda op: op.get_friendly_name(),
         lambda op: (value.get_node() for value in op.input_values()),
@@ -141,12 +127,11 @@ def kept_of_openvino(model: Any) -> list[str]:
 
 def _kept(
     convolutions: set[str],
-    smoothing: set[str],
     outputs: Iterable[Any],
     name_of: Callable[[Any], str],
     inputs_of: Callable[[Any], Iterable[Any]],
 ) -> list[str]:
-    """The smoothing, and the convolutions that are met first on all ways back from the outputs."""
+    """The convolutions that are met first on all ways back from the outputs."""
     last: set[str] = set()
     seen: set[str] = set()
     waiting = list(outputs)
@@ -156,8 +141,8 @@ def _kept(
         if name in seen:
             continue
         seen.add(name)
-        if name in convolutions - smoothing:
+        if name in convolutions:
             last.add(name)
         else:
             waiting += inputs_of(node)
-    return sorted(last | smoothing)
+    return sorted(last)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from snl.data.catalog import Catalog, Record
-from snl.data.images import load_image, load_mask
+from snl.data.images import load_mask
 from snl.data.layouts import inside
-from snl.data.stream import batches, read
+from snl.data.stream import Loaded, batches, read
 from snl.errors import DataError, ImageError
 from snl.evaluation.metrics import (
     DetectionMetrics,
@@ -67,12 +67,10 @@ class Judge(Protocol):
     def products(self) -> tuple[str, ...]:
         """Names of the taught products."""
 
-    @property
-    def tile(self) -> int:
-        """Side of the pieces that images are looked at in; 0: whole."""
-
-    def predict_tiled(self, image: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-        """uint8 (H, W, 3) to map (H, W), score and embedding."""
+    def look(
+        self, sources: Sequence[Path], errors: list[ImageError], batch_size: int
+    ) -> Iterator[tuple[Loaded, np.ndarray, float, np.ndarray]]:
+        """Every image with its map, score and embedding."""
 
     def conclude(
         self, anomaly_map: np.ndarray, score: float, embedding: np.ndarray, product: str | None
@@ -255,21 +253,15 @@ def _look(
     predictor: Predictor, records: Sequence[Record], batch_size: int, errors: list[ImageError]
 ) -> Iterator[tuple[Any, ...]]:
     """Record, image, its own size, map, score and what else there is, of every readable image."""
-    if isinstance(predictor, Judge) and predictor.tile:
-        for record in records:
-            try:
-                image = load_image(record.path)
-            except ImageError as error:
-                errors.append(error)
-                continue
-            yield record, image, image.shape[:2], *predictor.predict_tiled(image)
+    paths = [record.path for record in records]
+    if isinstance(predictor, Judge):
+        for loaded, *found in predictor.look(paths, errors, batch_size):
+            image = loaded.pixels if loaded.image is None else loaded.image
+            yield records[loaded.index], image, loaded.original, *found
         return
-    stream = read([record.path for record in records], predictor.image_size)
-    for group, pixels in batches(stream, batch_size, errors):
-        found = zip(group, *predictor.predict(pixels), strict=True)
-        for loaded, anomaly_map, score, *more in found:
-            record = records[loaded.index]
-            yield record, loaded.pixels, loaded.original, anomaly_map, float(score), *more
+    for group, pixels in batches(read(paths, predictor.image_size), batch_size, errors):
+        for loaded, anomaly_map, score in zip(group, *predictor.predict(pixels)[:2], strict=True):
+            yield records[loaded.index], loaded.pixels, loaded.original, anomaly_map, float(score)
 
 
 def format_table(evaluation: Evaluation) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,8 +52,7 @@ def _change(options: argparse.Namespace, inspector: Inspector) -> Sequence[objec
     from snl.deployment import calibrate as editing
 
     product = options.product
-    if product is not None:
-        _check_products(inspector, [product])
+    inspector.check_product(product)
     if options.add and options.normals is None:
         raise SettingsError("--add has nothing to add; give NORMALS with it")
     before = len(inspector.calibrations)
@@ -78,7 +77,8 @@ def _change(options: argparse.Namespace, inspector: Inspector) -> Sequence[objec
             for n, v in _pairs(option, flag, product, inspector.products)
         }
         if values:
-            _check_products(inspector, values)
+            for name in values:
+                inspector.check_product(name)
             now = {**getattr(inspector.calibration, field), **values}
             done.append(editing.change(inspector, flag, **{field: now}))
     if options.normals is not None:
@@ -181,11 +181,3 @@ def _value(text: str, kind: type[float] | type[int], least: float, option: str) 
     if not least <= value < float("inf") or value == 0:
         raise SettingsError(f"{option} {text}: give a number above 0")
     return value
-
-
-def _check_products(inspector: Inspector, names: Iterable[str]) -> None:
-    for name in names:
-        if name not in inspector.products:
-            raise SettingsError(
-                f"product '{name}' was not taught; taught: {', '.join(inspector.products)}"
-            )

@@ -16,7 +16,8 @@ from snl.verbs.common import BAD_INPUT, OK, STOPPED, progress_bar, save_overlay,
 
 if TYPE_CHECKING:
     from snl.decision.calibration import Rates
-    from snl.deployment.inspector import Inspection, Inspector
+    from snl.deployment.inspection import Inspection
+    from snl.deployment.inspector import Inspector
 
 _SAVE_EVERY = 200
 """Images between two savings of the drift monitor's state."""
