@@ -305,7 +305,7 @@ def test_a_term_switched_off_is_not_computed(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(t: Tensor, s: Tensor) -> Tensor:
         raise AssertionError("computed")
 
-    monkeypatch.setattr(losses, "intra_affinity", refuse)
+    monkeypatch.setattr(losses, "_intra", refuse)
     teacher, student = stages()
     losses.distillation(teacher, student, LossSettings(channel=1.0))
     with pytest.raises(AssertionError, match="computed"):
