@@ -127,6 +127,32 @@ def test_formula(name: str, shape: tuple[int, ...]) -> None:
     assert float(LOSSES[name](t, s)) == pytest.approx(wanted, abs=1e-5)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient(name: str, shape: tuple[int, ...]) -> None:
+    """Every derivative against differences of the loops, some of which are written out by hand."""
+    t, s = pair(shape, seed=4)
+    s.requires_grad_()
+    LOSSES[name](t, s).backward()
+    assert s.grad is not None
+    if name == "inter_images" and shape[0] == 1:
+        assert float(s.grad.abs().max()) < 1e-5  # one image has no other
+        return
+    if name in ("intra", "spatial") and shape[2:] == (1, 1):
+        assert float(s.grad.abs().max()) < 1e-5  # nor a position another
+        return
+    fixed, moved = t.double().numpy(), s.detach().double().numpy()
+    wanted = np.empty_like(moved)
+    for place in np.ndindex(*shape):
+        ends = []
+        for step in (1e-5, -1e-5):
+            some = moved.copy()
+            some[place] += step
+            ends.append(LOOPS[name](fixed, some))
+        wanted[place] = (ends[0] - ends[1]) / 2e-5
+    np.testing.assert_allclose(s.grad.numpy(), wanted, atol=2e-5, rtol=1e-3)
+
+
 @pytest.mark.parametrize("tau", [0.25, 1.0, 4.0])
 def test_spatial_temperature(tau: float) -> None:
     t, s = pair((2, 3, 4, 4), seed=1)
