@@ -129,6 +129,7 @@ def _add_evaluate(verbs: Any, run: Any) -> None:
         "(default), or at each image's own",
     )
     _add_given(verb)
+    _add_precision(verb)
     _add_common(verb)
 
 
@@ -153,6 +154,7 @@ def _add_report(verbs: Any, run: Any) -> None:
     verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the page")
     _add_given(verb)
+    _add_precision(verb)
     _add_common(verb)
 
 
@@ -184,6 +186,7 @@ def _add_probe(verbs: Any, run: Any) -> None:
         help="weight of the row's product in a blend (default: 0.5)",
     )
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="fixes what is drawn")
+    _add_precision(verb)
     _add_common(verb)
 
 
@@ -244,6 +247,7 @@ def _add_inspect(verbs: Any, run: Any) -> None:
         metavar="N",
         help="of the network; 0: the runtime's choice (default); snl bench inference measures",
     )
+    _add_precision(verb)
     _add_common(verb, layout=False)
 
 
@@ -322,6 +326,7 @@ def _add_calibrate(verbs: Any, run: Any) -> None:
     verb.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write there, and leave FILE as it is"
     )
+    _add_precision(verb)
     _add_common(verb)
 
 
@@ -519,6 +524,15 @@ def _add_budget(verb: argparse.ArgumentParser) -> None:
         default=60.0,
         metavar="SECONDS",
         help="default: 60",
+    )
+
+
+def _add_precision(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="the networks compute in; snl bench inference says what it gains here",
     )
 
 

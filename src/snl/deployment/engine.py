@@ -11,6 +11,10 @@ OUTPUTS = ("maps", "scores", "embeddings")
 """Of an exported graph, by name; its input is `pixels`."""
 
 
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""In which an engine that can choose may compute."""
+
+
 class Prediction(NamedTuple):
     """What the network says of a batch, before any decision."""
 

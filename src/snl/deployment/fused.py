@@ -1,4 +1,4 @@
-"""A network made ready for inference alone: batch norms folded into the convolutions before."""
+"""A network made ready for inference alone: batch norms folded, and half precision if asked for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from snl.model.cram import Cram
 from snl.model.network import Network
 
 _Convolution = nn.Conv2d | nn.ConvTranspose2d
@@ -43,6 +44,18 @@ def fused(network: Network) -> Network:
         if calls[convolution] == calls[norm] == 1:
             _fold(convolution, norm)
     return fast.to(memory_format=torch.channels_last)
+
+
+def halve(network: Network, dtype: torch.dtype) -> None:
+    """Let teacher and student compute in `dtype` as under autocast, with weights that are cast
+    once; CRAM and all that follows on the features stay in float32."""
+    for part in (network.teacher, network.student):
+        kept = {id(m) for cram in part.modules() if isinstance(cram, Cram) for m in cram.modules()}
+        for module in part.modules():
+            if isinstance(module, _Convolution | nn.Linear) and id(module) not in kept:
+                module.to(dtype)
+        kind = network.mean.device.type
+        part.forward = torch.autocast(kind, dtype)(part.forward)  # type: ignore[method-assign]
 
 
 def _fold(convolution: _Convolution, norm: _BatchNorm) -> None:

@@ -366,7 +366,9 @@ def _tell(errors: list[ImageError], on_error: Callable[[ImageError], None] | Non
     errors.clear()
 
 
-def load(path: str | Path, device: str = "auto", threads: int = 0) -> Inspector:
+def load(
+    path: str | Path, device: str = "auto", threads: int = 0, precision: str = "fp32"
+) -> Inspector:
     """An inspector from a file: of a bundle by PyTorch, of an export without it.
 
     Args:
@@ -374,17 +376,19 @@ def load(path: str | Path, device: str = "auto", threads: int = 0) -> Inspector:
             ONNX Runtime or OpenVINO run.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; of OpenVINO also its own names.
         threads: for one inference; 0: the runtime's choice.
+        precision: `fp32`; `bf16` or `fp16`, which are faster where the device has them: scores
+            change a little, thresholds do not (`snl calibrate --precision` takes them anew).
 
     Raises:
         BundleError: missing, damaged, foreign or newer file.
-        SettingsError: a device that is not there.
+        SettingsError: a device that is not there, a precision that the file cannot have.
         DependencyError: the runtime is not installed.
     """
     kind = Path(path).suffix.lower()
     if kind in EXPORTS:
         from snl.deployment.metadata import from_metadata
 
-        engine = _runtime(kind)(path, device, threads)
+        engine = _runtime(kind)(path, device, threads, precision)
         known = from_metadata(path, engine.metadata, engine.checksum)
         if known.settings.image_size != engine.size:
             raise BundleError(
@@ -403,7 +407,7 @@ def load(path: str | Path, device: str = "auto", threads: int = 0) -> Inspector:
         ) from None
     devices.choose(device)
     network, known = bundle.load(path)
-    return Inspector(TorchEngine(network, device, threads), known)
+    return Inspector(TorchEngine(network, device, threads, precision), known)
 
 
 def _runtime(kind: str) -> type[OnnxEngine] | type[OpenvinoEngine]:

@@ -24,6 +24,7 @@ class OnnxEngine:
         path: `*.onnx` of `snl export`.
         device: `auto` (CUDA where ONNX Runtime has it, else CPU), `cpu`, `cuda` or `cuda:N`.
         threads: of one inference; 0: as many as there are cores.
+        precision: `fp32` alone; the graph has one of its own.
 
     Attributes:
         metadata: what `snl export` wrote beside the graph.
@@ -33,10 +34,17 @@ class OnnxEngine:
     Raises:
         DependencyError: ONNX Runtime is missing.
         BundleError: the file is no graph that can be run.
-        SettingsError: a device that ONNX Runtime does not offer here.
+        SettingsError: a device that ONNX Runtime does not offer here, another precision.
     """
 
-    def __init__(self, path: str | Path, device: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self, path: str | Path, device: str = "auto", threads: int = 0, precision: str = "fp32"
+    ) -> None:
+        if precision != "fp32":
+            raise SettingsError(
+                f"{path}: an ONNX file computes in the precision that it was exported in; leave "
+                "out --precision, or export it anew: snl export --precision"
+            )
         try:
             import onnxruntime
         except ImportError as error:

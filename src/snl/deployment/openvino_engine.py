@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from snl.deployment.engine import OUTPUTS, Prediction, in_batches
+from snl.deployment.engine import OUTPUTS, PRECISIONS, Prediction, in_batches
 from snl.deployment.known import Known
 from snl.deployment.metadata import KEYS, checksum, to_metadata
 from snl.errors import BundleError, DependencyError, SettingsError
@@ -23,6 +23,7 @@ class OpenvinoEngine:
         path: `*.xml` of `snl export`, its `*.bin` beside it.
         device: `auto` and `cpu`: CPU; any of OpenVINO's names (`GPU`, `NPU`).
         threads: of one inference; 0: OpenVINO's own choice.
+        precision: `fp32`, `bf16` or `fp16`; OpenVINO stays at `fp32` where the device lacks it.
 
     Attributes:
         metadata: what `snl export` wrote beside the graph.
@@ -32,10 +33,14 @@ class OpenvinoEngine:
     Raises:
         DependencyError: OpenVINO is missing.
         BundleError: the file is no graph that can be run.
-        SettingsError: a device that OpenVINO does not offer here.
+        SettingsError: a device that OpenVINO does not offer here, an unknown precision.
     """
 
-    def __init__(self, path: str | Path, device: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self, path: str | Path, device: str = "auto", threads: int = 0, precision: str = "fp32"
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise SettingsError(f"precision '{precision}': choose of {', '.join(PRECISIONS)}")
         try:
             import openvino
         except ImportError as error:
@@ -62,7 +67,8 @@ class OpenvinoEngine:
                 f"{self.path}: {weights.name} is missing beside it; copy both files of snl export"
             )
         # fp32 is fp32: OpenVINO would go over to bf16 by itself where a CPU has it
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        hint = precision.replace("fp", "f")
+        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
         try:

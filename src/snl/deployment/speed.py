@@ -1,12 +1,14 @@
-"""How fast an inspector is on this machine, by batch size and threads: measured, not guessed."""
+"""How fast an inspector is on this machine, by precision, threads and batch size: measured."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ SECONDS = 1.0
 class Speed:
     """One setting: median over passes."""
 
+    precision: str
+    """Of `snl.load`; of an ONNX file always `fp32`, for it has its own."""
     threads: int
     batch: int
     milliseconds: float
@@ -38,7 +42,8 @@ def measure(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Speed]:
-    """Every batch size with one thread, with half of the cores and with all of them.
+    """Every batch size in fp32 and bf16 (which an ONNX file lacks) with one thread, with half of
+    the cores and with all of them.
 
     Args:
         path: of a bundle or an export.
@@ -50,34 +55,40 @@ def measure(
     """
     cores = os.cpu_count() or 1
     counts = sorted({1, max(1, cores // 2), cores})
+    precisions = ("fp32",) if Path(path).suffix.lower() == ".onnx" else ("fp32", "bf16")
     found = []
     rng = np.random.default_rng(0)
-    for threads in counts:
-        inspector = load(path, device, threads)
+    for precision, threads in itertools.product(precisions, counts):
+        inspector = load(path, device, threads, precision)
         size = inspector.image_size
         for batch in BATCHES:
             pixels = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
-            found.append(Speed(threads, batch, 1000 * _median(lambda: inspector.predict(pixels))))  # noqa: B023
+            seconds = _median(partial(inspector.predict, pixels))
+            found.append(Speed(precision, threads, batch, 1000 * seconds))
             if progress:
-                progress(len(found), len(counts) * len(BATCHES))
+                progress(len(found), len(precisions) * len(counts) * len(BATCHES))
     return found
 
 
 def format_speeds(speeds: list[Speed]) -> str:
     """The table, and the settings for the shortest wait and for the most images."""
-    lines = ["threads  batch  ms a batch  images/s"]
+    lines = ["precision  threads  batch  ms a batch  images/s"]
     lines += [
-        f"{s.threads:7}  {s.batch:5}  {s.milliseconds:10.1f}  {s.images_per_second:8.1f}"
+        f"{s.precision:9}  {s.threads:7}  {s.batch:5}  {s.milliseconds:10.1f}  "
+        f"{s.images_per_second:8.1f}"
         for s in speeds
     ]
-    quick = min((s for s in speeds if s.batch == 1), key=lambda s: s.milliseconds)
-    most = max(speeds, key=lambda s: s.images_per_second)
-    lines += [
-        f"shortest wait for one image: {quick.milliseconds:.1f} ms, "
-        f"--batch-size 1 --threads {quick.threads}",
-        f"most images: {most.images_per_second:.1f} a second, "
-        f"--batch-size {most.batch} --threads {most.threads}",
-    ]
+    for precision in dict.fromkeys(s.precision for s in speeds):
+        some = [s for s in speeds if s.precision == precision]
+        options = "" if precision == "fp32" else f" --precision {precision}"
+        quick = min((s for s in some if s.batch == 1), key=lambda s: s.milliseconds)
+        most = max(some, key=lambda s: s.images_per_second)
+        lines += [
+            f"{precision}, shortest wait for one image: {quick.milliseconds:.1f} ms, "
+            f"--batch-size 1 --threads {quick.threads}{options}",
+            f"{precision}, most images: {most.images_per_second:.1f} a second, "
+            f"--batch-size {most.batch} --threads {most.threads}{options}",
+        ]
     return "\n".join(lines)
 
 

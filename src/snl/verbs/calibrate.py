@@ -21,7 +21,7 @@ def calibrate(options: argparse.Namespace) -> int:
     from snl.deployment.calibrate import format_calibration
     from snl.files import check_output
 
-    inspector = snl.load(options.file, options.device)
+    inspector = snl.load(options.file, options.device, precision=options.precision)
     target = options.output or options.file
     given = image_files([*(options.false_alarms or ()), *(options.misses or ())])
     check_output(target, given)

@@ -57,6 +57,7 @@ def about(
     """What a file of figures was measured with and on."""
     return {
         "file": Path(options.file).name,
+        "engine": inspector.engine.device,
         "data": {"name": catalog.root.resolve().name, "layout": catalog.layout},
         "settings": inspector.settings.to_dict(),
         "left_out": list(left_out),

@@ -29,7 +29,7 @@ def inspect(options: argparse.Namespace) -> int:
     from snl.data.video import is_video
     from snl.files import check_output, write_text
 
-    inspector = snl.load(options.file, options.device, options.threads)
+    inspector = snl.load(options.file, options.device, options.threads, options.precision)
     if options.tile is not None:
         if options.monitor and options.tile != inspector.tile:
             raise SettingsError(

@@ -14,7 +14,7 @@ def evaluate(options: argparse.Namespace) -> int:
     import snl
     from snl.files import check_output, write_json
 
-    inspector = snl.load(options.file, options.device)
+    inspector = snl.load(options.file, options.device, precision=options.precision)
     catalog = snl.Catalog.read(options.data, options.layout)
     if options.json:
         check_output(options.json, [options.file])
@@ -54,7 +54,7 @@ def probe(options: argparse.Namespace) -> int:
         check_output(path, [options.file, options.data])
     if options.json and options.picture and options.json.resolve() == options.picture.resolve():
         raise SettingsError(f"{options.json}: is both --json and --picture; give two names")
-    inspector = snl.load(options.file, options.device)
+    inspector = snl.load(options.file, options.device, precision=options.precision)
     catalog = snl.Catalog.read(options.data, options.layout)
     result = snl.probe(
         inspector,
@@ -86,7 +86,7 @@ def report(options: argparse.Namespace) -> int:
     from snl.report.collect import report as write
 
     check_output(options.output, [options.file, options.data])
-    inspector = snl.load(options.file, options.device)
+    inspector = snl.load(options.file, options.device, precision=options.precision)
     catalog = snl.Catalog.read(options.data, options.layout)
     evaluation = write(
         inspector,
