@@ -20,8 +20,10 @@ a file of 512 x 512 to a result; memory of each |
 | `sizes` | of files |
 | `memory` | `snl evaluate` and `snl inspect --json` of ever more images; a large one in tiles |
 
-Footing: fp32 on all sides (OpenVINO is told so, or it would take bf16 where a CPU has it), the same
-number of threads, 256 px. anomalib's figures hold what its inferencers do: its normalisation,
+Footing: fp32 on all sides but where a row says otherwise (OpenVINO is told so, or it would take
+bf16 where a CPU has it), the same number of threads, 256 px. In bf16 ours run by `--precision
+bf16`, anomalib's Reverse Distillation by autocast, which is Lightning's way, and by OpenVINO's
+own setting. anomalib's figures hold what its inferencers do: its normalisation,
 upsampling, blur and the post-processor with thresholds, as its exports do; `model alone` is its
 torch model on tensors that are ready. Where it has no inferencer (ONNX) its graph is run by ONNX
 Runtime. A file: ours gives decision, regions and the map at the size of the image, anomalib's the
@@ -52,7 +54,7 @@ from pathlib import Path
 from typing import Any
 
 from speed_programs import memory, sizes, start
-from speed_subjects import TITLES, Plan
+from speed_subjects import REFERENCE, TITLES, Plan, variants
 from speed_turns import HERE, environment, say, turns
 
 PACKAGES = ("anomalib", "torch", "torchmetrics", "timm", "onnxruntime", "openvino", "numpy")
@@ -65,11 +67,8 @@ MADE_FOR = ("size", "batch", "maps", "large", "runtimes", "ours", "peers", "over
 
 def inference(runtime: str, plan: Plan, work: Path) -> dict[str, Any]:
     """Latency, throughput and memory of all networks by one runtime."""
-    tasks = {}
-    for name in (*plan.ours, *plan.peers):
-        kind = "ours" if name in plan.ours else "peer"
-        torch = runtime == "torch"  # others must not have it in memory
-        tasks[TITLES[name]] = {"kind": kind, "runtime": runtime, "subject": name, "torch": torch}
+    torch = runtime == "torch"  # others must not have it in memory
+    tasks = {title: {**task, "torch": torch} for title, task in variants(runtime, plan).items()}
     return turns(
         tasks, plan, work, seconds=plan.seconds, passes=plan.passes, warm=1, least=1,
         repeats=lambda figure: min(plan.repeats, REPEATS.get(figure.partition(",")[0], 3)),
@@ -77,16 +76,18 @@ def inference(runtime: str, plan: Plan, work: Path) -> dict[str, Any]:
 
 
 def training(plan: Plan, work: Path) -> dict[str, Any]:
-    """Steps of ours, cached and not and in the precision that is chosen here, and of anomalib's."""
+    """Steps of ours, in fp32 and in the precision that `auto` (the default) chooses here, cached
+    and not, and of anomalib's."""
     tasks: dict[str, dict[str, Any]] = {}
-    for name in (n for n in ("rd", "snl") if n in plan.ours):
-        for how, cached in (("features cached", True), ("not cached", False)):
+    for name in (n for n in ("rd", "snl-rd", "snl") if n in plan.ours):
+        for how, cached, precision in (
+            ("features cached, precision auto", True, "auto"),
+            ("features cached", True, "fp32"),
+            ("not cached", False, "fp32"),
+        ):
             title = f"{TITLES[name]}, {how}"
-            tasks[title] = {"subject": name, "cached": cached, "precision": "fp32"}
-    if "snl" in plan.ours:
-        title = f"{TITLES['snl']}, features cached, precision auto"
-        tasks[title] = {"subject": "snl", "cached": True, "precision": "auto"}
-    tasks |= {TITLES[name]: {"subject": name} for name in plan.peers if name == "anomalib-rd"}
+            tasks[title] = {"subject": name, "cached": cached, "precision": precision}
+    tasks |= {TITLES[name]: {"subject": name} for name in plan.peers if name == REFERENCE}
     tasks = {title: {**task, "kind": "training", "torch": True} for title, task in tasks.items()}
     return turns(
         tasks, plan, work, seconds=0, passes=1, warm=1, least=2,

@@ -104,7 +104,8 @@ def sizes(plan: Plan, work: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in plan.ours:
         files = {kind: ours_file(work, name, kind) for kind in plan.runtimes}
-        files["onnx int8"] = work / "ours" / f"{name}-int8.onnx"
+        for kind in ("onnx", "openvino"):
+            files[f"{kind} int8"] = ours_file(work, name, kind, "int8")
         found[TITLES[name]] = {"megabytes": _megabytes(files)}
     for name in plan.peers:
         files = {kind: peer_file(work, name, kind, 1) for kind in plan.runtimes}

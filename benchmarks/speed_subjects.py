@@ -37,6 +37,10 @@ PEERS = {
     "anomalib-efficientad": "anomalib EfficientAd, small",
 }
 TITLES = {**{name: title for name, (title, _, _) in OURS.items()}, **PEERS}
+HALVED = {"torch": "bf16", "openvino": "bf16"}
+"""A lower precision that a runtime computes in when it is told so; of ours and of the reference."""
+QUANTISED = ("snl-compact", "snl-rd")
+"""Those of ours that are exported in int8, too."""
 REFERENCE = "anomalib-rd"
 """What others are compared with: the same teacher and kind of student as our `rd`."""
 PRODUCTS = ("gear", "wood")
@@ -84,9 +88,29 @@ class Plan:
         return cls(**known)
 
 
-def ours_file(work: Path, name: str, runtime: str) -> Path:
+def ours_file(work: Path, name: str, runtime: str, precision: str = "fp32") -> Path:
     """The bundle or an export of a network of ours."""
-    return work / "ours" / f"{name}{RUNTIMES[runtime]}"
+    kind = "-int8" if precision == "int8" else ""
+    return work / "ours" / f"{name}{kind}{RUNTIMES[runtime]}"
+
+
+def variants(runtime: str, plan: Plan) -> dict[str, dict[str, Any]]:
+    """By title: every network in fp32, then in the lower precisions that the runtime has."""
+    names = dict.fromkeys(plan.ours, "ours") | dict.fromkeys(plan.peers, "peer")
+    asked = [(name, "fp32") for name in names]
+    if runtime in HALVED:
+        asked += [(n, HALVED[runtime]) for n in names if n in (*plan.ours, REFERENCE)]
+    if runtime != "torch":
+        asked += [(name, "int8") for name in plan.ours if name in QUANTISED]
+    return {
+        TITLES[name] + ("" if precision == "fp32" else f", {precision}"): {
+            "kind": names[name],
+            "runtime": runtime,
+            "subject": name,
+            "precision": precision,
+        }
+        for name, precision in asked
+    }
 
 
 def peer_file(work: Path, name: str, runtime: str, batch: int) -> Path:
@@ -115,7 +139,7 @@ def prepare_ours(plan: Plan, work: Path, names: Sequence[str], *, rest: bool) ->
 
     Args:
         names: out of `plan.ours`.
-        rest: make the int8 export and the tiny bundle, too.
+        rest: make the tiny bundle, too.
     """
     import snl
     from snl.deployment.export import export
@@ -134,14 +158,13 @@ def prepare_ours(plan: Plan, work: Path, names: Sequence[str], *, rest: bool) ->
             file = ours_file(work, name, runtime)
             if not file.is_file():
                 export(inspector, file, format=runtime)
+            small = ours_file(work, name, runtime, "int8")
+            if runtime != "torch" and name in QUANTISED and not small.is_file():
+                catalog = snl.Catalog.read(parts)
+                normals = snl.Catalog(catalog.root, catalog.layout, tuple(catalog.train()))
+                export(inspector, small, format=runtime, precision="int8", data=normals)
     if not rest:
         return
-    small = work / "ours" / f"{plan.ours[0]}-int8.onnx"
-    if "onnx" in plan.runtimes and not small.is_file():
-        catalog = snl.Catalog.read(parts)
-        normals = snl.Catalog(catalog.root, catalog.layout, tuple(catalog.train()))
-        inspector = snl.load(ours_file(work, plan.ours[0], "torch"), "cpu")
-        export(inspector, small, precision="int8", data=normals)
     tiny = work / "ours" / "tiny.snl"
     if not tiny.is_file():
         changes = {**TINY, "training.steps": 2, "training.precision": "fp32"}

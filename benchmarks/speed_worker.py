@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ def ours(plan: Plan, work: Path, task: dict[str, Any]) -> Figures:
     """`Inspector.predict` of uint8 arrays, and `Inspector.inspect` of a file."""
     import snl
 
-    inspector = snl.load(ours_file(work, task["subject"], task["runtime"]), "cpu", plan.threads)
+    precision = task["precision"]
+    file = ours_file(work, task["subject"], task["runtime"], precision)
+    told = "fp32" if precision == "int8" else precision
+    inspector = snl.load(file, "cpu", plan.threads, told)
     one, many = (_pixels(size, plan.size) for size in (1, plan.batch))
     picture = work / "part.png"
 
@@ -46,10 +49,10 @@ def ours(plan: Plan, work: Path, task: dict[str, Any]) -> Figures:
 def peer(plan: Plan, work: Path, task: dict[str, Any]) -> Figures:
     """anomalib's export, by its own inferencer where it has one, from the same uint8 arrays."""
     make = {"torch": _peer_torch, "onnx": _peer_onnx, "openvino": _peer_openvino}
-    return make[task["runtime"]](plan, work, task["subject"])
+    return make[task["runtime"]](plan, work, task["subject"], task["precision"])
 
 
-def _peer_torch(plan: Plan, work: Path, name: str) -> Figures:
+def _peer_torch(plan: Plan, work: Path, name: str, precision: str) -> Figures:
     import torch
     from anomalib.deploy import TorchInferencer
 
@@ -59,10 +62,10 @@ def _peer_torch(plan: Plan, work: Path, name: str) -> Figures:
 
     def whole(pixels: Any) -> Callable[[], None]:
         def call() -> None:
-            with torch.inference_mode():
+            with torch.inference_mode(), halved():
                 images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
                 found = module(inferencer.pre_process(images))
-                found.anomaly_map.numpy(), found.pred_score.numpy()
+                found.anomaly_map.float().numpy(), found.pred_score.float().numpy()
 
         return call
 
@@ -84,10 +87,15 @@ def _peer_torch(plan: Plan, work: Path, name: str) -> Figures:
 
         return call
 
+    def halved() -> AbstractContextManager[object]:
+        return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
+
     one, many = (_pixels(size, plan.size) for size in (1, plan.batch))
+    figures: Figures = {"batch 1": whole(one), f"batch {plan.batch}": whole(many)}
+    if precision != "fp32":
+        return figures
     return {
-        "batch 1": whole(one),
-        f"batch {plan.batch}": whole(many),
+        **figures,
         "model alone, batch 1": alone(one),
         f"model alone, batch {plan.batch}": alone(many),
         "file": file(False),
@@ -95,7 +103,7 @@ def _peer_torch(plan: Plan, work: Path, name: str) -> Figures:
     }
 
 
-def _peer_onnx(plan: Plan, work: Path, name: str) -> Figures:
+def _peer_onnx(plan: Plan, work: Path, name: str, precision: str) -> Figures:
     import numpy as np
     import onnxruntime
 
@@ -116,12 +124,12 @@ def _peer_onnx(plan: Plan, work: Path, name: str) -> Figures:
     return figures
 
 
-def _peer_openvino(plan: Plan, work: Path, name: str) -> Figures:
+def _peer_openvino(plan: Plan, work: Path, name: str, precision: str) -> Figures:
     import numpy as np
     from anomalib.deploy import OpenVINOInferencer
     from PIL import Image
 
-    config = {PRECISION: "f32", "PERFORMANCE_HINT": "LATENCY"}
+    config = {PRECISION: precision.replace("fp", "f"), "PERFORMANCE_HINT": "LATENCY"}
     options = {**config, "INFERENCE_NUM_THREADS": plan.threads}
     loaded: dict[Path, Any] = {}
 

@@ -83,13 +83,15 @@ def subjects(output: Path, group: str) -> dict[str, Any]:
 
 
 def test_inference(output: Path) -> None:
-    (own,) = subjects(output, "torch").values()
-    assert list(own["figures"]) == ["batch 1", "batch 2", "file"]
-    for figure in own["figures"].values():
-        assert len(figure["turns"]) == 2
-        assert 0 < figure["min"] <= figure["median"] <= figure["max"]
-        assert figure["memory"] > 50
-    assert list(own["figures"]["file"]["value"]) == ["regions", "marked"]
+    found = subjects(output, "torch")
+    assert list(found) == ["rd, ResNet-18", "rd, ResNet-18, bf16"]
+    for own in found.values():
+        assert list(own["figures"]) == ["batch 1", "batch 2", "file"]
+        for figure in own["figures"].values():
+            assert len(figure["turns"]) == 2
+            assert 0 < figure["min"] <= figure["median"] <= figure["max"]
+            assert figure["memory"] > 50
+        assert list(own["figures"]["file"]["value"]) == ["regions", "marked"]
 
 
 def test_metrics_agree(output: Path) -> None:
@@ -255,7 +257,7 @@ def test_peers(name: str, tmp_path: Path) -> None:
     module = make_peer(name, 64, images)
     module.to_torch(tmp_path / "peers" / name)
     Image.fromarray(np.zeros((80, 80, 3), np.uint8)).save(tmp_path / "part.png")
-    task = {"subject": name, "runtime": "torch"}
+    task = {"subject": name, "runtime": "torch", "precision": "fp32"}
     figures = speed_worker.peer(replace(PLAN, batch=2), tmp_path, task)
     assert peer_file(tmp_path, name, "torch", 1).is_file()
     assert len(figures) == 6

@@ -59,13 +59,14 @@ class OnnxEngine:
         content = _read(self.path)
         try:
             graph, self.metadata = split(content)
-            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
+            self.checksum = checksum(graph)
+            del graph, content  # not in memory beside what ONNX Runtime makes of them
+            self._session = onnxruntime.InferenceSession(self.path, options, providers=providers)
         except Exception as error:  # ONNX Runtime raises classes of its own, without a base
             reason = " ".join(str(error).split())[:120]
             raise BundleError(
                 f"{self.path}: no graph that can be run ({reason}); export it again from its bundle"
             ) from None
-        self.checksum = checksum(graph)
         self.batch, self.size = self._shape()
         self._kind = "cuda" if _PROVIDERS["cuda"] in self._session.get_providers() else "cpu"
 
