@@ -1,4 +1,5 @@
-"""Exports of a bundle: size, what they differ by, AUROC, time of an image, start to first result.
+"""A bundle in half precision and its exports: size, what they differ by, AUROC, decisions, time of
+an image, start to first result.
 
 python benchmarks/exports.py demo/demo.snl demo/parts -o docs/results/exports.json
 python benchmarks/exports.py table docs/results/exports.json
@@ -21,53 +22,63 @@ import snl
 from snl.deployment.export import FORMATS, PRECISIONS, ExportError, export
 from snl.files import write_json, write_text
 
-START = "import snl, sys; snl.load(sys.argv[1], 'cpu', 1).inspect(sys.argv[2])"
+START = "import snl, sys; snl.load(sys.argv[1], 'cpu', 1, sys.argv[3]).inspect(sys.argv[2])"
 TIMES, STARTS = 60, 7
+
+
+RUNS = [
+    ("bundle, fp32", "", "fp32", "fp32"),
+    ("bundle, bf16", "", "fp32", "bf16"),
+    *(
+        (f"{kind} {precision}", kind, precision, "fp32")
+        for kind in FORMATS
+        for precision in PRECISIONS
+    ),
+    ("openvino fp32, run in bf16", "openvino", "fp32", "bf16"),
+]
+"""Title, format, precision of the file, and `--precision` when it runs."""
 
 
 def measure(bundle: Path, data: snl.Catalog) -> dict[str, Any]:
     """All formats and precisions, one thread each."""
     inspector = snl.load(bundle, "cpu")
-    test = data.test()
-    mean = snl.evaluate(inspector, data).mean
-    rows: list[dict[str, Any]] = [
-        {
-            "file": "bundle",
-            "megabytes": bundle.stat().st_size / 1e6,
-            "image_auroc": mean["image_auroc"],
-            "pixel_auroc": mean["pixel_auroc"],
-        }
-    ]
+    image = data.test()[0].path
+    exact: list[str] = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for kind, suffix in FORMATS.items():
-            for precision in PRECISIONS:
-                path = Path(folder) / f"{precision}{suffix}"
-                rows.append({"file": f"{kind} {precision}"})
+        for title, kind, precision, run in RUNS:
+            print(title, file=sys.stderr, flush=True)
+            rows.append({"file": title})
+            path = Path(folder) / f"{precision}{FORMATS[kind]}" if kind else bundle
+            if not path.is_file():
                 try:
                     checked = export(inspector, path, format=kind, precision=precision, data=data)
                 except ExportError as error:
                     rows[-1]["refused"] = str(error).replace(folder, "")
                     continue
-                exported = snl.load(path, "cpu", threads=1)
-                files = [path, *([path.with_suffix(".bin")] if kind == "openvino" else [])]
-                mean = snl.evaluate(exported, data).mean
-                rows[-1] |= {
-                    "megabytes": sum(file.stat().st_size for file in files) / 1e6,
-                    "differences": checked.differences,
-                    "recalibrated": checked.recalibrated,
-                    "image_auroc": mean["image_auroc"],
-                    "pixel_auroc": mean["pixel_auroc"],
-                    **_times(exported, path, test[0].path),
-                }
+                rows[-1] |= {"differences": checked.differences}
+                rows[-1] |= {"recalibrated": checked.recalibrated}
+            files = [path, *([path.with_suffix(".bin")] if kind == "openvino" else [])]
+            loaded = snl.load(path, "cpu", 1, run)
+            evaluation = snl.evaluate(loaded, data)
+            decisions = [s.verdict.decision for s in evaluation.scores if s.verdict is not None]
+            exact = exact or decisions
+            rows[-1] |= {
+                "megabytes": sum(file.stat().st_size for file in files) / 1e6,
+                "image_auroc": evaluation.mean["image_auroc"],
+                "pixel_auroc": evaluation.mean["pixel_auroc"],
+                "other_decisions": sum(a != b for a, b in zip(exact, decisions, strict=True)),
+                **_times(loaded, path, image, run),
+            }
     return {
         "bundle": bundle.name,
         "data": data.root.resolve().name,
-        "test": len(test),
+        "test": len(exact),
         "rows": rows,
     }
 
 
-def _times(inspector: snl.Inspector, path: Path, image: Path) -> dict[str, float]:
+def _times(inspector: snl.Inspector, path: Path, image: Path, precision: str) -> dict[str, float]:
     """Milliseconds of the network for one image, and seconds from the start of a process to its
     result: the best of several, for other work on the machine only ever adds."""
     size = inspector.image_size
@@ -80,7 +91,7 @@ def _times(inspector: snl.Inspector, path: Path, image: Path) -> dict[str, float
     starts = []
     for _ in range(STARTS):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", START, path, image], check=True)
+        subprocess.run([sys.executable, "-c", START, path, image, precision], check=True)
         starts.append(time.perf_counter() - began)
     return {"milliseconds": 1000 * min(each), "start": min(starts)}
 
@@ -88,19 +99,19 @@ def _times(inspector: snl.Inspector, path: Path, image: Path) -> dict[str, float
 def table(found: dict[str, Any]) -> str:
     """Markdown."""
     lines = [
-        "| file | MB | scores differ | image AUROC | pixel AUROC | ms an image | s to result |",
-        "|---|---|---|---|---|---|---|",
+        "| | MB | scores differ | image AUROC | pixel AUROC | other decisions | ms an image "
+        "| s to result |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in found["rows"]:
         if "refused" in row:
-            lines.append(f"| {row['file']} | {row['refused']} | | | | | |")
+            lines.append(f"| {row['file']} | {row['refused']} | | | | | | |")
             continue
-        made = "differences" in row
-        differ = f"{row['differences']['scores']:.1e}" if made else ""
-        times = f"{row['milliseconds']:.1f} | {row['start']:.2f}" if made else "|"
+        differ = f"{row['differences']['scores']:.1e}" if "differences" in row else ""
         lines.append(
             f"| {row['file']} | {row['megabytes']:.1f} | {differ} | {100 * row['image_auroc']:.2f} "
-            f"| {100 * row['pixel_auroc']:.2f} | {times} |"
+            f"| {100 * row['pixel_auroc']:.2f} | {row['other_decisions']} of {found['test']} "
+            f"| {row['milliseconds']:.1f} | {row['start']:.2f} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -157,6 +157,17 @@ class ScoreHistogram:
             return self._keys, self._weights
         return self._bins_of(self._grid)
 
+    @property
+    def _surely_exact(self) -> bool:
+        """Whether no sorting can make it go over to a grid."""
+        return self._grid is None and self._keys.size + self._held <= self.cap
+
+    def _parts(self) -> list[tuple[Array, Array | None]]:
+        """Keys in any order and the weight of each, None: 1; as they are, nothing is sorted."""
+        settled = (self._keys, self._weights) if self._grid is None else self._bins_of(self._grid)
+        weights = None if self._pending_weights is None else self._pending_weights[: self._held]
+        return [settled, (self._pending[: self._held], weights)]
+
     def _bins_of(self, grid: _Grid) -> tuple[Array, Array]:
         occupied = np.flatnonzero(self._weights)
         return grid.starts()[occupied], self._weights[occupied]
@@ -274,12 +285,15 @@ def _distinct(keys: Array, weights: Array | None) -> tuple[Array, Array]:
 def class_weights(*histograms: ScoreHistogram) -> list[Array]:
     """Weight of each histogram at every threshold, from the highest score down."""
     for histogram in histograms:
-        histogram._settle()
+        if not histogram._surely_exact:
+            histogram._settle()
     grids = [h._grid for h in histograms if h._grid is not None]
-    if grids:
+    if grids:  # what is exact goes over to a grid in any order: it need not be sorted before
         # On the coarser of all grids, so that equal scores stay equal.
         at = _on_grid(_Grid(np.minimum.reduce([g.bits for g in grids])), histograms)
     else:
+        for histogram in histograms:
+            histogram._settle()
         union, _ = _distinct(np.concatenate([h._keys for h in histograms]), None)
         at = [np.zeros(union.size) for _ in histograms]
         for weights, histogram in zip(at, histograms, strict=True):
@@ -295,7 +309,8 @@ def _on_grid(grid: _Grid, histograms: Iterable[ScoreHistogram]) -> list[Array]:
             weights = histogram._weights
         else:
             weights = np.zeros(grid.size)
-            _tally(weights, grid.cell, *histogram._bins())
+            for keys, weight in histogram._parts():
+                _tally(weights, grid.cell, keys, weight)
         at.append(weights)
     return at
 

@@ -120,12 +120,14 @@ def region_weights(mask: Array) -> Array:
         (number of pixels that are True,) float64, in the order of `mask[mask]`.
     """
     mask = np.asarray(mask) > 0
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    inside = np.flatnonzero(mask)
+    if not inside.size:
         return np.empty(0, np.float64)
     from scipy import ndimage  # here: image-level figures do not need it
 
-    crop = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    band = mask[inside[0] // mask.shape[1] : inside[-1] // mask.shape[1] + 1]
+    columns = np.flatnonzero(band.any(axis=0))
+    crop = band[:, columns[0] : columns[-1] + 1]
     labels, _ = ndimage.label(crop, structure=np.ones((3, 3), np.int8))
     region = labels[crop]
     weights: Array = (1.0 / np.maximum(np.bincount(region), 1))[region]
