@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,8 +25,6 @@ from snl.files import write_json, write_text
 
 START = "import snl, sys; snl.load(sys.argv[1], 'cpu', 1, sys.argv[3]).inspect(sys.argv[2])"
 TIMES, STARTS = 60, 7
-
-
 RUNS = [
     ("bundle, fp32", "", "fp32", "fp32"),
     ("bundle, bf16", "", "fp32", "bf16"),
@@ -43,7 +42,7 @@ def measure(bundle: Path, data: snl.Catalog) -> dict[str, Any]:
     """All formats and precisions, one thread each."""
     inspector = snl.load(bundle, "cpu")
     image = data.test()[0].path
-    exact: list[str] = []
+    exact: list[tuple[float, str]] = []
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for title, kind, precision, run in RUNS:
@@ -56,18 +55,20 @@ def measure(bundle: Path, data: snl.Catalog) -> dict[str, Any]:
                 except ExportError as error:
                     rows[-1]["refused"] = str(error).replace(folder, "")
                     continue
-                rows[-1] |= {"differences": checked.differences}
                 rows[-1] |= {"recalibrated": checked.recalibrated}
             files = [path, *([path.with_suffix(".bin")] if kind == "openvino" else [])]
             loaded = snl.load(path, "cpu", 1, run)
             evaluation = snl.evaluate(loaded, data)
-            decisions = [s.verdict.decision for s in evaluation.scores if s.verdict is not None]
-            exact = exact or decisions
+            found = [(s.score, s.verdict.decision) for s in evaluation.scores if s.verdict]
+            exact = exact or found
+            pairs = list(zip(exact, found, strict=True))
+            changes = [abs(b[0] - a[0]) / a[0] for a, b in pairs]
             rows[-1] |= {
                 "megabytes": sum(file.stat().st_size for file in files) / 1e6,
                 "image_auroc": evaluation.mean["image_auroc"],
                 "pixel_auroc": evaluation.mean["pixel_auroc"],
-                "other_decisions": sum(a != b for a, b in zip(exact, decisions, strict=True)),
+                "score_change": {"median": statistics.median(changes), "max": max(changes)},
+                "other_decisions": sum(a[1] != b[1] for a, b in pairs),
                 **_times(loaded, path, image, run),
             }
     return {
@@ -99,15 +100,16 @@ def _times(inspector: snl.Inspector, path: Path, image: Path, precision: str) ->
 def table(found: dict[str, Any]) -> str:
     """Markdown."""
     lines = [
-        "| | MB | scores differ | image AUROC | pixel AUROC | other decisions | ms an image "
-        "| s to result |",
+        "| | MB | scores change, median, most | image AUROC | pixel AUROC | other decisions "
+        "| ms an image | s to result |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in found["rows"]:
         if "refused" in row:
             lines.append(f"| {row['file']} | {row['refused']} | | | | | | |")
             continue
-        differ = f"{row['differences']['scores']:.1e}" if "differences" in row else ""
+        change = row["score_change"]
+        differ = ", ".join(f"{100 * change[name]:.2g} %" for name in ("median", "max"))
         lines.append(
             f"| {row['file']} | {row['megabytes']:.1f} | {differ} | {100 * row['image_auroc']:.2f} "
             f"| {100 * row['pixel_auroc']:.2f} | {row['other_decisions']} of {found['test']} "

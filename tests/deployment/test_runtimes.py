@@ -12,6 +12,7 @@ import pytest
 import snl
 from snl.cli import main
 from snl.deployment.export import Checked
+from snl.errors import SettingsError
 from tests.deployment.compare import close, same
 from tests.deployment.conftest import FILES
 from tests.trees import draw
@@ -213,3 +214,23 @@ def test_commands_cut_into_tiles_by_an_export(
     assert main(["inspect", str(file), str(image), *options, "--tile", "3"]) == 2
     assert main(["calibrate", str(file), str(plant), "--tile", "32", *options]) == 0
     assert snl.load(file, "cpu").tile == 32
+
+
+def test_openvino_in_bf16(exported: dict[str, Path], images: list[np.ndarray]) -> None:
+    """Where the processor lacks it OpenVINO stays in fp32, so the same is allowed, too."""
+    exact = snl.load(exported["openvino"], "cpu", threads=1)
+    half = snl.load(exported["openvino"], "cpu", threads=1, precision="bf16")
+    for a, b in zip(exact.inspect(images), half.inspect(images), strict=True):
+        assert b.score == pytest.approx(a.score, rel=0.05)
+        assert a.product == b.product
+
+
+def test_an_onnx_file_has_its_own_precision(
+    exported: dict[str, Path], plant: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    normals = str(plant / "bolt" / "train" / "good")
+    assert main(["inspect", str(exported["onnx"]), normals, "--precision", "bf16"]) == 2
+    found = capsys.readouterr()
+    assert found.err.count("\n") == 1 and "leave out --precision" in found.err and not found.out
+    with pytest.raises(SettingsError, match="'half': choose of fp32"):
+        snl.load(exported["openvino"], "cpu", precision="half")

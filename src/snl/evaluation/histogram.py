@@ -102,9 +102,11 @@ class ScoreHistogram:
             self._held = end
 
     def _reserve(self, size: int) -> None:
-        more = size - self._pending.size
-        self._pending = np.concatenate([self._pending, np.empty(more, np.uint32)])
+        pending = np.empty(size, np.uint32)
+        pending[: self._held] = self._pending[: self._held]
+        self._pending = pending
         if self._pending_weights is not None:
+            more = size - self._pending_weights.size
             self._pending_weights = np.concatenate([self._pending_weights, np.ones(more)])
 
     def _settle(self, coarsen: bool = False) -> None:

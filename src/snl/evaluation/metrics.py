@@ -226,8 +226,9 @@ class LocalizationMetrics:
             return
         flat = truth.ravel()
         self.normal._add(keys[~flat], None)
-        self.anomalous._add(keys[flat], None)
-        self.regions._add(keys[flat], region_weights(truth))
+        anomalous = keys[flat]
+        self.anomalous._add(anomalous, None)
+        self.regions._add(anomalous, region_weights(truth))
 
     def merge(self, other: LocalizationMetrics) -> None:
         """Add all that `other` has seen."""
