@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,10 +42,19 @@ def autocast(network: Network, pixels: np.ndarray, dtype: torch.dtype) -> list[n
 
 
 @pytest.mark.parametrize("precision", HALVES)
-@pytest.mark.parametrize("method", ["snl", "rd", "uniad"])
-def test_as_autocast(precision: str, method: str, pixels: np.ndarray) -> None:
-    overrides = {**TINY, **({"teacher.stages": (2,)} if method == "uniad" else {})}
-    network = Network(snl.resolve(method, overrides=overrides)).eval()
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("snl", {}),
+        ("rd", {}),
+        ("uniad", {"teacher.stages": (2,)}),
+        ("snl", {"teacher.name": "test_vit", "teacher.stages": ()}),
+    ],
+)
+def test_as_autocast(
+    precision: str, method: str, changes: dict[str, Any], pixels: np.ndarray
+) -> None:
+    network = Network(snl.resolve(method, overrides={**TINY, **changes})).eval()
     exact = TorchEngine(network, "cpu").predict(pixels)
     found = TorchEngine(network, "cpu", precision=precision).predict(pixels)
     wanted = autocast(network, pixels, HALVES[precision])
