@@ -210,7 +210,13 @@ def test_a_tail_is_a_guess_that_is_asked_for(
     assert "a guess, not a promise" in capsys.readouterr().out
     result = inspector.inspect(draw_varied(1)[0], "bolt")
     assert result.threshold_from == "tail fit" and result.threshold is not None
-    assert result.threshold > inspector.calibration.normals["bolt"].scores.max()
+    # a fitted tail may end at the largest value of all products, which is one of them; not before
+    beyond = []
+    for product, normals in inspector.calibration.normals.items():
+        threshold = inspector.threshold(product)
+        assert threshold is not None and threshold >= normals.scores.max()
+        beyond.append(threshold > normals.scores.max())
+    assert any(beyond)
     inspector = calibrate("--rate", "0.05", "--tail", "none")
     assert inspector.inspect(draw_varied(1)[0], "bolt").threshold_from == "product"
 
