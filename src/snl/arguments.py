@@ -532,7 +532,7 @@ def _add_precision(verb: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("fp32", "bf16", "fp16"),
         default="fp32",
-        help="the networks compute in; snl bench inference says what it gains here",
+        help="of the networks (default: fp32); snl bench inference says what bf16 gains here",
     )
 
 

@@ -216,10 +216,19 @@ def test_commands_cut_into_tiles_by_an_export(
     assert snl.load(file, "cpu").tile == 32
 
 
-def test_openvino_in_bf16(exported: dict[str, Path], images: list[np.ndarray]) -> None:
-    """Where the processor lacks it OpenVINO stays in fp32, so the same is allowed, too."""
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_openvino_in_half_precision(
+    precision: str, exported: dict[str, Path], images: list[np.ndarray]
+) -> None:
+    import openvino
+
+    offered = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision.upper() not in offered:
+        with pytest.raises(SettingsError, match=f"does not compute in {precision} here"):
+            snl.load(exported["openvino"], "cpu", precision=precision)
+        return
     exact = snl.load(exported["openvino"], "cpu", threads=1)
-    half = snl.load(exported["openvino"], "cpu", threads=1, precision="bf16")
+    half = snl.load(exported["openvino"], "cpu", threads=1, precision=precision)
     for a, b in zip(exact.inspect(images), half.inspect(images), strict=True):
         assert b.score == pytest.approx(a.score, rel=0.05)
         assert a.product == b.product

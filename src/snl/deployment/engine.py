@@ -10,9 +10,8 @@ import numpy as np
 OUTPUTS = ("maps", "scores", "embeddings")
 """Of an exported graph, by name; its input is `pixels`."""
 
-
 PRECISIONS = ("fp32", "bf16", "fp16")
-"""In which an engine that can choose may compute."""
+"""What `snl.load` may ask of an engine; see there."""
 
 
 class Prediction(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 from snl.data.stream import Loaded, batches, read
 from snl.decision.calibration import Calibration, Rates, Verdict
 from snl.decision.regions import Region, find_regions
-from snl.deployment.engine import Engine, Prediction
+from snl.deployment.engine import PRECISIONS, Engine, Prediction
 from snl.deployment.inspection import Inspection
 from snl.deployment.known import Known
 from snl.deployment.maps import resize_map, resize_mask, score_of
@@ -381,9 +381,11 @@ def load(
 
     Raises:
         BundleError: missing, damaged, foreign or newer file.
-        SettingsError: a device that is not there, a precision that the file cannot have.
+        SettingsError: a device that is not there, a precision that device or file lacks.
         DependencyError: the runtime is not installed.
     """
+    if precision not in PRECISIONS:
+        raise SettingsError(f"precision '{precision}': choose of {', '.join(PRECISIONS)}")
     kind = Path(path).suffix.lower()
     if kind in EXPORTS:
         from snl.deployment.metadata import from_metadata

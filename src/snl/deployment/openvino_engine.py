@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from snl.deployment.engine import OUTPUTS, PRECISIONS, Prediction, in_batches
+from snl.deployment.engine import OUTPUTS, Prediction, in_batches
 from snl.deployment.known import Known
 from snl.deployment.metadata import KEYS, checksum, to_metadata
 from snl.errors import BundleError, DependencyError, SettingsError
@@ -23,7 +23,7 @@ class OpenvinoEngine:
         path: `*.xml` of `snl export`, its `*.bin` beside it.
         device: `auto` and `cpu`: CPU; any of OpenVINO's names (`GPU`, `NPU`).
         threads: of one inference; 0: OpenVINO's own choice.
-        precision: `fp32`, `bf16` or `fp16`; OpenVINO stays at `fp32` where the device lacks it.
+        precision: `fp32`, or `bf16` or `fp16` where the device has it.
 
     Attributes:
         metadata: what `snl export` wrote beside the graph.
@@ -33,14 +33,12 @@ class OpenvinoEngine:
     Raises:
         DependencyError: OpenVINO is missing.
         BundleError: the file is no graph that can be run.
-        SettingsError: a device that OpenVINO does not offer here, an unknown precision.
+        SettingsError: a device that OpenVINO does not offer here, a precision that it lacks.
     """
 
     def __init__(
         self, path: str | Path, device: str = "auto", threads: int = 0, precision: str = "fp32"
     ) -> None:
-        if precision not in PRECISIONS:
-            raise SettingsError(f"precision '{precision}': choose of {', '.join(PRECISIONS)}")
         try:
             import openvino
         except ImportError as error:
@@ -56,6 +54,12 @@ class OpenvinoEngine:
             raise SettingsError(
                 f"device '{device}' is not offered by this OpenVINO "
                 f"({', '.join(core.available_devices)}); use --device cpu"
+            )
+        offered = core.get_property(self._device, "OPTIMIZATION_CAPABILITIES")
+        if precision != "fp32" and precision.upper() not in offered:
+            raise SettingsError(  # OpenVINO would take another one and not say so
+                f"OpenVINO's {self._device} does not compute in {precision} here "
+                f"({', '.join(offered)}); leave out --precision"
             )
         if not self.path.is_file():
             raise BundleError(

@@ -7,6 +7,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from snl.deployment.inspector import load
+from snl.errors import SettingsError
 
 BATCHES = (1, 2, 4, 8, 16)
 SECONDS = 1.0
@@ -42,8 +44,8 @@ def measure(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Speed]:
-    """Every batch size in fp32 and bf16 (which an ONNX file lacks) with one thread, with half of
-    the cores and with all of them.
+    """Every batch size with one thread, with half of the cores and with all of them, in fp32 and,
+    where file and device have it, in bf16.
 
     Args:
         path: of a bundle or an export.
@@ -55,7 +57,10 @@ def measure(
     """
     cores = os.cpu_count() or 1
     counts = sorted({1, max(1, cores // 2), cores})
-    precisions = ("fp32",) if Path(path).suffix.lower() == ".onnx" else ("fp32", "bf16")
+    precisions = ["fp32"]
+    with suppress(SettingsError):
+        load(path, device, precision="bf16")
+        precisions.append("bf16")
     found = []
     rng = np.random.default_rng(0)
     for precision, threads in itertools.product(precisions, counts):

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 
 from snl import device as devices
-from snl.deployment.engine import PRECISIONS, Prediction
+from snl.deployment.engine import Prediction
 from snl.deployment.fused import fused, halve
-from snl.errors import SettingsError
 from snl.model.network import Network
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -25,7 +24,7 @@ class TorchEngine:
             are made in.
 
     Raises:
-        SettingsError: a device that is not there, an unknown precision.
+        SettingsError: a device that is not there.
     """
 
     def __init__(
@@ -35,15 +34,13 @@ class TorchEngine:
         threads: int = 0,
         precision: str = "fp32",
     ) -> None:
-        if precision not in PRECISIONS:
-            raise SettingsError(f"precision '{precision}': choose of {', '.join(PRECISIONS)}")
         if threads:
             torch.set_num_threads(threads)
         self.torch_device = devices.choose(device)
         self.network = network.to(self.torch_device).eval()
         self.precision = precision
         self._fast = fused(self.network)
-        if precision in _HALF:
+        if precision != "fp32":
             halve(self._fast, _HALF[precision])
 
     @property
