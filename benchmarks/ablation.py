@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from snl import Catalog
-    from snl.deployment.inspector import Inspector
     from snl.evaluation.evaluate import Evaluation, Predictor
+    from snl.runtime.inspector import Inspector
 
 COLUMNS = ("image_auroc", "pixel_auroc", "aupro", "pooled_image_auroc", "pooled_pixel_auroc")
 HEADS = ("image AUROC", "pixel AUROC", "AUPRO", "pooled image AUROC", "pooled pixel AUROC")
@@ -65,9 +65,9 @@ def run(
     `seeds` take a part of the plan, comma-separated; empty: all.
     """
     import snl
-    from snl.deployment.inspector import Inspector
-    from snl.deployment.torch_engine import TorchEngine
-    from snl.training.normal_errors import fit_errors
+    from snl.runtime.inspector import Inspector
+    from snl.runtime.torch_engine import TorchEngine
+    from snl.training.fit_statistics import fit_errors
     from snl.training.selection import split
 
     plan = tomllib.loads(plan_file.read_text(encoding="utf-8"))

@@ -27,10 +27,10 @@ from snl import progress
 from snl.decision.calibration import MARGIN, Calibration
 from snl.decision.conformal import Conformal, usual
 from snl.decision.products import find_groups, learn
-from snl.deployment.calibrate import Survey, normals_of, survey
-from snl.evaluation.decisions import bounds
+from snl.evaluation.decision_counts import bounds
 from snl.evaluation.metrics import auroc
 from snl.files import write_json
+from snl.runtime.recalibrate import Survey, normals_of, survey
 from snl.training.selection import split
 
 RATES = (0.01, 0.05, 0.1)

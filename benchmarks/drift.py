@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from snl.decision.drift import Drift, DriftMonitor
 from snl.files import write_json
+from snl.monitoring.drift import Drift, DriftMonitor
 
 STARTS = [(20, 0), (50, 0), (200, 0), (50, 100), (50, 1000), (50, 10_000), (50, 100_000)]
 CHANGES: tuple[float | None, ...] = (0.5, 1.0, -1.0, 2.0, -2.0, None)  # None: all rejected

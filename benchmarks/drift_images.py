@@ -31,15 +31,15 @@ from scipy import ndimage
 import drift_images_table
 import snl
 from snl.data.catalog import Record
-from snl.data.demo import demo_image
-from snl.data.demo_parts import PARTS
-from snl.data.demo_scene import Light, Scene, clouds, illuminate, noise, photograph
 from snl.data.images import to_input
 from snl.decision.calibration import ANOMALOUS, UNKNOWN, Calibration, Normals, Verdict
-from snl.decision.drift import DriftMonitor
-from snl.deployment import monitor as monitoring
-from snl.deployment.calibrate import set_normals
+from snl.demo.dataset import demo_image
+from snl.demo.parts import PARTS
+from snl.demo.scene import Light, Scene, clouds, illuminate, noise, photograph
 from snl.files import write_text
+from snl.monitoring import baseline as monitoring
+from snl.monitoring.drift import DriftMonitor
+from snl.runtime.recalibrate import set_normals
 
 Pixels = NDArray[np.uint8]
 

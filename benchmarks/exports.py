@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import snl
-from snl.deployment.export import FORMATS, PRECISIONS, ExportError, export
+from snl.export.write import FORMATS, PRECISIONS, ExportError, export
 from snl.files import write_json, write_text
 
 START = "import snl, sys; snl.load(sys.argv[1], 'cpu', 1, sys.argv[3]).inspect(sys.argv[2])"

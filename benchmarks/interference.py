@@ -38,7 +38,7 @@ def main() -> int:
     options = parser.parse_args()
 
     import snl
-    from snl.evaluation.interference import Interference
+    from snl.evaluation.probe_results import Interference
     from snl.files import write_json
     from snl.report.plots import check_matplotlib, draw_probes
 

@@ -52,11 +52,12 @@ from tqdm import tqdm
 
 import snl
 from ablation import add, is_done, measured, resumed, say
-from snl import device as devices
-from snl import progress, weights
+from snl import progress
 from snl.data.catalog import Catalog
 from snl.data.stream import batches, read
 from snl.errors import ImageError
+from snl.model import device as devices
+from snl.model import weights
 from snl.model.anomaly import resize
 from snl.model.teacher import Teacher
 from snl.settings import Settings, TeacherSettings, TrainingSettings

@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 import snl
+from snl.drawing.overlay import heat
 from snl.files import atomic
-from snl.report.overlay import heat
 
 SIDE, GAP = 200, 6
 

@@ -25,8 +25,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ablation import WORST, by_name, merge, value_of
 
 if TYPE_CHECKING:
-    from snl.deployment.inspector import Inspector
     from snl.evaluation.evaluate import ImageScore
+    from snl.runtime.inspector import Inspector
 
 COLUMNS = {
     "image_auroc": "image AUROC",
@@ -180,7 +180,7 @@ def worst(bundle: Path, data: Path, count: int, output: Path) -> None:
 
 def _tile(inspector: Inspector, score: ImageScore) -> Image.Image:
     """Image | overlay, and a line of text: score, threshold, whether that is a mistake."""
-    from snl.report.overlay import heat
+    from snl.drawing.overlay import heat
 
     result = inspector.inspect(score.path, score.product)
     tile = Image.new("RGB", (2 * TILE + 2, TILE + CAPTION), "white")

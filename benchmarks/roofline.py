@@ -30,9 +30,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import snl
-from snl.deployment.torch_engine import TorchEngine
 from snl.files import write_json
 from snl.model.network import Network
+from snl.runtime.torch_engine import TorchEngine
 from speed_steps import training
 from speed_subjects import OURS, Plan, prepare_data, settings_of
 from speed_table import markdown

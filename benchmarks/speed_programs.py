@@ -160,7 +160,7 @@ def memory(plan: Plan, work: Path) -> dict[str, Any]:
 def many_images(work: Path, count: int) -> Path:
     """A folder in the layout of MVTec AD with `count` test images, half of them anomalous, all of
     64 x 64 pixels; hard links to a few."""
-    from snl.data.demo import DEFECTS, PRODUCTS, demo_image
+    from snl.demo.dataset import DEFECTS, PRODUCTS, demo_image
     from snl.files import atomic
 
     folder = work / f"images-{count}"

@@ -21,11 +21,11 @@ def training(plan: Plan, work: Path, task: dict[str, Any]) -> Figures:
     import torch
 
     import snl
-    from snl import device as devices
-    from snl.api import standardise
+    from snl.model import device as devices
     from snl.model.network import Network
     from snl.training import loop
     from snl.training.cache import GIB, CacheBudget, TrainingData
+    from snl.training.train import standardise
 
     changes = {"training.batch_size": plan.batch, "training.precision": task["precision"]}
     overrides = settings_of(task["subject"], plan, **changes)

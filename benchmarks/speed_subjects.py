@@ -142,7 +142,7 @@ def prepare_ours(plan: Plan, work: Path, names: Sequence[str], *, rest: bool) ->
         rest: make the tiny bundle, too.
     """
     import snl
-    from snl.deployment.export import export
+    from snl.export.write import export
 
     parts = work / "parts"
     for name in names:
@@ -179,7 +179,7 @@ def prepare_data(plan: Plan, work: Path) -> None:
     from PIL import Image
 
     import snl
-    from snl.data.demo import DEFECTS, demo_image
+    from snl.demo.dataset import DEFECTS, demo_image
     from snl.files import atomic
 
     parts = work / "parts"

@@ -31,9 +31,9 @@ from torch.optim.swa_utils import AveragedModel
 from crops import Batches, loader
 from finish import finish
 from formula import Fractals
-from snl import device as devices
 from snl.errors import SnlError
 from snl.files import load_tensors, save_tensors, write_text
+from snl.model import device as devices
 from snl.settings import TrainingSettings
 from snl.training.checkpoint import optimizer_tensors, restore_optimizer
 from snl.training.loop import make_optimizer

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from canvases import TRAINING_PHOTOGRAPHS
 from crops import held_out
 from formula import CLASSES
-from snl import weights
+from snl.model import weights
 from snl.model.compact import Compact
 from snl.model.teacher import Teacher
 from snl.settings import TeacherSettings

@@ -17,32 +17,32 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Catalog": "snl.data.catalog",
-    "Inspection": "snl.deployment.inspection",
-    "Inspector": "snl.deployment.inspector",
+    "Inspection": "snl.decision.inspection",
+    "Inspector": "snl.runtime.inspector",
     "Settings": "snl.settings",
     "SnlError": "snl.errors",
     "evaluate": "snl.evaluation.evaluate",
-    "load": "snl.deployment.inspector",
-    "make_demo": "snl.data.demo",
+    "load": "snl.runtime.inspector",
+    "make_demo": "snl.demo.dataset",
     "probe": "snl.evaluation.probes",
     "resolve": "snl.settings",
-    "train": "snl.api",
+    "train": "snl.training.train",
 }
 
 __all__ = [*sorted(_PUBLIC), "__version__"]
 
 if TYPE_CHECKING:
-    from snl.api import train as train
     from snl.data.catalog import Catalog as Catalog
-    from snl.data.demo import make_demo as make_demo
-    from snl.deployment.inspection import Inspection as Inspection
-    from snl.deployment.inspector import Inspector as Inspector
-    from snl.deployment.inspector import load as load
+    from snl.decision.inspection import Inspection as Inspection
+    from snl.demo.dataset import make_demo as make_demo
     from snl.errors import SnlError as SnlError
     from snl.evaluation.evaluate import evaluate as evaluate
     from snl.evaluation.probes import probe as probe
+    from snl.runtime.inspector import Inspector as Inspector
+    from snl.runtime.inspector import load as load
     from snl.settings import Settings as Settings
     from snl.settings import resolve as resolve
+    from snl.training.train import train as train
 
 
 def __getattr__(name: str) -> Any:

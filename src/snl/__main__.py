@@ -1,5 +1,5 @@
 """`python -m snl` is the command `snl`."""
 
-from snl.cli import main
+from snl.cli.main import main
 
 raise SystemExit(main())

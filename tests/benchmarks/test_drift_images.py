@@ -9,7 +9,7 @@ import numpy as np
 
 import drift_images
 import drift_images_table
-from snl.data.demo import PRODUCTS, demo_image
+from snl.demo.dataset import PRODUCTS, demo_image
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import ablation
 import peers
-from snl import weights
+from snl.model import weights
 from snl.model.teacher import Teacher
 from snl.settings import TeacherSettings
 

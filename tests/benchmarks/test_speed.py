@@ -20,7 +20,7 @@ import speed_steps
 import speed_table
 import speed_turns
 import speed_worker
-from snl.cli import main
+from snl.cli.main import main
 from speed_subjects import TINY, Plan, ours_file, peer_file, prepare_data, prepare_ours
 
 PLAN = Plan(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from snl.cli import main
+from snl.cli.main import main
 from snl.data import video
 from snl.data.video import Frame, frames, is_live, is_video
 from snl.errors import DataError

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from snl.decision.calibration import PEAKS, REGIONS_COUNTED, Calibration, Normals, Rates
-from snl.decision.document import from_document, to_document
 from snl.decision.regions import find_regions, peaks
+from snl.decision.serialise import from_document, to_document
 from snl.errors import SettingsError
 
 

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 import snl
 from snl.data.catalog import Catalog
 from snl.errors import DataError, SettingsError
-from snl.evaluation.interference import MEASURES, Cell, Interference, format_probes
+from snl.evaluation.probe_results import MEASURES, Cell, Interference, format_probes
 
 SIZE = 32
 COLOURS = {"blue": (20, 40, 200), "green": (30, 190, 40), "red": (220, 30, 20)}

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from snl.model import anomaly
-from snl.model.normal_errors import NormalErrors
+from snl.model.error_statistics import NormalErrors
 from snl.model.teacher import Stage
 from snl.settings import MapSettings
 

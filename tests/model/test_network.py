@@ -11,8 +11,8 @@ from torch import Tensor
 
 from snl.errors import SettingsError
 from snl.model.anomaly import anomaly_map
+from snl.model.error_statistics import embed
 from snl.model.network import Network
-from snl.model.normal_errors import embed
 from snl.settings import Settings, resolve
 
 METHODS = ["rd", "fd", "snl-rd", "snl-fd", "snl"]

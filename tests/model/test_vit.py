@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import snl
-from snl import weights
 from snl.errors import SettingsError
+from snl.model import weights
 from snl.model.cram import Cram
 from snl.model.network import Network
 from snl.model.student import ForwardStudent, make_student

@@ -21,9 +21,9 @@ import tasks
 from canvases import HELD_OUT_PHOTOGRAPHS, SIDE, TRAINING_PHOTOGRAPHS, Canvases, photograph
 from finish import WHITENING, finish, principal_axes
 from formula import CLASSES, Fractals
-from snl import weights
 from snl.errors import SnlError
 from snl.files import load_tensors
+from snl.model import weights
 from snl.model.compact import FEATURES
 from snl.model.teacher import Teacher, create
 from snl.settings import TeacherSettings

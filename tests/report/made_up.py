@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from snl.data.demo import DEFECTS, PRODUCTS, demo_image
+from snl.demo.dataset import DEFECTS, PRODUCTS, demo_image
 from snl.report.page import ReportData, Shown, mask_thumbnail, thumbnail
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & \"quotes\" 'too' \u2028 \u202etxt.exe 🔩 \udcff"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from snl.errors import DependencyError, SnlError
-from snl.evaluation.interference import Cell, Interference
+from snl.evaluation.probe_results import Cell, Interference
 from snl.report.plots import WIDEST, check_matplotlib, draw_probes
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import snl
-from snl.api import train
-from snl.device import bf16_gain_on_cpu, choose, choose_precision
 from snl.errors import SettingsError, TrainingError
+from snl.model.device import bf16_gain_on_cpu, choose, choose_precision
 from snl.model.network import Network
 from snl.settings import Settings, TrainingSettings, resolve
 from snl.training.cache import CacheBudget
 from snl.training.loop import indices, learning_rate, make_optimizer, train_step
+from snl.training.train import train
 from tests.conftest import TINY
 
 
@@ -221,7 +221,7 @@ def test_precision_is_measured_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None
     cpu = torch.device("cpu")
     assert bf16_gain_on_cpu() > 0
     for gain, chosen in ((0.2, "fp32"), (1.1, "fp32"), (1.7, "bf16")):
-        monkeypatch.setattr("snl.device.bf16_gain_on_cpu", lambda gain=gain: gain)
+        monkeypatch.setattr("snl.model.device.bf16_gain_on_cpu", lambda gain=gain: gain)
         assert choose_precision(cpu, "auto") == chosen
         assert choose_precision(cpu, "fp32") == "fp32"
 

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 import snl
-from snl import api
 from snl.data import stream
 from snl.data.images import load_image
 from snl.data.tiles import cut, grid
@@ -24,9 +23,10 @@ from snl.files import load_tensors
 from snl.model.network import Network
 from snl.settings import resolve
 from snl.training import cache
+from snl.training import train as api
 from snl.training.cache import CacheBudget, TrainingData
+from snl.training.fit_statistics import fit_errors
 from snl.training.loop import indices
-from snl.training.normal_errors import fit_errors
 from tests.conftest import TINY, Run
 from tests.trees import draw
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from snl.model.kmeans import kmeans
+from snl.kmeans import kmeans
 
 PROTOTYPES = 4
 IMAGES_PER_PROTOTYPE = 20

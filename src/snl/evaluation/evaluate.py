@@ -25,8 +25,8 @@ from snl.evaluation.metrics import (
     pro_curve,
     roc_curve,
 )
-from snl.evaluation.table import aligned
 from snl.files import atomic
+from snl.text_table import aligned
 
 if TYPE_CHECKING:
     from snl.decision.calibration import Verdict
@@ -61,7 +61,7 @@ class Predictor(Protocol):
 
 @runtime_checkable
 class Judge(Protocol):
-    """A predictor that decides, too; see `snl.deployment.inspector.Inspector`."""
+    """A predictor that decides, too; see `snl.runtime.inspector.Inspector`."""
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """The tables as JSON values; None where a metric is not defined."""
-        from snl.evaluation.decisions import decisions
+        from snl.evaluation.decision_counts import decisions
 
         tables = {"products": self.products, "mean": self.mean, "pooled": self.pooled}
         found = decisions(self.scores)

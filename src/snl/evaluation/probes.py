@@ -23,8 +23,8 @@ from snl.errors import DataError, ImageError, SettingsError
 from snl.evaluation.composites import Images, cutpastes, mixups
 from snl.evaluation.evaluate import Predictor
 from snl.evaluation.histogram import ScoreHistogram
-from snl.evaluation.interference import Cell, Interference
 from snl.evaluation.metrics import auroc
+from snl.evaluation.probe_results import Cell, Interference
 
 IMAGES, SHARE = 20, 0.5
 

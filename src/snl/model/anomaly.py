@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snl.model.normal_errors import NormalErrors
+from snl.model.error_statistics import NormalErrors
 from snl.settings import MapSettings
 
 _PLAIN = MapSettings()

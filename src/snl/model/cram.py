@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snl.model.kmeans import kmeans
+from snl.kmeans import kmeans
 from snl.settings import CramSettings
 
 _EPS = 1e-6

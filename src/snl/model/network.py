@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from snl.errors import SettingsError
 from snl.model.anomaly import anomaly_map, score
-from snl.model.normal_errors import NormalErrors, embed
+from snl.model.error_statistics import NormalErrors, embed
 from snl.model.student import make_student
 from snl.model.teacher import Teacher
 from snl.settings import Settings
@@ -95,7 +95,7 @@ class Network(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 (B, H, W, 3) of the input size to maps (B, H, W) and scores (B,), float32, raw, and
-        the teacher's embeddings (B, D), see `snl.model.normal_errors.embed`."""
+        the teacher's embeddings (B, D), see `snl.model.error_statistics.embed`."""
         images = self.normalise(pixels)
         features = self.teacher_features(images)
         maps, scores = self.compare(features, self.student(images, features))

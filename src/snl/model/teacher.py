@@ -54,7 +54,7 @@ class Teacher(nn.Module):
     """Feature maps of chosen stages, never trained.
 
     Args:
-        settings: network name and stages. Weights are not read here but by `snl.weights.load`.
+        settings: network name and stages. `snl.model.weights.load` reads the weights.
 
     Attributes:
         stages: `Stage` of every output, shallow to deep.

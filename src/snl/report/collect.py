@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from snl import __version__
+from snl.drawing.heat import heat
 from snl.evaluation.evaluate import Evaluation, Seen, evaluate
-from snl.report.heat import heat
 from snl.report.page import LONGEST, ReportData, Shown, mask_thumbnail, thumbnail, write_page
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
-    from snl.deployment.inspector import Inspector
+    from snl.runtime.inspector import Inspector
 
 
 def report(

@@ -10,11 +10,11 @@ import numpy as np
 
 from snl.data.images import one_line
 from snl.errors import DependencyError
-from snl.evaluation.interference import percent
+from snl.evaluation.probe_results import percent
 from snl.files import atomic
 
 if TYPE_CHECKING:
-    from snl.evaluation.interference import Interference
+    from snl.evaluation.probe_results import Interference
 
 PANELS = {
     "mixup": ("Mixup: image AUROC of blends, %", "normal images of", "blended with"),

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from snl import progress
-from snl.device import autocast, choose_precision
 from snl.errors import DependencyError, TrainingError
 from snl.files import write_text
 from snl.model.cram import Cram
+from snl.model.device import autocast, choose_precision
 from snl.model.losses import distillation
 from snl.model.network import Network
 from snl.settings import TrainingSettings

@@ -15,8 +15,8 @@ from snl.data.catalog import Catalog, Record
 from snl.data.stream import batches, read
 from snl.decision.products import find_groups
 from snl.errors import DataError, ImageError
+from snl.model.error_statistics import embed
 from snl.model.network import Network
-from snl.model.normal_errors import embed
 from snl.settings import Settings, TrainingSettings
 
 

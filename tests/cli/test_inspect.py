@@ -1,0 +1,328 @@
+"""`snl inspect` with products, rates, regions and files; a mixed folder taught without names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import snl
+from snl.cli.main import main
+from tests.conftest import TINY_OPTIONS
+from tests.trees import draw, draw_varied, save_varied
+
+Said = pytest.CaptureFixture[str]
+
+
+def inspect(said: Said, *words: object, status: int = 0) -> list[dict[str, Any]]:
+    assert main(["inspect", *map(str, words)]) == status, said.readouterr().err
+    return [json.loads(line) for line in said.readouterr().out.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bolt, a plate, a dented plate; noise and a drawing of a third product."""
+    root = tmp_path_factory.mktemp("images")
+    save_varied(root / "bolt.png", 6000)
+    save_varied(root / "plate.png", 6000, product="plate")
+    save_varied(root / "dented.png", 6001, product="plate", defect=True)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(root / "noise.png")
+    third = np.full((40, 48, 3), 230, np.uint8)
+    third[5:35, 5:12], third[5:35, 30:38] = 0, (200, 20, 20)
+    third = np.clip(third + rng.integers(-6, 7, third.shape), 0, 255).astype(np.uint8)
+    Image.fromarray(third).save(root / "third.png")
+    return root
+
+
+def test_products_are_recognised_given_or_unknown(
+    calibrated: Path, images: Path, capsys: Said
+) -> None:
+    found = {Path(r["path"]).stem: r for r in inspect(capsys, calibrated, images)}
+    assert found["bolt"]["product"] == found["bolt"]["recognised"] == "bolt"
+    assert found["plate"]["product"] == "plate"
+    assert {r["product_from"] for r in found.values()} == {"recognised"}
+    assert found["dented"]["decision"] == "anomalous"
+    assert found["bolt"]["decision"] != "unknown product"
+    for name in ("noise", "third"):
+        assert found[name]["decision"] == "unknown product"
+        assert found[name]["unknown_p"] == 1 / 41
+    given = {
+        Path(r["path"]).stem: r for r in inspect(capsys, calibrated, images, "--product", "plate")
+    }
+    for name, record in given.items():
+        assert (record["product"], record["product_from"]) == ("plate", "given")
+        assert record["decision"] != "unknown product"  # a given product is believed
+        for key in ("recognised", "distance", "unknown_p", "score", "peak"):
+            assert record[key] == found[name][key]
+    assert given["third"]["decision"] == "anomalous"
+
+
+def test_a_line_says_what_was_decided_and_why(calibrated: Path, images: Path, capsys: Said) -> None:
+    (record,) = inspect(capsys, calibrated, images / "dented.png")
+    assert list(record) == [
+        *("path", "decision", "product", "product_from", "recognised", "distance", "unknown_p"),
+        *("score", "calibrated", "p_value", "threshold", "uncertain_threshold", "threshold_from"),
+        *("region_threshold", "width", "height", "peak", "regions"),
+    ]
+    assert (record["width"], record["height"]) == (48, 40)
+    assert record["threshold_from"] == "product" and record["score"] > record["threshold"]
+    assert record["p_value"] == 1 / 41  # none of all is as high
+    region = record["regions"][0]
+    assert list(region) == [*("box", "polygon", "area", "area_mm2", "peak", "peak_at", "p_value")]
+    x, y, width, height = region["box"]
+    assert x <= record["peak"][0] < x + width and y <= record["peak"][1] < y + height
+    assert region["peak"] > record["region_threshold"] and 0 < region["p_value"] <= 1
+
+
+def test_rates_on_the_command_line_hold_for_this_run(
+    calibrated: Path, images: Path, capsys: Said
+) -> None:
+    before = calibrated.read_bytes()
+    inspector = snl.load(calibrated, "cpu")
+    (record,) = inspect(
+        capsys, calibrated, images / "bolt.png", "--product", "bolt",
+        *("--rate", 0.3, "--uncertain-rate", 0.6),
+    )  # fmt: skip
+    assert record["threshold"] == inspector.threshold("bolt", 0.3)
+    assert record["uncertain_threshold"] == inspector.threshold("bolt", 0.6)
+    (most,) = inspect(capsys, calibrated, images / "bolt.png", "--unknown-rate", 0.99)
+    p = most["unknown_p"]
+    assert (most["decision"] == "unknown product") == (p <= 0.99)
+    assert calibrated.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rate", "0.01"], "0.01 needs 99 held-back normal images; there are 40 of all products"),
+        (["--rate", "0.01", "--product", "bolt"], "there are 20 of 'bolt' and 40 of all products"),
+        (["--uncertain-rate", "0.01"], "the uncertain rate 0.01 is less than the rate 0.05"),
+        (["--rate", "1"], "between 0 and 1"),
+        (["--unknown-rate", "0"], "between 0 and 1"),
+        (["--product", "nut"], "'nut' was not taught; taught: bolt, plate"),
+        (["--tile", "8"], "must be in 32..8192"),
+        (["--tile", "100000"], "must be in 0..8192"),
+        (["--tile", "32", "--monitor", "{images}/new.json"], "leave out one of them"),
+        (["--coco", "{images}"], "is a folder"),
+        (["--coco", "{images}/bolt.png"], "would overwrite what is read"),
+        (["--monitor", "{images}/bolt.png"], "would overwrite what is read"),
+        (["--labelme", "{images}/bolt.png"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_any_work(
+    calibrated: Path, images: Path, tmp_path: Path, capsys: Said,
+    monkeypatch: pytest.MonkeyPatch, words: list[str], said: str,
+) -> None:  # fmt: skip
+    before = {path: path.read_bytes() for path in images.iterdir()}
+    if "labelme" not in words[0]:  # files in a folder are made one by one
+        monkeypatch.setattr(snl.Inspector, "predict", None)
+    words = [word.format(images=images) for word in words]
+    out = ["--json", str(tmp_path / "out.jsonl")]
+    assert main(["inspect", str(calibrated), str(images), *words, *out, "--quiet"]) == 2
+    told = capsys.readouterr()
+    assert said in told.err.splitlines()[-1] and told.out == ""
+    assert not list(tmp_path.iterdir())
+    assert {path: path.read_bytes() for path in images.iterdir()} == before
+
+
+def test_regions_as_coco_and_labelme(
+    calibrated: Path, images: Path, tmp_path: Path, capsys: Said
+) -> None:
+    coco, labels = tmp_path / "regions.json", tmp_path / "deep" / "labels"
+    records = inspect(
+        capsys, calibrated, images, *("--product", "plate", "--coco", coco, "--labelme", labels)
+    )
+    count = sum(len(r["regions"]) for r in records)
+    assert count > 0
+    found = json.loads(coco.read_text())
+    assert [i["file_name"] for i in found["images"]] == [r["path"] for r in records]
+    assert len(found["annotations"]) == count
+    by_image: dict[int, list[Any]] = {i["id"]: [] for i in found["images"]}
+    for one in found["annotations"]:
+        by_image[one["image_id"]].append(one)
+    for image, record in zip(found["images"], records, strict=True):
+        own = by_image[image["id"]]
+        assert [a["bbox"] for a in own] == [r["box"] for r in record["regions"]]
+        assert image["decision"] == record["decision"]
+        file = Path(record["labelme"])
+        label = json.loads(file.read_text())
+        assert label["flags"] == {record["decision"]: True}
+        assert len(label["shapes"]) == len(record["regions"])
+        # LabelMe opens the image from the label's own folder
+        assert (file.parent / label["imagePath"]).resolve() == Path(record["path"]).resolve()
+
+
+def test_tiles_for_one_run_are_told_to_be_uncalibrated(
+    calibrated: Path, images: Path, capsys: Said
+) -> None:
+    before = calibrated.read_bytes()
+    assert main(["inspect", str(calibrated), str(images / "bolt.png"), "--tile", "32"]) == 0
+    told = capsys.readouterr()
+    record = json.loads(told.out)
+    assert "thresholds were made with whole images; with tiles of 32 pixels" in told.err
+    inspector = snl.load(calibrated, "cpu")
+    (whole,) = inspect(capsys, calibrated, images / "bolt.png", "--tile", "0")
+    assert whole["score"] == inspector.inspect(images / "bolt.png").score != record["score"]
+    assert calibrated.read_bytes() == before
+
+
+def test_a_note_says_when_nothing_can_be_promised_and_only_then(
+    bundle: Path, images: Path, capsys: Said
+) -> None:
+    """Two held-back images a product promise 0.2 together."""
+    words = ["inspect", str(bundle), str(images / "bolt.png"), "--product", "bolt"]
+    assert main(words) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["decision"] == "uncertain"
+    assert "with 4 held-back normal images no decision at a false-alarm rate of 0.05" in told.err
+    assert main([*words, "--rate", "0.2"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["threshold_from"] == "all products" and told.err == ""
+
+
+def test_the_monitor_goes_on_in_the_next_run(
+    calibrated: Path, images: Path, tmp_path: Path, capsys: Said
+) -> None:
+    state = tmp_path / "drift.json"
+    words = (calibrated, images / "bolt.png", images / "plate.png", "--monitor", state)
+    for _ in range(2):
+        for record in inspect(capsys, *words):
+            assert record["drift"]["alarm"] is False
+    saved = json.loads(state.read_text())
+    assert saved["kind"] == "drift"
+    whole = tmp_path / "other.snl"
+    assert main(["calibrate", str(calibrated), "--rate", "0.5", "-o", str(whole)]) == 0
+    capsys.readouterr()
+    before = state.read_bytes()
+    again = ["inspect", str(whole), str(images / "bolt.png"), "--monitor", str(state)]
+    assert main(again) == 2
+    assert "begun with another bundle or calibration" in capsys.readouterr().err
+    assert state.read_bytes() == before
+
+
+def test_rates_of_one_run_are_no_drift(calibrated: Path, tmp_path: Path, capsys: Said) -> None:
+    """A large rate rejects many and leaves the low scores: not what the monitor looks for."""
+    for n in range(120):
+        save_varied(tmp_path / "in" / f"{n}.png", 4000 + n)
+    normal = (calibrated, tmp_path / "in", "--product", "bolt")
+    plain = inspect(capsys, *normal, "--monitor", tmp_path / "plain.json")
+    rates = ("--rate", 0.6, "--monitor", tmp_path / "rate.json")
+    assert [r["drift"] for r in inspect(capsys, *normal, *rates)] == [r["drift"] for r in plain]
+    states = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("plain", "rate")]
+    assert states[0] == states[1]
+
+
+def test_a_reader_that_leaves_early_is_no_traceback(calibrated: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    for n in range(12):
+        save_varied(folder / f"{n}.png", 6100 + n)
+    files = ["--coco", str(tmp_path / "r.json"), "--monitor", str(tmp_path / "d.json")]
+    command = [sys.executable, "-m", "snl", "inspect", str(calibrated), str(folder), *files]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    assert json.loads(process.stdout.readline())["product"] == "bolt"
+    process.stdout.close()
+    told = process.stderr.read()
+    assert process.wait(60) == 0 and b"Traceback" not in told, told
+
+
+# --- the promise, all the way from images ---
+
+
+def test_p_values_of_unseen_parts_keep_their_promise(calibrated: Path, tmp_path: Path) -> None:
+    """200 images of each product held back, 200 others looked at: P(p <= a) <= a.
+
+    With both samples drawn from one law the number of p <= a has, over draws of both, mean at most
+    200 a and variance 200 a (1 - a) (1 + 200 / 200); bounds are three deviations over a."""
+    from snl.runtime.recalibrate import set_normals
+
+    inspector = snl.load(calibrated, "cpu")
+    from snl.data.catalog import Record
+
+    records = [
+        Record(save_varied(tmp_path / f"{product}-{n}.png", 7000 + n, product=product), product,
+               "test", "normal")
+        for product in ("bolt", "plate") for n in range(200)
+    ]  # fmt: skip
+    set_normals(inspector, records)
+    for product in ("bolt", "plate"):
+        fresh = [draw_varied(8000 + n, product=product)[0] for n in range(200)]
+        results = inspector.inspect(fresh, product)
+        p = np.array([r.p_value for r in results], float)
+        for a in (0.01, 0.05, 0.1, 0.2, 0.5):
+            assert np.mean(p <= a) <= a + 3 * np.sqrt(a * (1 - a) * 2 / 200), (product, a)
+        unknown = np.array([r.unknown_p for r in results], float)
+        assert np.mean(unknown <= 0.01) <= 0.01 + 3 * np.sqrt(0.01 * 0.99 * 2 / 200)
+        regions = np.mean([min(len(r.regions), 4) for r in results])
+        assert regions <= 0.2 + 3 * np.sqrt(0.2 * 4 * 2 / 200)
+
+
+# --- a mixed folder ---
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 bolts and 30 plates in one folder, and some to test with."""
+    root = tmp_path_factory.mktemp("data") / "mixed"
+    for name, count in (("bolt", 36), ("plate", 30)):
+        for n in range(count):
+            path = root / "train" / "good" / f"{n:02}-{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(n, product=name)[0]).save(path)
+        for label, first in (("good", 100), ("dent", 200)):
+            for n in range(3):
+                path = root / "test" / label / f"{n}-{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                drawn = draw(first + n, product=name, defect=label == "dent")[0]
+                Image.fromarray(drawn).save(path)
+    return root
+
+
+COMPACT = [
+    *("--image-size", "64", "--batch-size", "4", "--steps", "8"),
+    *("--set", "training.precision=fp32", "--set", "training.holdout=0.4", "--quiet"),
+]
+
+
+def test_a_mixed_folder_is_parted_into_groups(mixed: Path, tmp_path: Path, capsys: Said) -> None:
+    file = tmp_path / "mixed.snl"
+    assert main(["train", str(mixed), "-o", str(file), *COMPACT]) == 0
+    told = capsys.readouterr().err
+    assert "2 groups of images are told apart: 'mixed 1' (36 images), 'mixed 2' (30 images)" in told
+    inspector = snl.load(file, "cpu")
+    assert inspector.products == ("mixed 1", "mixed 2")
+    assert inspector.facts.products == {"mixed 1": 22, "mixed 2": 18}
+    assert [len(n) for n in inspector.calibration.normals.values()] == [14, 12]
+    records = inspect(capsys, file, mixed / "test", "--quiet")
+    for record in records:
+        wanted = "mixed 1" if "bolt" in record["path"] else "mixed 2"
+        assert record["recognised"] == record["product"] == wanted
+        dented = "dent" in record["path"]
+        assert (record["decision"] in ("anomalous", "unknown product")) == dented, record
+    # the groups are no products of the data: evaluation says so and goes on
+    assert main(["evaluate", str(file), str(mixed), "--quiet"]) == 0
+    told_ = capsys.readouterr()
+    assert "not taught to this inspector: mixed" in told_.err
+    assert "all products" in told_.out
+
+
+def test_groups_can_be_switched_off(mixed: Path, tmp_path: Path, capsys: Said) -> None:
+    file = tmp_path / "one.snl"
+    off = ["--set", "training.groups=off"]
+    assert main(["train", str(mixed), "-o", str(file), *COMPACT, *off]) == 0
+    assert "told apart" not in capsys.readouterr().err
+    inspector = snl.load(file, "cpu")
+    assert inspector.products == ("mixed",) and len(inspector.calibration.normals["mixed"]) == 26
+    assert (
+        main(["train", str(mixed), "-o", str(file), *TINY_OPTIONS, "--set", "training.groups=x"])
+        == 2
+    )
+    assert "one of auto, off" in capsys.readouterr().err

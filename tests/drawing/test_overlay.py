@@ -1,0 +1,247 @@
+"""Pictures: normal images stay untouched, defects light up, every decision and size is drawn, and
+no text leaves the picture or lies over another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from snl.decision.regions import find_regions
+from snl.drawing.overlay import LONGEST, colours, draw, heat, panels
+
+DECISIONS = {
+    "normal": [46, 160, 67],
+    "uncertain": [191, 135, 0],
+    "anomalous": [218, 54, 51],
+    "unknown product": [130, 80, 223],
+}
+Box = tuple[float, float, float, float]
+Texts = list[tuple[str, Box]]
+
+
+def inspection(height: int, width: int, **changes: Any) -> SimpleNamespace:
+    anomaly_map = np.zeros((height, width), np.float32)
+    anomaly_map[: max(1, height // 4), : max(1, width // 4)] = 2.0
+    values: dict[str, Any] = {
+        "score": 1.93,
+        "decision": "anomalous",
+        "p_value": 0.012,
+        "threshold": 1.41,
+        "uncertain_threshold": 1.2,
+        "region_threshold": 1.0,
+        "product": "bottle",
+        "product_from": "recognised",
+        "anomaly_map": anomaly_map,
+        "image": np.full((height, width, 3), 100, np.uint8),
+        "map_range": (0.5, 2.0),
+        **changes,
+    }
+    if "regions" not in values:
+        limit = values["region_threshold"]
+        found = () if limit is None else find_regions(values["anomaly_map"], limit)
+        values["regions"] = found
+    return SimpleNamespace(**values)
+
+
+@pytest.fixture
+def texts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Texts]:
+    """What is written, and the box that its ink takes, as Pillow measures it."""
+    seen: Texts = []
+    write: Callable[..., None] = ImageDraw.ImageDraw.text
+
+    def text(self: ImageDraw.ImageDraw, xy: Any, words: str, **options: Any) -> None:
+        stroke = options.get("stroke_width", 0)
+        box = self.textbbox(xy, words, options["font"], options["anchor"], stroke_width=stroke)
+        seen.append((words, box))
+        write(self, xy, words, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    yield seen
+
+
+def check(texts: Texts, picture: Image.Image) -> None:
+    """All text lies inside the picture and none over another."""
+    for words, (left, top, right, bottom) in texts:
+        assert left >= 0 and top >= 0, words
+        assert right <= picture.width and bottom <= picture.height, words
+    for (one, a), (other, b) in combinations(texts, 2):
+        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert apart, f"{one} over {other}"
+
+
+def test_heat_leaves_normal_pixels_and_lights_the_others() -> None:
+    image = np.full((8, 8, 3), 100, np.uint8)
+    levels = np.zeros((8, 8), np.float32)
+    levels[2, 3] = 9.0
+    result = heat(image, levels, (1.0, 2.0))
+    changed = (result != image).any(-1)
+    assert changed.sum() == 1 and changed[2, 3]
+    np.testing.assert_array_equal(heat(image, levels - 5, (5.0, 5.0)), image)
+
+
+def test_colours_grow_lighter() -> None:
+    light = colours(np.linspace(0, 1, 50)) @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(light) > 0).all()
+    np.testing.assert_array_equal(colours(np.array([-3.0])), colours(np.array([0.0])))
+
+
+SIZES = [(40, 48), (256, 256), (5, 7), (1, 1), (1500, 3000), (30, 900), (3000, 20), (20, 3000)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("decision", DECISIONS)
+def test_every_size_and_decision_is_drawn(
+    size: tuple[int, int], decision: str, texts: Texts
+) -> None:
+    changes: dict[str, Any] = {"decision": decision}
+    if decision == "unknown product":
+        changes |= {"threshold": None, "uncertain_threshold": None, "region_threshold": None}
+        changes |= {"product": None, "product_from": "none", "p_value": None}
+    picture = draw(inspection(*size, **changes))
+    assert picture.mode == "RGB"
+    assert picture.width <= 2 * LONGEST + 10 and picture.height <= LONGEST + 150
+    assert np.asarray(picture)[-20, 4].tolist() == DECISIONS[decision]
+    assert texts[[w for w, _ in texts].index(decision.upper())][1][0] < 20
+    check(texts, picture)
+
+
+def test_contours_follow_the_regions() -> None:
+    white = [255, 255, 255]
+    one = inspection(256, 256)
+    image, over = panels(one)
+    assert image.size == over.size == (256, 256)
+    drawn = (np.asarray(over) == white).all(-1)
+    rows, columns = np.nonzero(drawn)
+    assert (rows.min(), columns.min()) == (0, 0)
+    assert {rows.max(), columns.max()} <= {63, 64}  # the box is 64 pixels
+    assert not drawn[5:60, 5:60].any()
+    none = np.asarray(panels(inspection(256, 256, region_threshold=5.0))[1])
+    assert not (none == white).all(-1).any()
+    np.testing.assert_array_equal(np.asarray(image), one.image)
+
+
+def test_contours_are_at_the_place_of_the_map_when_it_is_enlarged_or_shrunk() -> None:
+    for side, shown in ((16, 256), (2048, 1024)):
+        levels = np.zeros((side, side), np.float32)
+        levels[side // 4 : side // 2, side // 2 :] = 2
+        over = np.asarray(panels(inspection(side, side, anomaly_map=levels))[1])
+        rows, columns = np.nonzero((over == 255).all(-1))
+        assert abs(rows.min() - shown / 4) <= 1 and abs(rows.max() - shown / 2) <= 1
+        assert abs(columns.min() - shown / 2) <= 1 and columns.max() == shown - 1
+
+
+def test_words_say_what_the_decision_rests_on(texts: Texts) -> None:
+    levels = np.zeros((200, 300), np.float32)
+    levels[20:40, 30:50], levels[100, 200] = 1.5, 2.0
+    regions = find_regions(levels, 1.0, mm_per_pixel=0.05)
+    picture = draw(inspection(200, 300, anomaly_map=levels, regions=regions))
+    words = [w for w, _ in texts]
+    pieces = "ANOMALOUS|score 1.93|p 0.012|uncertain above 1.2|anomalous above 1.41"
+    for wanted in f"{pieces}|bottle (recognised)|score|map|0|2.82|1.2|1.41|0.5|2|1".split("|"):
+        assert wanted in words
+    area = "2 regions, largest 1 mm{} / 400 px"
+    assert area.format("²") in words or area.format("2") in words  # as the fonts here have it
+    # the numbers of the regions are beside their peaks in the right panel, highest first
+    factor = picture.width / 2 / 300
+    for number, (x, y) in (("1", (200, 100)), ("2", (30, 20))):
+        boxes = [b for w, b in texts if w == number and b[3] < 256]
+        assert len(boxes) == 1
+        centre = (boxes[0][0] + boxes[0][2]) / 2, (boxes[0][1] + boxes[0][3]) / 2
+        spot = picture.width / 2 + x * factor, y * factor
+        assert math.dist(centre, spot) < 25
+    check(texts, picture)
+
+
+def test_words_for_what_there_is_not(texts: Texts) -> None:
+    draw(inspection(64, 64, threshold=None, uncertain_threshold=None, product_from="given"))
+    words = [w for w, _ in texts]
+    assert "no threshold" in words and "bottle" in words and "1 region, 256 px" in words
+    texts.clear()
+    draw(inspection(64, 64, region_threshold=9.0, product=None))
+    words = [w for w, _ in texts]
+    assert "no regions" in words and "9 >" in words and "bottle" not in words
+
+
+def test_at_most_nine_regions_have_a_number(texts: Texts) -> None:
+    levels = np.zeros((200, 200), np.float32)
+    levels[10::20, 10::20] = np.arange(100).reshape(10, 10) + 2
+    picture = draw(inspection(200, 200, anomaly_map=levels))
+    numbers = [w for w, b in texts if b[3] < 256]
+    assert numbers == [str(i) for i in range(1, 10)]
+    check(texts, picture)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        "housing of the left rear door of the second series",
+        "x" * 500,
+        "Заглушка левая",
+        "左后门壳体",
+        "Gehäuse\nlinks",
+        "غطاء",
+        "\ud800",
+        "é",
+        " ",
+    ],
+)
+def test_any_name_of_a_product(product: str, texts: Texts) -> None:
+    picture = draw(inspection(100, 100, product=product))
+    check(texts, picture)
+    if len(product) > 40:
+        assert any("… (recognised)" in w for w, _ in texts)
+
+
+def test_scales_have_their_ticks_at_the_values() -> None:
+    picture = np.asarray(draw(inspection(256, 256, threshold=2.0, uncertain_threshold=1.0)))
+    ink = (picture == [32, 33, 36]).all(-1)
+    y = picture.shape[0] - 58 + 20  # above the bars, through the ticks
+    ticks = np.flatnonzero(ink[y])
+    score, levels = ticks[ticks < 256], ticks[ticks >= 256]
+    bar = picture[picture.shape[0] - 58 + 27]
+    rail = np.flatnonzero((bar[:256] == bar[240]).all(-1))  # tint beyond the last threshold
+    left = np.flatnonzero((bar[20:256] == [218, 54, 51]).all(-1))[0] + 20
+    full = rail[-1] - left
+    assert (score[[0, -1]] - left) / full == pytest.approx([1 / 4, 2 / 4], abs=0.02)
+    scale = np.flatnonzero((bar[295:] != 255).any(-1)) + 295
+    share = (levels.mean() - scale[0]) / (scale[-1] - scale[0])
+    assert share == pytest.approx((1.0 - 0.5) / (2.0 - 0.5), abs=0.02)
+
+
+NUMBERS = st.floats(-1e9, 1e9) | st.floats(-3, 3)
+LIMITS = st.none() | NUMBERS
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_no_text_over_another(data: st.DataObject, texts: Texts) -> None:
+    texts.clear()
+    pick = data.draw
+    height, width = pick(st.integers(1, 90)), pick(st.integers(1, 90))
+    rng = np.random.default_rng(pick(st.integers(0, 99)))
+    one = inspection(
+        height,
+        width,
+        decision=pick(st.sampled_from([*DECISIONS])),
+        score=pick(NUMBERS | st.sampled_from([math.nan, math.inf, -math.inf])),
+        p_value=pick(st.none() | st.floats(0, 1)),
+        threshold=pick(LIMITS),
+        uncertain_threshold=pick(LIMITS),
+        region_threshold=pick(LIMITS),
+        map_range=tuple(sorted([pick(NUMBERS), pick(NUMBERS)])),
+        anomaly_map=rng.normal(size=(height, width)).astype(np.float32),
+        product=pick(st.none() | st.text(max_size=40)),
+        product_from=pick(st.sampled_from(["given", "recognised", "none"])),
+    )
+    check(texts, draw(one))

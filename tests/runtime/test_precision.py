@@ -1,0 +1,162 @@
+"""Inference in half precision: as autocast gives it; maps and scores in float32."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import snl
+from snl.cli.main import main
+from snl.errors import SettingsError
+from snl.model.network import Network
+from snl.runtime.torch_engine import TorchEngine
+from tests.conftest import TINY
+from tests.trees import draw
+
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    size = TINY["image_size"]
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (3, size, size, 3), np.uint8)
+
+
+def autocast(network: Network, pixels: np.ndarray, dtype: torch.dtype) -> list[np.ndarray]:
+    """The reference: PyTorch's autocast around teacher and student as they were trained."""
+    with torch.no_grad():
+        images = network.normalise(torch.from_numpy(pixels))
+        with torch.autocast("cpu", dtype):
+            features = network.teacher_features(images)
+            outputs = network.student(images, features)
+        features, outputs = ([x.float() for x in some] for some in (features, outputs))
+        maps, scores = network.compare(features, outputs)
+        return [maps.numpy(), scores.numpy()]
+
+
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("snl", {}),
+        ("rd", {}),
+        ("uniad", {"teacher.stages": (2,)}),
+        ("snl", {"teacher.name": "test_vit", "teacher.stages": ()}),
+    ],
+)
+def test_as_autocast(
+    precision: str, method: str, changes: dict[str, Any], pixels: np.ndarray
+) -> None:
+    network = Network(snl.resolve(method, overrides={**TINY, **changes})).eval()
+    exact = TorchEngine(network, "cpu").predict(pixels)
+    found = TorchEngine(network, "cpu", precision=precision).predict(pixels)
+    wanted = autocast(network, pixels, HALVES[precision])
+    rounding = np.abs(wanted[0] - exact.maps).max()
+    assert all(output.dtype == np.float32 for output in found)
+    # folding norms rounds elsewhere: as near to the exact maps as autocast is, up to a factor
+    assert 0 < np.abs(found.maps - exact.maps).max() < 4 * rounding
+    np.testing.assert_allclose(found.scores, wanted[1], rtol=0.05)
+    np.testing.assert_allclose(found.embeddings, exact.embeddings, atol=0.01)
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_the_network_itself_stays(precision: str, pixels: np.ndarray) -> None:
+    network = Network(snl.resolve("snl", overrides=TINY)).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    engine = TorchEngine(network, "cpu", precision=precision)
+    engine.predict(pixels)
+    after = engine.network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(after[k].dtype == v.dtype and torch.equal(after[k], v) for k, v in before.items())
+    assert precision in engine.device
+
+
+def test_cram_computes_in_float32(monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray) -> None:
+    from snl.model.cram import Cram
+
+    seen: list[torch.dtype] = []
+    assign = Cram.assign
+
+    def look(self: Cram, x: torch.Tensor) -> torch.Tensor:
+        found = assign(self, x)
+        seen.append(found.dtype)
+        return found
+
+    monkeypatch.setattr(Cram, "assign", look)
+    engine = TorchEngine(Network(snl.resolve("snl", overrides=TINY)), "cpu", precision="bf16")
+    engine.predict(pixels)
+    assert set(seen) == {torch.float32}
+
+
+def test_inspections_in_half_precision(taught: Path) -> None:
+    exact, half = snl.load(taught, "cpu"), snl.load(taught, "cpu", precision="bf16")
+    parts = [draw(300 + n, defect=n % 2 > 0, product="bolt")[0] for n in range(8)]
+    for a, b in zip(exact.inspect(parts), half.inspect(parts), strict=True):
+        assert b.score == pytest.approx(a.score, rel=0.05) and b.score != a.score
+        assert b.product == a.product and b.anomaly_map.dtype == np.float32
+
+
+def test_a_saved_bundle_is_whole(taught: Path, tmp_path: Path) -> None:
+    half = snl.load(taught, "cpu", precision="bf16")
+    half.save(tmp_path / "again.snl")
+    part = draw(7)[0]
+    again = snl.load(tmp_path / "again.snl", "cpu").inspect(part)
+    assert again.score == snl.load(taught, "cpu").inspect(part).score
+
+
+@pytest.mark.parametrize("verb", ["inspect", "evaluate", "calibrate"])
+def test_verbs(
+    verb: str, taught: Path, plant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    normals = str(plant / "bolt" / "train" / "good")
+    more: Sequence[str] = {
+        "inspect": [normals],
+        "evaluate": [str(plant), "--json", str(tmp_path / "metrics.json")],
+        "calibrate": [str(plant), "-o", str(tmp_path / "other.snl")],
+    }[verb]
+    assert main([verb, str(taught), *more, "--precision", "bf16", "--quiet"]) == 0
+    out = capsys.readouterr().out
+    if verb == "inspect":
+        exact = snl.load(taught, "cpu")
+        for line in out.splitlines():
+            record = json.loads(line)
+            score = exact.inspect(record["path"]).score
+            assert record["score"] == pytest.approx(score, rel=0.05) and record["score"] != score
+    elif verb == "evaluate":
+        about = json.loads((tmp_path / "metrics.json").read_text())["about"]
+        assert "bf16" in about["engine"]
+    else:
+        held = [snl.load(f).calibration.normals for f in (taught, tmp_path / "other.snl")]
+        assert held[0].keys() == held[1].keys()
+
+
+def test_unknown_precision(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SettingsError, match="'int3': choose of fp32, bf16, fp16"):
+        snl.load(taught, precision="int3")
+    with pytest.raises(SystemExit) as stopped:
+        main(["inspect", str(taught), "a.png", "--precision", "int3"])
+    assert stopped.value.code == 2
+    assert "invalid choice: 'int3'" in capsys.readouterr().err
+
+
+def test_speed_by_precision(
+    taught: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from snl.bench import inference as speed
+
+    monkeypatch.setattr(speed, "SECONDS", 0.0)
+    monkeypatch.setattr(speed, "BATCHES", (1, 2))
+    assert main(["bench", "inference", str(taught), "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line[:4] in ("fp32", "bf16") and "," not in line]
+    assert {row[0] for row in rows} == {"fp32", "bf16"} and {row[2] for row in rows} == {"1", "2"}
+    for _, _, batch, milliseconds, rate in rows:
+        assert float(rate) == pytest.approx(1000 * int(batch) / float(milliseconds), rel=0.2)
+    assert any("--precision bf16" in line for line in lines)
