@@ -67,7 +67,7 @@ def run(
     import snl
     from snl.runtime.inspector import Inspector
     from snl.runtime.torch_engine import TorchEngine
-    from snl.training.fit_statistics import fit_errors
+    from snl.training.fit_statistics import fit_statistics
     from snl.training.selection import split
 
     plan = tomllib.loads(plan_file.read_text(encoding="utf-8"))
@@ -117,7 +117,7 @@ def run(
                     network = inspector.network
                     network.settings = dataclasses.replace(network.settings, map=settings.map)
                     used, _ = split(catalog, network.settings)
-                    fit_errors(network, [record.path for record in used])
+                    fit_statistics(network, [record.path for record in used])
                     # an engine has a copy of its own, made for speed
                     known = dataclasses.replace(inspector.known, settings=network.settings)
                     inspector = Inspector(TorchEngine(network, device), known)

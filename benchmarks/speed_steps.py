@@ -52,10 +52,10 @@ def training(plan: Plan, work: Path, task: dict[str, Any]) -> Figures:
     batches = enumerate(data.stream(schedule), 1)
 
     def step() -> dict[str, Any]:
-        number, (images, features) = next(batches)
+        number, batch = next(batches)
         for group in optimizer.param_groups:
             group["lr"] = loop.learning_rate(number, settings.training)
-        loop.train_step(network, optimizer, images, features, number, precision)
+        loop.train_step(network, optimizer, batch, number, precision)
         return {"precision": precision}
 
     return {"step": step}

@@ -55,7 +55,7 @@ def test_every_method_and_preset(method: str, preset: str) -> None:
 def test_paper_preset_is_rd4ads() -> None:
     settings = resolve("rd", "paper")
     assert settings.teacher.name == "wide_resnet50_2" and settings.image_size == 256
-    assert settings.loss.flat == 1 and settings.cram.form == "none"
+    assert settings.loss.global_cosine == 1 and settings.cram.form == "none"
 
 
 def test_snl_methods_have_their_parts() -> None:
@@ -64,7 +64,7 @@ def test_snl_methods_have_their_parts() -> None:
         assert settings.student.architecture == architecture and settings.cram.form != "none"
         loss, plain = settings.loss, resolve(name.removeprefix("snl-")).loss
         assert min(loss.spatial, loss.intra, loss.inter) > 0
-        assert (loss.flat, loss.channel) == (plain.flat, plain.channel)
+        assert (loss.global_cosine, loss.channel) == (plain.flat, plain.channel)
         assert plain.spatial == plain.intra == plain.inter == 0
         assert resolve(name.removeprefix("snl-")).cram.form == "none"
 
@@ -94,7 +94,9 @@ def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
         PRESETS, "p", {"image_size": 128, "cram.centres": 7, "training.steps": 11, "map.sigma": 1}
     )
     monkeypatch.setitem(
-        METHODS, "m", {"loss.flat": 1, "cram.centres": 8, "training.steps": 12, "map.sigma": 2}
+        METHODS,
+        "m",
+        {"loss.global_cosine": 1, "cram.centres": 8, "training.steps": 12, "map.sigma": 2},
     )
     settings = resolve("m", "p", {"training.steps": 13, "map.sigma": 3})
     assert settings.training.batch_size == Settings().training.batch_size
@@ -105,7 +107,7 @@ def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_shared_is_changed() -> None:
     before = Settings()
-    changed = before.replace({"loss.flat": 1, "cram.form": "dense"})
+    changed = before.replace({"loss.global_cosine": 1, "cram.form": "dense"})
     assert changed.cram.form == "dense" and before.cram.form == "none"
     assert before == Settings()
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -136,9 +138,9 @@ CONVERSIONS = [
     ("cram.form", "gate", "gate"),
     ("map.stage_weights", "1, 0.5,2", (1.0, 0.5, 2.0)),
     ("map.stage_weights", "", ()),
-    ("map.levels", "64", 64),
-    ("map.levels", 64.0, 64),
-    ("loss.easy", "0.5", 0.5),
+    ("map.normalisation_clusters", "64", 64),
+    ("map.normalisation_clusters", 64.0, 64),
+    ("loss.hard_mining", "0.5", 0.5),
 ]
 
 
@@ -171,11 +173,11 @@ WRONG_TYPES = [
     ("cram.form", 1, "none, rebuild, dense, gate"),
     ("map.kind", "all", "feature, affinity, both"),
     ("map.distance", "standardized", "cosine, l2, standardised"),
-    ("map.levels", "many", "whole number"),
-    ("map.levels", 1.5, "whole number"),
-    ("map.levels", True, "whole number"),
+    ("map.normalisation_clusters", "many", "whole number"),
+    ("map.normalisation_clusters", 1.5, "whole number"),
+    ("map.normalisation_clusters", True, "whole number"),
     ("map.stage_weights", "1,x", "number"),
-    ("loss.easy", "half", "number"),
+    ("loss.hard_mining", "half", "number"),
 ]
 
 
@@ -191,18 +193,18 @@ OUT_OF_RANGE = [
     ("image_size", [63, 4097, 0, -256]),
     ("tile", [-1, 1, 31, 8193]),
     ("teacher.stages", ["-1", "1,-2"]),
-    ("teacher.groups", [0, -1, 101]),
+    ("teacher.block_groups", [0, -1, 101]),
     ("student.blocks", ["0", "2,0,2", "-1", ""]),
     ("student.bottleneck_blocks", [0, -1]),
     ("student.expansion", [0, -4]),
     ("cram.centres", [0, -1]),
     *((f"loss.{x}", [-0.1, "nan", "inf"]) for x in ("flat", "mse", "channel")),
     *((f"loss.{x}", [-0.1, "nan", "inf"]) for x in ("spatial", "intra", "inter")),
-    ("loss.temperature", [0, -1, "nan", "inf"]),
-    ("loss.easy", [-0.1, 1, "nan"]),
-    ("loss.easy_gradient", [-0.1, 1.1, "nan"]),
+    ("loss.spatial_temperature", [0, -1, "nan", "inf"]),
+    ("loss.hard_mining", [-0.1, 1, "nan"]),
+    ("loss.hard_mining_factor", [-0.1, 1.1, "nan"]),
     ("map.stage_weights", ["-1,1,1", "nan,1,1"]),
-    ("map.levels", [-1, 5000]),
+    ("map.normalisation_clusters", [-1, 5000]),
     ("map.sigma", [-1, "nan", "inf"]),
     ("map.top_share", [0, -0.1, 1.1, "nan"]),
     ("training.steps", [0, -1]),
@@ -211,11 +213,11 @@ OUT_OF_RANGE = [
     ("training.betas", ["1,0.9", "0.9,1", "-0.1,0.9", "nan,0.9"]),
     ("training.weight_decay", [-1, "nan", "inf"]),
     ("training.warmup", [-0.1, 1.1, "nan"]),
-    ("training.final_lr", [-0.1, 1.1, "nan"]),
-    ("training.clip", [-1, "nan", "inf"]),
+    ("training.final_lr_ratio", [-0.1, 1.1, "nan"]),
+    ("training.gradient_clip", [-1, "nan", "inf"]),
     ("training.seed", [-1, 2**63]),
     ("training.holdout", [-0.1, 0.51, "nan"]),
-    ("training.holdout_least", [-1, 1_000_001]),
+    ("training.holdout_min", [-1, 1_000_001]),
 ]
 
 
@@ -243,7 +245,7 @@ def test_edges_of_the_ranges_are_allowed() -> None:
         ("map.top_share", 1),
         ("training.warmup", 0),
         ("training.warmup", 1),
-        ("training.clip", 0),
+        ("training.gradient_clip", 0),
         ("training.seed", 2**63 - 1),
         ("training.holdout", 0),
         ("training.holdout", 0.5),
@@ -256,8 +258,8 @@ def test_contradictions_are_refused() -> None:
     assert "cram.place=deepest" in refusal({"cram.place": "stages"})
     assert resolve("snl-fd", overrides={"cram.place": "stages"}).cram.place == "stages"
     off = {f"loss.{x}": 0 for x in ("flat", "channel", "spatial", "intra", "inter")}
-    assert "loss.flat" in refusal(off)
-    assert resolve(overrides={**off, "loss.flat": 1}).loss.flat == 1
+    assert "loss.global_cosine" in refusal(off)
+    assert resolve(overrides={**off, "loss.global_cosine": 1}).loss.flat == 1
 
 
 UNKNOWN = {
@@ -297,8 +299,10 @@ def test_method_and_preset_are_no_overrides(name: str) -> None:
 
 
 def test_assignments() -> None:
-    parsed = parse_assignments(["cram.form=dense", " loss.flat = 2 ", "teacher.weights=a=b"])
-    assert parsed == {"cram.form": "dense", "loss.flat": "2", "teacher.weights": "a=b"}
+    parsed = parse_assignments(
+        ["cram.form=dense", " loss.global_cosine = 2 ", "teacher.weights=a=b"]
+    )
+    assert parsed == {"cram.form": "dense", "loss.global_cosine": "2", "teacher.weights": "a=b"}
     for text in ("cram.form", "=dense", " =1", ""):
         with pytest.raises(SettingsError, match="NAME=VALUE"):
             parse_assignments([text])
@@ -323,7 +327,7 @@ def test_from_dict_of_a_foreign_document() -> None:
 
 def test_from_dict_fills_what_is_left_out() -> None:
     settings = Settings.from_dict({"loss": {"flat": 1}, "cram": {}})
-    assert settings == Settings().replace({"loss.flat": 1})
+    assert settings == Settings().replace({"loss.global_cosine": 1})
 
 
 # --- whatever is typed ---

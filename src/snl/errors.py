@@ -35,3 +35,7 @@ class TrainingError(SnlError):
 
 class DependencyError(SnlError):
     """A package of an optional extra that is not installed."""
+
+
+class PluginError(SnlError):
+    """A plug-in that is missing, broken, or registered wrongly."""

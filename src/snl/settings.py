@@ -1,10 +1,12 @@
-"""Every choice that makes an inspector, as frozen dataclasses; methods and presets by name.
+"""All settings of a model as frozen dataclasses, and the named methods and presets.
 
-A method (`snl`, ...) and a preset (`compact`, ...) are nothing but named changes to the
-defaults, so an ablation is a list of such changes:
+A method (`snl`, `rd`, ...) and a preset (`compact`, `paper`) are named changes to the defaults, so
+an ablation is a list of such changes:
 
     >>> resolve("snl-rd", overrides={"cram.form": "gate", "loss.intra": 0}).cram.form
     'gate'
+
+Settings of plug-ins (`snl.registry`) appear beside the built-in ones, as `loss.NAME.weight`.
 """
 
 from __future__ import annotations
@@ -12,146 +14,193 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
-import types
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-from snl.errors import SettingsError
+from snl.errors import PluginError, SettingsError
+from snl.registry import DISTANCES, LOSSES, SCORERS, STUDENTS, Registry
+
+
+@dataclass(frozen=True)
+class Range:
+    """Smallest and largest value of a number, or of every item of a tuple."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Registered:
+    """The value is the name of a registered part."""
+
+    registry: Registry
+
+
+Weight = Annotated[float, Range(0, 1e6)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Extensible:
+    """Settings of one section that plug-ins can extend.
+
+    `plugins` holds the settings of each plug-in by its name; in dotted names and in `to_dict` they
+    stand beside the built-in ones.
+    """
+
+    registries: ClassVar[tuple[Registry, ...]] = ()
+    plugins: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, name: str) -> Any:
+        """Return the settings of a plug-in, or its defaults.
+
+        Raises:
+            PluginError: no installed plug-in has this name, or it has no settings.
+        """
+        return self.plugins[name] if name in self.plugins else _plugin_settings(self, name)()
 
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """The frozen network whose features are to be reproduced."""
+    """The frozen network whose features the student reproduces."""
 
     name: str = "snl_compact"
-    """`snl_compact`, or any timm name that supports `features_only`."""
-    stages: tuple[int, ...] = ()
-    """timm `out_indices`; empty: the stages of strides 4, 8 and 16, of a vision transformer (whose
-    blocks all have one stride) the middle two thirds of its blocks."""
-    groups: int = 2
-    """Vision transformers only: the blocks are cut into at most this many consecutive groups, and
-    each group's mean is a stage. As many groups as blocks: each block is a stage."""
+    """`snl_compact`, or a timm network that supports `features_only`."""
+    stages: Annotated[tuple[int, ...], Range(0, 100)] = ()
+    """timm `out_indices`. Empty: the stages of strides 4, 8 and 16; for a vision transformer, whose
+    blocks all have one stride, the middle two thirds of its blocks."""
+    block_groups: Annotated[int, Range(1, 100)] = 2
+    """Vision transformers: number of groups of consecutive blocks; the mean of each group is a
+    stage. With as many groups as blocks, each block is a stage."""
     merge: Literal["none", "concatenate"] = "none"
-    """`concatenate`: all stages, brought to the deepest one's grid, are one stage."""
+    """`concatenate`: resize all stages to the deepest stage's grid and concatenate them."""
     weights: str = "pretrained"
-    """`pretrained` (of `snl_compact` in this package, of others from timm's hub), a .safetensors /
-    .pth file, or `random`: untrained, its batch norms fitted to a sample of the training images."""
+    """`pretrained` (`snl_compact`: in this package; other networks: timm's hub), a .safetensors or
+    .pth file, or `random`: untrained, batch norms fitted to a sample of the training images."""
 
 
 @dataclass(frozen=True)
-class StudentSettings:
-    """The network that learns the teacher's features on normal images."""
+class StudentSettings(_Extensible):
+    """The network that learns to reproduce the teacher's features on normal images."""
 
-    architecture: Literal["reverse", "forward", "uniad"] = "reverse"
-    """`reverse`: from the teacher's features back; `forward`: from the image; `uniad`: a masked
-    transformer over the merged features."""
-    blocks: tuple[int, ...] = (2,)
-    """Residual blocks per decoder stage, deepest first; one number serves all (convolutional
-    reverse student only, as the next two; on a vision transformer the student is one, too)."""
-    bottleneck_blocks: int = 2
+    registries: ClassVar[tuple[Registry, ...]] = (STUDENTS,)
+    architecture: Annotated[str, Registered(STUDENTS)] = "reverse"
+    """`reverse`: from the teacher's features back to them through a bottleneck; `forward`: from the
+    image; `uniad`: a masked transformer over the merged features; or the name of a plug-in."""
+    blocks: Annotated[tuple[int, ...], Range(1, 100)] = (2,)
+    """Residual blocks per decoder stage, deepest first; one number for all stages. This and the
+    next two settings apply to the convolutional reverse student only."""
+    bottleneck_blocks: Annotated[int, Range(1, 100)] = 2
     """Residual blocks of the one-class bottleneck embedding."""
-    expansion: int = 4
-    """Outer to inner width of bottleneck-type blocks, used where the deepest stage has 512
-    channels or more."""
+    expansion: Annotated[int, Range(1, 64)] = 4
+    """Ratio of outer to inner width of bottleneck blocks, which are used where the deepest stage
+    has at least 512 channels."""
 
 
 @dataclass(frozen=True)
 class CramSettings:
-    """Central residual aggregation module."""
+    """Central residual aggregation module, see `snl.model.cram`."""
 
     form: Literal["none", "rebuild", "dense", "gate"] = "none"
-    centres: int = 64
+    centres: Annotated[int, Range(1, 65536)] = 64
     place: Literal["deepest", "stages"] = "deepest"
     """`deepest`: the bottleneck's output (reverse), the deepest stage (forward), the encoder's
     output (uniad); `stages`: every stage (forward only)."""
 
 
 @dataclass(frozen=True)
-class LossSettings:
-    """Weight of every term (0: not computed)."""
+class LossSettings(_Extensible):
+    """Weight of every loss term (0: not computed), and hard mining."""
 
-    flat: float = 0.0
-    """One cosine over the flattened map of a stage (RD4AD's own)."""
-    mse: float = 0.0
-    """Mean squared error (UniAD's own)."""
-    channel: float = 0.0
-    spatial: float = 0.0
-    intra: float = 0.0
-    inter: float = 0.0
+    registries: ClassVar[tuple[Registry, ...]] = (LOSSES,)
+    global_cosine: Weight = 0.0
+    """One cosine distance over the flattened features of a stage (RD4AD's code)."""
+    mse: Weight = 0.0
+    """Mean squared error (UniAD)."""
+    channel: Weight = 0.0
+    """Channel distillation: mean over positions of the cosine distance."""
+    spatial: Weight = 0.0
+    """Spatial distillation: KL divergence of every channel's softmax over positions."""
+    intra: Weight = 0.0
+    """Intra-affinity distillation: affinities between the positions of one image."""
+    inter: Weight = 0.0
+    """Inter-affinity distillation, of the form below."""
     inter_form: Literal["images", "networks"] = "images"
-    temperature: float = 1.0
-    """Of the spatial softmax."""
-    easy: float = 0.0
-    """Share of every stage's positions, those that are reproduced best, that count as easy; reached
-    after the first fifth of the steps. 0: hard and easy positions teach alike."""
-    easy_gradient: float = 0.1
-    """What is left of the gradient at easy positions."""
+    """`images`: affinities between the images of a batch; `networks`: between the two networks."""
+    spatial_temperature: Annotated[float, Range(1e-6, 1e6)] = 1.0
+    """Temperature of the spatial softmax."""
+    hard_mining: Annotated[float, Range(0, 0.99)] = 0.0
+    """Share of every stage's positions, those with the smallest errors, whose gradient is reduced;
+    reached after the first fifth of the steps. 0: all positions count alike."""
+    hard_mining_factor: Annotated[float, Range(0, 1)] = 0.1
+    """Factor of the gradient at these positions."""
 
 
 @dataclass(frozen=True)
-class MapSettings:
-    """From feature differences to map and score."""
+class MapSettings(_Extensible):
+    """From feature differences to anomaly map and score."""
 
+    registries: ClassVar[tuple[Registry, ...]] = (DISTANCES, SCORERS)
     kind: Literal["feature", "affinity", "both"] = "feature"
-    """Distance of features, of their affinities within the image, or the sum of the two."""
-    distance: Literal["cosine", "l2", "standardised"] = "cosine"
-    """Between two features: 1 - cos; the Euclidean norm of their difference; the mean square over
-    channels of the difference of the unit features, each channel standardised by the mean and
-    standard deviation that it has on normal images."""
-    stage_weights: tuple[float, ...] = ()
-    """Of the stages in the map, shallow to deep; empty: all 1."""
-    levels: int = 0
-    """Centres of images by whose usual normal score a map is divided (1: no more abnormal than
-    normal images like it); 0: none."""
-    sigma: float = 4.0
-    """Standard deviation of the Gaussian in pixels of a 256-pixel input; scales with the input."""
-    score: Literal["max", "topk"] = "max"
-    top_share: float = 0.001
-    """Share of the map's pixels averaged by `topk`."""
+    """Distance of features, of their affinities within the image, or the sum of both."""
+    distance: Annotated[str, Registered(DISTANCES)] = "cosine"
+    """Between two features. `cosine`: 1 - cos; `l2`: Euclidean norm of the difference;
+    `standardised`: mean square over channels of the difference of the unit features, each channel
+    standardised by its mean and standard deviation on normal images; or a plug-in's name."""
+    stage_weights: Annotated[tuple[float, ...], Range(0, 1e6)] = ()
+    """Weights of the stages in the map, shallow to deep; empty: all 1."""
+    normalisation_clusters: Annotated[int, Range(0, 4096)] = 0
+    """Clusters of normal images (by pooled teacher features) for score normalisation: a map is
+    divided by the mean score of the normal images of its cluster. 0: no normalisation."""
+    sigma: Annotated[float, Range(0, 256)] = 4.0
+    """Standard deviation of the Gaussian smoothing, in pixels of a 256-pixel input; scales with the
+    input size."""
+    score: Annotated[str, Registered(SCORERS)] = "max"
+    """`max`: the map's maximum; `topk`: the mean of its largest pixels; or a plug-in's name."""
+    top_share: Annotated[float, Range(1e-9, 1)] = 0.001
+    """Share of the map's pixels that `topk` averages."""
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The loop's budget and optimiser."""
+    """Length, optimiser and data split of a training."""
 
-    steps: int = 2000
-    batch_size: int = 8
+    steps: Annotated[int, Range(1, 1e9)] = 2000
+    batch_size: Annotated[int, Range(1, 65536)] = 8
     optimizer: Literal["adam", "adamw"] = "adam"
-    lr: float = 2e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    warmup: float = 0.05
-    """Share of the steps over which the rate rises from zero."""
-    final_lr: float = 0.01
-    """Share of the rate that is left at the last step (cosine decay)."""
-    clip: float = 1.0
+    lr: Annotated[float, Range(1e-12, 1e3)] = 2e-3
+    """Largest learning rate."""
+    betas: Annotated[tuple[float, float], Range(0, 0.999999)] = (0.9, 0.999)
+    weight_decay: Annotated[float, Range(0, 1e3)] = 0.0
+    warmup: Annotated[float, Range(0, 1)] = 0.05
+    """Share of the steps over which the learning rate rises linearly from zero."""
+    final_lr_ratio: Annotated[float, Range(0, 1)] = 0.01
+    """Last learning rate as a share of the largest (cosine decay)."""
+    gradient_clip: Annotated[float, Range(0, 1e9)] = 1.0
     """Largest global gradient norm; 0: no clipping."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 on CUDA devices that have it and on CPUs where it is measured to be clearly
     faster, fp32 elsewhere; a resumed run keeps what was chosen."""
-    holdout: float = 0.1
-    """Share of each product's normal training images kept back for calibration; 0: none."""
-    holdout_least: int = 20
-    """Kept back of each product at the least, but of a product with few images at most a third."""
-    groups: Literal["auto", "off"] = "auto"
-    """`auto`: images of a single product are parted into groups, each with a calibration of its
-    own, where the teacher clearly tells them apart (a mixed folder without product names)."""
+    holdout: Annotated[float, Range(0, 0.5)] = 0.1
+    """Share of each product's normal training images that is held out for calibration; 0: none."""
+    holdout_min: Annotated[int, Range(0, 1e6)] = 20
+    """Images held out per product at the least, but at most a third of a product's images."""
+    product_groups: Literal["auto", "off"] = "auto"
+    """`auto`: divide images without product names into groups that the teacher's features clearly
+    separate; each group is then a product with its own calibration."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All of it. `image_size` is the side in pixels of the square network input."""
+    """All settings of a model. `image_size` is the side of the square network input in pixels."""
 
     method: str = "custom"
     preset: str = "custom"
-    image_size: int = 256
-    tile: int = 0
-    """Side in pixels of the square pieces that images are cut into, each seen by the network at
-    `image_size` (equal: at the image's own scale); 0: whole images."""
+    image_size: Annotated[int, Range(64, 4096)] = 256
+    tile: Annotated[int, Range(0, 8192)] = 0
+    """Side in pixels of the square tiles that images are cut into; each is resized to `image_size`
+    (equal values: the image's own scale). 0: whole images."""
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     student: StudentSettings = field(default_factory=StudentSettings)
     cram: CramSettings = field(default_factory=CramSettings)
@@ -160,24 +209,29 @@ class Settings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values (lists for tuples), nested as the dataclasses are."""
-        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        """Return plain JSON values (lists for tuples), nested as the dataclasses are."""
+        values: dict[str, Any] = json.loads(json.dumps(_to_dict(self)))
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
-        """Inverse of `to_dict`; unknown keys and wrong types raise SettingsError."""
+        """Inverse of `to_dict`.
+
+        Raises:
+            SettingsError: unknown names, wrong types, values out of range.
+            PluginError: the settings of a plug-in that is not installed.
+        """
         if not isinstance(values, Mapping):
             raise SettingsError(f"settings are {type(values).__name__}; they must be a table")
         return cls().replace(_flatten(values))
 
     def replace(self, changes: Mapping[str, Any]) -> Settings:
-        """A copy with dotted changes such as `{"cram.form": "dense"}`, checked.
+        """Return a copy with dotted changes such as `{"cram.form": "dense"}`, checked.
 
         Raises:
             SettingsError: unknown name, value of the wrong type or out of range.
         """
-        return _check(_replace(self, dict(changes)))
+        return _check(_complete(_replace(self, dict(changes))))
 
 
 _INGREDIENTS = {
@@ -187,25 +241,26 @@ _INGREDIENTS = {
     "loss.inter_form": "networks",
     "cram.form": "dense",
 }
-"""What SNL adds to a student; form and weights as measured (docs/results), not as published."""
+"""The parts that SNL adds to a student; form and weights as measured (docs/results), not as
+published."""
 
 _EXTRAS = {
-    "loss.easy": 0.9,
+    "loss.hard_mining": 0.9,
     "map.distance": "standardised",
-    "map.levels": 64,
+    "map.normalisation_clusters": 64,
 }
 """What this project adds to that, as measured (docs/results)."""
 
 METHODS: dict[str, dict[str, Any]] = {
     "snl": {
         "student.architecture": "reverse",
-        "loss.flat": 1.0,
+        "loss.global_cosine": 1.0,
         **_INGREDIENTS,
         **_EXTRAS,
     },
-    "rd": {"student.architecture": "reverse", "loss.flat": 1.0},
+    "rd": {"student.architecture": "reverse", "loss.global_cosine": 1.0},
     "fd": {"student.architecture": "forward", "loss.channel": 1.0},
-    "snl-rd": {"student.architecture": "reverse", "loss.flat": 1.0, **_INGREDIENTS},
+    "snl-rd": {"student.architecture": "reverse", "loss.global_cosine": 1.0, **_INGREDIENTS},
     "snl-fd": {"student.architecture": "forward", "loss.channel": 1.0, **_INGREDIENTS},
     "uniad": {
         "student.architecture": "uniad",
@@ -215,7 +270,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "training.optimizer": "adamw",
         "training.lr": 1e-4,
         "training.weight_decay": 1e-4,
-        "training.clip": 0.1,
+        "training.gradient_clip": 0.1,
     },
 }
 DEFAULT_METHOD = "snl"
@@ -234,13 +289,32 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 DEFAULT_PRESET = "compact"
 
+RENAMED = {
+    "teacher.groups": "teacher.block_groups",
+    "loss.flat": "loss.global_cosine",
+    "loss.temperature": "loss.spatial_temperature",
+    "loss.easy": "loss.hard_mining",
+    "loss.easy_gradient": "loss.hard_mining_factor",
+    "map.levels": "map.normalisation_clusters",
+    "training.final_lr": "training.final_lr_ratio",
+    "training.clip": "training.gradient_clip",
+    "training.holdout_least": "training.holdout_min",
+    "training.groups": "training.product_groups",
+}
+"""Former names of settings, up to version 0.1."""
+
 
 def resolve(
     method: str = DEFAULT_METHOD,
     preset: str = DEFAULT_PRESET,
     overrides: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Defaults, changed by the preset, then by the method, then by `overrides` (dotted names).
+    """Return the defaults, changed by the preset, then by the method, then by `overrides`.
+
+    Args:
+        method: a key of `METHODS`.
+        preset: a key of `PRESETS`.
+        overrides: values by dotted name, such as `{"training.steps": 500}`.
 
     Raises:
         SettingsError: unknown method, preset or setting, or a value out of range.
@@ -258,7 +332,7 @@ def resolve(
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, str]:
-    """`["cram.form=dense"]` to `{"cram.form": "dense"}`; values are converted by `replace`."""
+    """Parse `["cram.form=dense"]` to `{"cram.form": "dense"}`; `replace` converts the values."""
     changes = {}
     for text in assignments:
         name, equals, value = text.partition("=")
@@ -269,15 +343,56 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
 
 
 def setting_values(settings: Settings) -> dict[str, Any]:
-    """Every dotted name that `replace` takes, with its value."""
+    """Return every dotted name that `replace` accepts, with its value."""
     values = _flatten(settings.to_dict())
     return {name: value for name, value in values.items() if name not in ("method", "preset")}
+
+
+def plugin_values() -> dict[str, Any]:
+    """Return the dotted names and defaults of the settings of all installed plug-ins."""
+    values: dict[str, Any] = {}
+    for section in (LossSettings, StudentSettings, MapSettings):
+        prefix = section.__name__.removesuffix("Settings").lower()
+        for registry in section.registries:
+            for part in registry.parts():
+                if part.package and part.settings is not None:
+                    nested = {prefix: {part.name: dataclasses.asdict(part.settings())}}
+                    values |= _flatten(json.loads(json.dumps(nested)))
+    return values
+
+
+def plugins_used(settings: Settings) -> list[dict[str, str]]:
+    """Return kind, name, package and version of every plug-in that these settings need."""
+    named = [
+        (STUDENTS, settings.student.architecture),
+        (DISTANCES, settings.map.distance),
+        (SCORERS, settings.map.score),
+        *((LOSSES, name) for name, own in settings.loss.plugins.items() if own.weight > 0),
+    ]
+    parts = [registry.get(name) for registry, name in named]
+    return [
+        {"kind": p.kind, "name": p.name, "package": p.package, "version": p.version}
+        for p in parts
+        if p.package
+    ]
 
 
 def _named(table: Mapping[str, dict[str, Any]], name: str, kind: str) -> dict[str, Any]:
     if name not in table:
         raise SettingsError(f"unknown {kind} '{name}'; known: {', '.join(table)}")
     return table[name]
+
+
+def _to_dict(node: Any) -> dict[str, Any]:
+    """Nested values; the settings of plug-ins stand beside the built-in ones."""
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(node):
+        value = getattr(node, item.name)
+        if item.name == "plugins":
+            values |= {name: dataclasses.asdict(settings) for name, settings in value.items()}
+        else:
+            values[item.name] = _to_dict(value) if dataclasses.is_dataclass(value) else value
+    return values
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -290,43 +405,95 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hint for name, hint in hints.items() if name not in ("plugins", "registries")}
+
+
 def _replace(node: Any, changes: dict[str, Any], prefix: str = "") -> Any:
-    hints = get_type_hints(type(node))
-    own: dict[str, Any] = {}
+    hints = _hints(type(node))
+    values: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
     for dotted, value in changes.items():
         head, _, rest = dotted.partition(".")
+        if rest and head not in hints and isinstance(node, _Extensible):
+            nested.setdefault(head, {})[rest] = value
+            continue
         known = head in hints and dataclasses.is_dataclass(getattr(node, head)) == bool(rest)
         if not known:
             raise SettingsError(_unknown(prefix + dotted))
         if rest:
             nested.setdefault(head, {})[rest] = value
         else:
-            own[head] = _convert(prefix + dotted, value, hints[head])
-    for head, rest_changes in nested.items():
-        own[head] = _replace(getattr(node, head), rest_changes, f"{prefix}{head}.")
-    return dataclasses.replace(node, **own)
+            values[head] = _convert(prefix + dotted, value, hints[head])
+    for head, inner in nested.items():
+        if head in hints:
+            values[head] = _replace(getattr(node, head), inner, f"{prefix}{head}.")
+            continue
+        try:
+            current = node.of(head)
+        except PluginError as error:
+            if prefix + head in {name.rpartition(".")[0] for name in RENAMED}:
+                raise SettingsError(_unknown(f"{prefix}{head}.{next(iter(inner))}")) from None
+            raise SettingsError(f"setting '{prefix}{head}.{next(iter(inner))}': {error}") from None
+        plugins = values.get("plugins", node.plugins)
+        values["plugins"] = {**plugins, head: _replace(current, inner, f"{prefix}{head}.")}
+    return dataclasses.replace(node, **values)
+
+
+def _plugin_settings(section: _Extensible, name: str) -> type[Any]:
+    """The settings class of a plug-in of this section."""
+    for registry in section.registries:
+        if name in registry:
+            settings = registry.get(name).settings
+            if settings is not None:
+                return settings
+            raise PluginError(f"{registry.kind} '{name}' has no settings of its own")
+    kinds = " or ".join(registry.kind for registry in section.registries)
+    raise PluginError(f"no installed plug-in provides a {kinds} '{name}'")
+
+
+def _complete(settings: Settings) -> Settings:
+    """With the settings of the plug-ins in use written out, so that a file names all of them."""
+    changes: dict[str, Any] = {}
+    for section, registry, name in (
+        ("student", STUDENTS, settings.student.architecture),
+        ("map", DISTANCES, settings.map.distance),
+        ("map", SCORERS, settings.map.score),
+    ):
+        node = changes.get(section, getattr(settings, section))
+        if name not in registry.builtin() and name not in node.plugins:
+            own = registry.get(name).settings
+            if own is not None:
+                changes[section] = dataclasses.replace(node, plugins={**node.plugins, name: own()})
+    return dataclasses.replace(settings, **changes) if changes else settings
 
 
 def _unknown(name: str) -> str:
+    if name in RENAMED:
+        return f"setting '{name}' is now called '{RENAMED[name]}'; use that name"
     names = list(setting_values(Settings()))
     close = difflib.get_close_matches(name, names, 1, 0.5)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
     return f"unknown setting '{name}'; {hint}"
 
 
-def _convert(name: str, value: Any, kind: Any) -> Any:
+def _convert(name: str, value: Any, hint: Any) -> Any:
     """`value`, a string or a JSON value, as the type of the field."""
+    kind, *constraints = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     origin = get_origin(kind)
+    registered = next((c.registry for c in constraints if isinstance(c, Registered)), None)
     try:
+        if registered is not None and isinstance(value, str):
+            if value not in registered:
+                raise ValueError
+            return value
         if origin is Literal:
             if value not in get_args(kind):
                 raise ValueError
             return value
         if origin is tuple:
             return _convert_tuple(name, value, get_args(kind))
-        if origin in (types.UnionType, typing.Union):  # pragma: no cover - none at present
-            raise ValueError
         if kind is bool or isinstance(value, bool):
             raise ValueError
         if kind is int and isinstance(value, float) and not value.is_integer():
@@ -335,12 +502,15 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
             raise ValueError
         return kind(value)
     except (TypeError, ValueError, OverflowError):
-        wanted = (
-            "one of " + ", ".join(get_args(kind))
-            if origin is Literal
-            else {int: "a whole number", float: "a number", str: "text"}.get(kind, "numbers a,b,c")
-        )
-        raise SettingsError(f"setting '{name}' is {value!r}; it takes {wanted}") from None
+        if registered is not None:
+            expected = "one of " + ", ".join(part.name for part in registered.parts())
+        elif origin is Literal:
+            expected = "one of " + ", ".join(get_args(kind))
+        else:
+            expected = {int: "a whole number", float: "a number", str: "text"}.get(
+                kind, "numbers a,b,c"
+            )
+        raise SettingsError(f"setting '{name}' is {value!r}; it takes {expected}") from None
 
 
 def _convert_tuple(name: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -353,48 +523,27 @@ def _convert_tuple(name: str, value: Any, arguments: tuple[Any, ...]) -> tuple[A
     return tuple(_convert(name, item, kind) for item, kind in zip(items, arguments, strict=True))
 
 
-_TERMS = ("flat", "mse", "channel", "spatial", "intra", "inter")
-
-_RANGES: dict[str, tuple[float, float]] = {
-    "image_size": (64, 4096),
-    "tile": (0, 8192),
-    "teacher.stages": (0, 100),
-    "teacher.groups": (1, 100),
-    "student.blocks": (1, 100),
-    "student.bottleneck_blocks": (1, 100),
-    "student.expansion": (1, 64),
-    "cram.centres": (1, 65536),
-    **{f"loss.{term}": (0, 1e6) for term in _TERMS},
-    "loss.easy": (0, 0.99),
-    "loss.easy_gradient": (0, 1),
-    "map.stage_weights": (0, 1e6),
-    "map.levels": (0, 4096),
-    "loss.temperature": (1e-6, 1e6),
-    "map.sigma": (0, 256),
-    "map.top_share": (1e-9, 1),
-    "training.steps": (1, 1e9),
-    "training.batch_size": (1, 65536),
-    "training.lr": (1e-12, 1e3),
-    "training.betas": (0, 0.999999),
-    "training.weight_decay": (0, 1e3),
-    "training.warmup": (0, 1),
-    "training.final_lr": (0, 1),
-    "training.clip": (0, 1e9),
-    "training.seed": (0, 2**63 - 1),
-    "training.holdout": (0, 0.5),
-    "training.holdout_least": (0, 1e6),
-}
-"""Smallest and largest value of every number; of lists, of every item."""
+def _ranges(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Range]]:
+    """Dotted name, value and range of every setting that has one, plug-ins included."""
+    for name, hint in _hints(type(node)).items():
+        value = getattr(node, name)
+        if dataclasses.is_dataclass(value):
+            yield from _ranges(value, f"{prefix}{name}.")
+        elif get_origin(hint) is Annotated:
+            for constraint in get_args(hint)[1:]:
+                if isinstance(constraint, Range):
+                    yield prefix + name, value, constraint
+    for name, settings in getattr(node, "plugins", {}).items():
+        yield from _ranges(settings, f"{prefix}{name}.")
 
 
 def _check(s: Settings) -> Settings:
-    """Ranges and contradictions that types cannot express."""
-    for name, value in _flatten(s.to_dict()).items():
-        low, high = _RANGES.get(name, (-math.inf, math.inf))
-        for number in value if isinstance(value, list) else [value]:
-            if not isinstance(number, str) and not low <= number <= high:
+    """Check ranges, and contradictions that types cannot express."""
+    for name, value, limits in _ranges(s):
+        for number in value if isinstance(value, tuple) else [value]:
+            if not limits.low <= number <= limits.high:
                 raise SettingsError(
-                    f"setting '{name}' is {number}; it must be in {low:g}..{high:g}"
+                    f"setting '{name}' is {number}; it must be in {limits.low:g}..{limits.high:g}"
                 )
     if 0 < s.tile < 32:
         raise SettingsError(
@@ -412,9 +561,12 @@ def _check(s: Settings) -> Settings:
             "setting 'cram.place' is 'stages', which only the forward student has; "
             "use cram.place=deepest or a method fd / snl-fd"
         )
-    if not any(getattr(s.loss, term) > 0 for term in _TERMS):
+    terms = LOSSES.builtin()
+    weights = [getattr(s.loss, term) for term in terms]
+    weights += [settings.weight for settings in s.loss.plugins.values()]
+    if not any(weight > 0 for weight in weights):
         raise SettingsError(
-            f"all losses are switched off; give one of {', '.join('loss.' + x for x in _TERMS)} "
+            f"all losses are switched off; give one of {', '.join('loss.' + x for x in terms)} "
             "a weight above 0"
         )
     if s.map.stage_weights and not any(s.map.stage_weights):

@@ -37,7 +37,7 @@ method = "fd"
 [[run]]
 name = "rd measured"
 method = "rd"
-set = { "map.distance" = "standardised", "map.levels" = 3, "map.stage_weights" = [1, 2] }
+set = { "map.distance" = "standardised", "map.normalisation_clusters" = 3, "map.stage_weights" = [1, 2] }
 
 [[run]]
 name = "rd top share"

@@ -179,8 +179,14 @@ def test_doctor_prints_the_table_and_fails_on_errors(
         ),
         (["train", "{parts}", "-o", "{new}", "--set", "cram.form=x"], "takes one of none, rebuild"),
         (["train", "{parts}", "-o", "{new}", "--set", "nothing"], "not NAME=VALUE"),
-        (["train", "{parts}", "-o", "{new}", "--set", "map.levels=-1"], "'map.levels' is -1"),
-        (["train", "{parts}", "-o", "{new}", "--set", "map.levels=x"], "takes a whole number"),
+        (
+            ["train", "{parts}", "-o", "{new}", "--set", "map.normalisation_clusters=-1"],
+            "'map.normalisation_clusters' is -1",
+        ),
+        (
+            ["train", "{parts}", "-o", "{new}", "--set", "map.normalisation_clusters=x"],
+            "takes a whole number",
+        ),
         (["train", "{parts}", "-o", "{new}", "--set", "map.kind=x"], "one of feature, affinity"),
         (["train", "{parts}", "-o", "{new}", "--set", "map.distance=x"], "one of cosine, l2"),
         (
@@ -188,7 +194,10 @@ def test_doctor_prints_the_table_and_fails_on_errors(
             "'map.stage_weights' has 3 numbers; the teacher has 2 stages",
         ),
         (["train", "{parts}", "-o", "{new}", "--set", "map.stage_weights=0,0"], "only zeros"),
-        (["train", "{parts}", "-o", "{new}", "--set", "loss.easy=1"], "'loss.easy' is 1"),
+        (
+            ["train", "{parts}", "-o", "{new}", "--set", "loss.hard_mining=1"],
+            "'loss.hard_mining' is 1",
+        ),
         (["train", "{parts}", "-o", "{new}", "--device", "cuda:99"], "not available"),
         (["train", "{parts}", "-o", "{new}", "--layout", "visa"], "not laid out as visa"),
         (["train", "{parts}", "-o", "{new}", "--cache-memory", "-1"], "at least 0"),

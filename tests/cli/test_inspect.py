@@ -316,13 +316,23 @@ def test_a_mixed_folder_is_parted_into_groups(mixed: Path, tmp_path: Path, capsy
 
 def test_groups_can_be_switched_off(mixed: Path, tmp_path: Path, capsys: Said) -> None:
     file = tmp_path / "one.snl"
-    off = ["--set", "training.groups=off"]
+    off = ["--set", "training.product_groups=off"]
     assert main(["train", str(mixed), "-o", str(file), *COMPACT, *off]) == 0
     assert "told apart" not in capsys.readouterr().err
     inspector = snl.load(file, "cpu")
     assert inspector.products == ("mixed",) and len(inspector.calibration.normals["mixed"]) == 26
     assert (
-        main(["train", str(mixed), "-o", str(file), *TINY_OPTIONS, "--set", "training.groups=x"])
+        main(
+            [
+                "train",
+                str(mixed),
+                "-o",
+                str(file),
+                *TINY_OPTIONS,
+                "--set",
+                "training.product_groups=x",
+            ]
+        )
         == 2
     )
     assert "one of auto, off" in capsys.readouterr().err

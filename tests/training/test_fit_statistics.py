@@ -23,7 +23,7 @@ from snl.training import train as api
 from snl.training.fit_statistics import fit_errors
 from tests.conftest import TINY, TINY_OPTIONS
 
-MEASURED = {"map.distance": "standardised", "map.levels": 3}
+MEASURED = {"map.distance": "standardised", "map.normalisation_clusters": 3}
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_batches_do_not_matter(used: list[Path], held: list[Path]) -> None:
 def test_normal_images_have_a_mean_standardised_error_of_one(
     used: list[Path], held: list[Path]
 ) -> None:
-    network = network_of(used, **{"map.levels": 0, "map.sigma": 0})
+    network = network_of(used, **{"map.normalisation_clusters": 0, "map.sigma": 0})
     fit_errors(network, held)
     images = network.normalise(torch.from_numpy(pixels_of(held)))
     teacher = network.teacher_features(images)
@@ -138,7 +138,7 @@ def test_normal_images_have_a_mean_standardised_error_of_one(
 def test_divided_scores_of_normal_images_average_one(
     used: list[Path], held: list[Path], distance: str, score: str
 ) -> None:
-    changes = {"map.distance": distance, "map.levels": 2, "map.score": score}
+    changes = {"map.distance": distance, "map.normalisation_clusters": 2, "map.score": score}
     network = network_of(used, **changes)
     fit_errors(network, used * 5 + held * 3)  # 52 images: two centres
     assert int((network.errors.centres.abs() < 2).all(1).sum()) == 2
@@ -149,8 +149,8 @@ def test_divided_scores_of_normal_images_average_one(
 
 
 def test_one_level_divides_by_the_mean_score(used: list[Path], held: list[Path]) -> None:
-    network = network_of(used, **{"map.levels": 1})
-    plain = network_of(used, **{"map.levels": 0})
+    network = network_of(used, **{"map.normalisation_clusters": 1})
+    plain = network_of(used, **{"map.normalisation_clusters": 0})
     for each in (network, plain):
         fit_errors(each, used + held)
     wanted = scores_of(plain, used + held)
@@ -254,7 +254,7 @@ def test_progress_ends_at_its_total(used: list[Path], held: list[Path], tmp_path
     for changes, paths, total in (
         (MEASURED, everything, 24),  # moments of 12, levels of 12
         (MEASURED, [*everything, *bad], 28),
-        ({"map.levels": 0}, used, 8),
+        ({"map.normalisation_clusters": 0}, used, 8),
         ({"map.distance": "cosine"}, everything, 12),
     ):
         told: list[tuple[int, int]] = []
@@ -344,7 +344,12 @@ def test_resumed_training_has_the_same_errors(
 
 def test_command_with_levels_and_kind(parts: Path, tmp_path: Path) -> None:
     output = tmp_path / "b.snl"
-    sets = ("map.levels=5", "map.kind=both", "map.stage_weights=1,0.5", "loss.easy=0.5")
+    sets = (
+        "map.normalisation_clusters=5",
+        "map.kind=both",
+        "map.stage_weights=1,0.5",
+        "loss.hard_mining=0.5",
+    )
     options = [word for text in sets for word in ("--set", text)]
     words = ["train", str(parts), "-o", str(output), "--method", "snl", "--quiet"]
     assert main([*words, *TINY_OPTIONS, *options]) == 0
@@ -362,7 +367,7 @@ def test_bundle_whose_levels_do_not_fit_its_settings_is_refused(
 ) -> None:
     output = tmp_path / "c.snl"
     inspector = snl.train(parts, overrides={**TINY, **MEASURED}, device="cpu", quiet=True)
-    inspector.settings = inspector.settings.replace({"map.levels": 4})
+    inspector.settings = inspector.settings.replace({"map.normalisation_clusters": 4})
     inspector.save(output)
     with pytest.raises(snl.SnlError, match="do not fit together") as caught:
         snl.load(output)

@@ -150,7 +150,7 @@ def test_gradient_that_is_not_finite_is_named() -> None:
 
 
 def test_gradient_is_clipped() -> None:
-    network, _, images = tiny_network(**{"training.clip": 0.001})
+    network, _, images = tiny_network(**{"training.gradient_clip": 0.001})
     features = network.teacher_features(images)
     plain = torch.optim.SGD(network.student.parameters(), lr=1.0)
     before = torch.cat([p.detach().flatten().clone() for p in network.student.parameters()])
@@ -165,11 +165,11 @@ def test_easy_positions_grow_with_the_step() -> None:
     none of its gradient left, what is easy is missing from the norm."""
     norms = []
     for step in (1, 8):
-        changes = {"loss.easy": 0.9, "loss.easy_gradient": 0, "training.steps": 8000}
+        changes = {"loss.hard_mining": 0.9, "loss.hard_mining_factor": 0, "training.steps": 8000}
         network, optimizer, images = tiny_network(**changes)
         features = network.teacher_features(images)
         norms.append(train_step(network, optimizer, images, features, 1000 * step)["gradient"])
-    network, optimizer, images = tiny_network(**{"loss.easy": 0})
+    network, optimizer, images = tiny_network(**{"loss.hard_mining": 0})
     features = network.teacher_features(images)
     plain = train_step(network, optimizer, images, features, 1)["gradient"]
     assert norms[1] < norms[0] < plain

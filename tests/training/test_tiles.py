@@ -155,7 +155,7 @@ def test_without_a_cache_a_batch_decodes_each_of_its_images_once(
 def test_errors_on_normal_images_are_those_of_the_tiles(large: Path, pieces: Path) -> None:
     found = []
     for tile, paths in ((SIDE, images_of(large)), (0, images_of(pieces))):
-        changes = {**TILED, "tile": tile, "map.levels": 3}
+        changes = {**TILED, "tile": tile, "map.normalisation_clusters": 3}
         network = Network(resolve(overrides=changes)).eval()
         fit_errors(network, paths)
         found.append({name: value.clone() for name, value in network.errors.named_buffers()})

@@ -1,7 +1,7 @@
-"""CRAM, the central residual aggregation module: centres that hold the space of normal features.
+"""CRAM, the central residual aggregation module: centres that represent normal features.
 
-The name and the purpose are the paper's (arXiv 2402.17091); the three forms are this project's
-design under that name, since the paper's own could not be had.
+Name and purpose are the paper's (arXiv 2402.17091). Its formulas are not public, so the forms here
+are this project's design.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snl.kmeans import kmeans
+from snl.model.base import DataInitialised
 from snl.settings import CramSettings
 
 _EPS = 1e-6
 
 
-class Cram(nn.Module):
-    """K learnable centres c_k, soft assignment a_ik of every position's feature x_i, and residuals
-    to the centres aggregated.
+class Cram(DataInitialised):
+    """K learnable centres c_k, a soft assignment a_ik of every position's feature x_i to them, and
+    aggregated residuals to the centres.
 
     Forms, with r_k = sum_i a_ik (x_i - c_k) / (sum_i a_ik + eps), i over one image's positions:
 
@@ -36,6 +37,9 @@ class Cram(nn.Module):
         centres: K, at least 1.
         form: one of the above.
     """
+
+    full_precision = True
+    """Computed in float32 also where the network runs in half precision."""
 
     def __init__(self, channels: int, centres: int, form: str) -> None:
         super().__init__()
@@ -85,12 +89,12 @@ class Cram(nn.Module):
         return out.to(features.dtype)
 
     @torch.no_grad()
-    def start(self, features: Tensor, seed: int) -> None:
-        """Centres from k-means, sharpness from the spread around them.
+    def initialise(self, features: Tensor, seed: int) -> None:
+        """Set the centres by k-means and the sharpness by the spread around them.
 
         Args:
-            features: (M, C) sample of the module's inputs; fewer than K distinct rows leave the
-                surplus centres at jittered copies.
+            features: (M, C), a sample of the module's inputs; with fewer than K distinct rows the
+                surplus centres are jittered copies.
             seed: of k-means++.
         """
         centres, distances = kmeans(
@@ -101,7 +105,12 @@ class Cram(nn.Module):
 
 
 def make_cram(channels: int, settings: CramSettings) -> nn.Module:
-    """CRAM of the chosen form, or nothing."""
+    """Return CRAM of the chosen form; an identity for the form `none`."""
     if settings.form == "none":
         return nn.Identity()
     return Cram(channels, settings.centres, settings.form)
+
+
+def initialised_crams(*modules: nn.Module) -> list[DataInitialised]:
+    """Return those of the modules that are initialised from data, in order."""
+    return [module for module in modules if isinstance(module, DataInitialised)]

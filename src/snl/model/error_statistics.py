@@ -1,4 +1,4 @@
-"""What a student's errors are like on normal images, and maps measured by it."""
+"""Statistics of a student's errors on normal images, by which anomaly maps are normalised."""
 
 from __future__ import annotations
 
@@ -10,66 +10,70 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snl.kmeans import kmeans
-from snl.model.teacher import Stage
+from snl.model.base import Stage
 
 _EPS = 1e-8
 _FAR = 1e3
-"""Coordinate of a centre that is not in use; embeddings are unit vectors."""
-IMAGES_PER_LEVEL = 20
-"""A centre stands for at least about this many normal images, so that its level is no accident."""
+"""Coordinate of a cluster centre that is not in use; embeddings are unit vectors."""
+IMAGES_PER_CLUSTER = 20
+"""Average number of normal images of a cluster at the least, so that its mean score is reliable."""
 
 
-class NormalErrors(nn.Module):
-    """Statistics of errors on normal images, kept with the weights.
+class ErrorStatistics(nn.Module):
+    """Statistics of the student's errors on normal images, stored with the weights.
 
-    Two of them, each used only where the map's settings ask for it:
+    Each of the two is used only where the map's settings ask for it:
 
-    - per stage and channel, mean and standard deviation of the difference of the unit features
-      (a channel that is hard to reproduce counts less);
-    - a level for every kind of image: centres of the teacher's pooled features, each with the
-      score that normal images near it usually have. A map is divided by the level of its image,
-      so that one threshold serves a rough casting and a smooth glass.
+    - moments: per stage and channel, mean and standard deviation of the difference of the unit
+      features (a channel that is hard to reproduce counts less);
+    - score normalisation: clusters of the teacher's pooled features, each with the mean score of
+      the normal images near its centre. A map is divided by the normal score of its image's
+      cluster, so that one threshold serves a rough casting and a smooth glass.
 
-    Until `set_moments` and `set_levels` are called, every mean is 0, every deviation and level 1.
+    Until `set_moments` and `set_clusters` are called, every mean is 0, and every standard deviation
+    and normal score is 1.
 
     Args:
-        stages: the teacher's.
-        levels: number of centres; 0: maps keep their scale.
+        stages: of the teacher.
+        clusters: number of clusters; 0: no score normalisation.
     """
 
     centres: Tensor
     spread: Tensor
-    level: Tensor
+    normal_scores: Tensor
 
-    def __init__(self, stages: Sequence[Stage], levels: int) -> None:
+    def __init__(self, stages: Sequence[Stage], clusters: int) -> None:
         super().__init__()
         for i, stage in enumerate(stages):
             self.register_buffer(f"mean{i}", torch.zeros(stage.channels))
             self.register_buffer(f"deviation{i}", torch.ones(stage.channels))
         width = sum(stage.channels for stage in stages)
-        self.register_buffer("centres", torch.full((levels, width), _FAR))
+        self.register_buffer("centres", torch.full((clusters, width), _FAR))
         self.register_buffer("spread", torch.ones(()))
-        self.register_buffer("level", torch.ones(levels))
+        self.register_buffer("normal_scores", torch.ones(clusters))
 
     def standardised(self, stage: int, t: Tensor, s: Tensor) -> Tensor:
-        """Features (B, C, h, w) of a stage to (B, h, w): the mean square over channels of the
-        difference of the unit features, less its normal mean, over its normal deviation."""
+        """Return (B, h, w) from features (B, C, h, w) of a stage: the mean square over channels of
+        the standardised difference of the unit features."""
         mean, deviation = self._moments(stage)
         z = (unit_difference(t, s) - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1)
         squares: Tensor = z.square().mean(1)
         return squares
 
-    def level_of(self, teacher: Sequence[Tensor]) -> Tensor:
-        """Teacher features, one (B, C, h, w) per stage, to the usual normal scores (B,) of images
-        like these: the centres' levels, weighted by softmax(-distance^2 / spread)."""
-        if not len(self.level):
+    def normal_score(self, teacher: Sequence[Tensor]) -> Tensor:
+        """Return the expected score (B,) of normal images like these, from teacher features, one
+        (B, C, h, w) per stage: the clusters' normal scores, weighted by
+        softmax(-distance^2 / spread)."""
+        if not len(self.normal_scores):
             return torch.ones(len(teacher[0]), device=teacher[0].device)
-        return torch.softmax(self._logits(embed(teacher)), dim=1) @ self.level
+        return torch.softmax(self._logits(embed(teacher)), dim=1) @ self.normal_scores
 
     @torch.no_grad()
     def set_moments(self, means: Sequence[Tensor], deviations: Sequence[Tensor]) -> None:
-        """Mean and standard deviation (C,) of `unit_difference` for every stage; a deviation is at
-        least a hundredth of its stage's root mean square."""
+        """Set mean and standard deviation (C,) of `unit_difference` for every stage.
+
+        A standard deviation is clamped to at least a hundredth of its stage's root mean square.
+        """
         for stage, values in enumerate(zip(means, deviations, strict=True)):
             floor = 0.01 * values[1].square().mean().sqrt() + _EPS
             mean, deviation = self._moments(stage)
@@ -77,29 +81,28 @@ class NormalErrors(nn.Module):
             deviation.copy_(values[1].clamp_min(floor))
 
     @torch.no_grad()
-    def set_levels(self, embeddings: Tensor, scores: Tensor, seed: int) -> None:
-        """Centres by k-means, levels by the weighted mean of the scores.
+    def set_clusters(self, embeddings: Tensor, scores: Tensor, seed: int) -> None:
+        """Set the centres by k-means, and the normal scores by weighted means.
 
         Args:
             embeddings: (M, D) of normal images, by `embed`, M at least 1.
-            scores: (M,) of the same images, of maps that are not divided yet.
+            scores: (M,) of the same images, from maps that are not normalised yet.
             seed: of k-means++.
         """
-        count = min(len(self.level), max(1, len(embeddings) // IMAGES_PER_LEVEL))
-        if not len(self.level):
+        count = min(len(self.normal_scores), max(1, len(embeddings) // IMAGES_PER_CLUSTER))
+        if not len(self.normal_scores):
             return
         centres, nearest = kmeans(embeddings.double().cpu().numpy(), count, seed)
         self.centres.fill_(_FAR)
         self.centres[:count] = torch.as_tensor(centres, dtype=torch.float32)
         self.spread.fill_(max(float(np.mean(nearest)), _EPS))
-        rows = torch.split(
-            embeddings.to(self.level), 64
-        )  # some at a time: differences are (M, K, D)
-        logits = torch.cat([self._logits(some) for some in rows])[:, :count]
-        # in logarithms: a centre that all images are far from takes the level of the nearest ones
+        # in chunks: the differences are (M, K, D)
+        chunks = torch.split(embeddings.to(self.normal_scores), 64)
+        logits = torch.cat([self._logits(chunk) for chunk in chunks])[:, :count]
+        # in logarithms: a centre far from all images takes the score of the nearest ones
         shares = torch.softmax(torch.log_softmax(logits, dim=1), dim=0)
-        self.level.fill_(1)
-        self.level[:count] = (shares.T @ scores.to(self.level)).clamp_min(_EPS)
+        self.normal_scores.fill_(1)
+        self.normal_scores[:count] = (shares.T @ scores.to(self.normal_scores)).clamp_min(_EPS)
 
     def _moments(self, stage: int) -> tuple[Tensor, Tensor]:
         mean: Tensor = getattr(self, f"mean{stage}")
@@ -107,17 +110,17 @@ class NormalErrors(nn.Module):
         return mean, deviation
 
     def _logits(self, embeddings: Tensor) -> Tensor:
-        """(M, D) to (M, K): -distance^2 / spread. By differences: squares of products lose the
-        digits that tell apart images of one scene."""
+        """(M, D) to (M, K): -distance^2 / spread, from differences, because the expanded square
+        loses the digits that distinguish images of one scene."""
         return -(embeddings[:, None] - self.centres).square().sum(2) / self.spread
 
 
 def unit_difference(t: Tensor, s: Tensor) -> Tensor:
-    """T / |T| - S / |S| at every position, (B, C, h, w), float32."""
+    """Return T / |T| - S / |S| at every position, float32 (B, C, h, w)."""
     return F.normalize(t.float(), dim=1) - F.normalize(s.float(), dim=1)
 
 
 def embed(teacher: Sequence[Tensor]) -> Tensor:
-    """Teacher features, one (B, C, h, w) per stage, to (B, D): the means over positions, each
-    stage's scaled to length 1, side by side."""
+    """Return the embedding (B, D) of teacher features, one (B, C, h, w) per stage: the mean over
+    positions of every stage, normalised to length 1, concatenated."""
     return torch.cat([F.normalize(t.float().mean((2, 3)), dim=1) for t in teacher], 1)

@@ -1,46 +1,48 @@
 """Distillation losses between one stage's teacher features T and student features S.
 
-Every function takes T and S of shape (B, C, H, W), any float dtype, computes in float32 and
-returns a scalar: the mean over the batch. N = H * W positions; T' and S' have every position's
-vector at length 1. Formulas: method notes of the re-implementation (docs/method.md); the flattened
-cosine is RD4AD's (arXiv 2201.10703). No gradient goes to the teacher.
+Every loss function takes T and S of shape (B, C, H, W), any float dtype, computes in float32 and
+returns a scalar, the mean over the batch. N = H * W is the number of positions; T' and S' are T and
+S with every position's vector normalised to length 1. The formulas are in docs/method.md; the
+global cosine is RD4AD's (arXiv 2201.10703). No gradient flows to the teacher.
 
-Terms that are made of T' and S' share them, and where automatic differentiation would multiply
-more matrices than the derivative needs, the derivative is written out.
+The terms that use T' and S' share them. Where automatic differentiation would need more matrix
+products than the derivative itself, the derivative is written out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snl.model.base import StudentOutput
+from snl.registry import LOSSES, Part
 from snl.settings import LossSettings
 
-_Term = Callable[[Tensor, Tensor], Tensor]
 _EPS = 1e-8
 
-EASY_RISE = 0.2
-"""Share of the steps after which the share of easy positions has its full size."""
+MINING_RAMP = 0.2
+"""Share of the steps over which the share of easy positions rises to its full value."""
 
 
-def flat_cosine(t: Tensor, s: Tensor) -> Tensor:
-    """1 - cos of the maps flattened to C * H * W (what RD4AD's code trains with). In 0..2."""
+def global_cosine(t: Tensor, s: Tensor) -> Tensor:
+    """Return 1 - cos of the features flattened to C * H * W, as RD4AD's code trains. In 0..2."""
     return (1 - F.cosine_similarity(t.float().flatten(1), s.float().flatten(1), dim=1)).mean()
 
 
 def squared_error(t: Tensor, s: Tensor) -> Tensor:
-    """Mean over positions and channels of (T - S)^2 (UniAD, arXiv 2206.03687). At least 0."""
+    """Return the mean over positions and channels of (T - S)^2 (UniAD, arXiv 2206.03687)."""
     return F.mse_loss(s.float(), t.float())
 
 
 def channel_distillation(t: Tensor, s: Tensor) -> Tensor:
-    """Mean over positions of 1 - cos(T(:, i), S(:, i)). In 0..2."""
+    """Return the mean over positions of 1 - cos(T(:, i), S(:, i)). In 0..2."""
     return _channel(_unit(t), _unit(s))
 
 
@@ -49,8 +51,8 @@ def _channel(t: Tensor, s: Tensor) -> Tensor:
 
 
 def spatial_distillation(t: Tensor, s: Tensor, temperature: float = 1.0) -> Tensor:
-    """Per channel, softmax over the N positions at a temperature tau, KL(T || S): summed over
-    positions, averaged over channels, times tau squared. At least 0."""
+    """Return KL(T || S) of every channel's softmax over the N positions at temperature tau, summed
+    over positions, averaged over channels, times tau squared. At least 0."""
     log_t = F.log_softmax(t.float().flatten(2) / temperature, dim=2)
     log_s = F.log_softmax(s.float().flatten(2) / temperature, dim=2)
     kl = (log_t.exp() * (log_t - log_s)).sum(2)  # (B, C)
@@ -58,9 +60,9 @@ def spatial_distillation(t: Tensor, s: Tensor, temperature: float = 1.0) -> Tens
 
 
 def intra_affinity(t: Tensor, s: Tensor) -> Tensor:
-    """(1 / N) |A_S - A_T|_F with A = F'^T F', the N x N cosine affinities within an image. In 0..2.
+    """Return (1 / N) |A_S - A_T|_F, A = F'^T F' the N x N cosine affinities within an image.
 
-    Where C < N no N x N matrix is made, see `_AffinityChange`.
+    In 0..2. Where C < N, no N x N matrix is computed, see `_AffinityChange`.
     """
     return _intra(_unit(t), _unit(s))
 
@@ -70,12 +72,12 @@ def _intra(t: Tensor, s: Tensor) -> Tensor:
 
 
 class _AffinityChange(torch.autograd.Function):
-    """|S'^T S' - T'^T T'|_F^2 of every image: (B, C, N) twice to (B,).
+    """|S'^T S' - T'^T T'|_F^2 of every image: two (B, C, N) to (B,).
 
-    Where C < N, by C x C Grams of D = S' - T' and M = (S' + T') / 2, since the difference is
-    M^T D + D^T M: its squared norm is 2 <M M^T, D D^T> + 2 <M D^T, D M^T>, which loses no digits
-    where S is near T (as |A_S|^2 + |A_T|^2 - 2 <A_S, A_T> would). The derivative by S' is
-    4 S' (S'^T S' - T'^T T'), of the same Grams by S' = M + D / 2.
+    Where C < N, it is computed from C x C Gram matrices of D = S' - T' and M = (S' + T') / 2: the
+    difference is M^T D + D^T M, so its squared norm is 2 <M M^T, D D^T> + 2 <M D^T, D M^T>. This
+    loses no digits where S is near T, as |A_S|^2 + |A_T|^2 - 2 <A_S, A_T> would. The derivative
+    with respect to S', 4 S' (S'^T S' - T'^T T'), follows from the same matrices by S' = M + D / 2.
     """
 
     @staticmethod
@@ -103,18 +105,20 @@ class _AffinityChange(torch.autograd.Function):
 
 
 def inter_affinity_images(t: Tensor, s: Tensor) -> Tensor:
-    """(1 / B) |G_S - G_T|_F with G the B x B cosine affinities of the pooled maps of the batch's
-    images. In 0..2; 0 for a batch of one."""
+    """Return (1 / B) |G_S - G_T|_F, G the B x B cosine affinities of the images' pooled features.
+
+    In 0..2; 0 for a batch of one.
+    """
     t = F.normalize(t.float().mean((2, 3)), dim=1, eps=_EPS)  # (B, C)
     s = F.normalize(s.float().mean((2, 3)), dim=1, eps=_EPS)
     return _root((s @ s.T - t @ t.T).square().sum()) / t.shape[0]
 
 
 def inter_affinity_networks(t: Tensor, s: Tensor) -> Tensor:
-    """(1 / N) |T'^T S' - T'^T T'|_F: affinities between the networks against those within the
-    teacher, an N x N product. In 0..2.
+    """Return (1 / N) |T'^T S' - T'^T T'|_F: affinities between the networks against those within
+    the teacher. In 0..2.
 
-    It equals |T'^T D|_F with D = S' - T', so where C < N: |T'^T D|^2 = <T'T'^T, D D^T>.
+    It equals |T'^T D|_F / N with D = S' - T'; where C < N, |T'^T D|^2 = <T'T'^T, D D^T>.
     """
     return _inter_networks(_unit(t), _unit(s))
 
@@ -129,97 +133,162 @@ def _inter_networks(t: Tensor, s: Tensor) -> Tensor:
     return (_root(square) / n).mean()
 
 
-def damp_easy(t: Tensor, s: Tensor, share: float, gradient: float) -> Tensor:
-    """S itself; at the `share` of the batch's positions of least cosine distance to T, gradients
-    that come back through it are multiplied by `gradient`.
+def scale_gradient(x: Tensor, factor: Tensor) -> Tensor:
+    """Return `x` itself; gradients that flow back through it are multiplied by `factor`.
 
-    What is reproduced well already stops driving the training, so the student spends itself on
-    hard normal positions and does not learn to copy everything. Hard mining by a quantile with
-    a tenth of the gradient left is Dinomaly's (arXiv 2405.14325), there for one flattened cosine.
+    Args:
+        x: (B, C, H, W).
+        factor: (B, 1, H, W) or broadcastable.
+    """
+    same = x.view_as(x)
+    if same.requires_grad:
+        same.register_hook(lambda back: back * factor.to(back.dtype))  # type: ignore[no-untyped-call]
+    return same
+
+
+def easy_factor(t: Tensor, s: Tensor, share: float, factor: float) -> Tensor:
+    """Return the gradient factor of every position for hard mining, (B, 1, H, W).
+
+    It is `factor` at the `share` of the batch's positions with the smallest cosine distance between
+    T and S, and 1 elsewhere. Positions that are already reproduced well then no longer dominate the
+    training, so the student learns hard normal positions instead of copying everything. Hard mining
+    by a quantile, with a tenth of the gradient left, is Dinomaly's (arXiv 2405.14325), there for
+    one flattened cosine.
     """
     with torch.no_grad():
         error = 1 - F.cosine_similarity(t.float(), s.float(), dim=1)  # (B, H, W)
         rank = max(1, math.ceil(share * error.numel()))
         threshold = error.flatten().kthvalue(rank).values
-        weight = torch.where(error <= threshold, gradient, 1.0).unsqueeze(1)
-    same = s.view_as(s)
-    if same.requires_grad:
-        same.register_hook(lambda back: back * weight.to(back.dtype))  # type: ignore[no-untyped-call]
-    return same
+        return torch.where(error <= threshold, factor, 1.0).unsqueeze(1)
 
 
-def distillation(
-    teacher: Sequence[Tensor],
-    student: Sequence[Tensor],
-    settings: LossSettings,
-    progress: float = 1.0,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum over the terms that are switched on, each summed over the stages.
+class StageFeatures:
+    """Features of both networks at one stage, as loss terms use them.
 
-    Args:
-        teacher, student: one (B, C, H, W) per stage.
-        settings: weights, and how far easy positions are damped.
-        progress: share of the steps done, in 0..1; the share of easy positions rises with it.
-
-    Returns:
-        The total (scalar, with gradient) and every term's unweighted size (detached scalars), by
-        the names of the settings.
+    Attributes:
+        teacher, student: float32 (B, C, H, W).
     """
-    easy = settings.easy * min(1.0, progress / EASY_RISE)
-    damped = easy > 0 and settings.easy_gradient < 1
-    networks = settings.inter_form == "networks"
-    inter = _on_units(_inter_networks) if networks else _on_features(inter_affinity_images)
-    spatial = partial(spatial_distillation, temperature=settings.temperature)
-    table = {
-        "flat": (settings.flat, _on_features(flat_cosine)),
-        "mse": (settings.mse, _on_features(squared_error)),
-        "channel": (settings.channel, _on_units(_channel)),
-        "spatial": (settings.spatial, _on_features(spatial)),
-        "intra": (settings.intra, _on_units(_intra)),
-        "inter": (settings.inter, inter),
-    }
-    total = torch.zeros((), device=teacher[0].device)
-    sums = {name: total.clone() for name, (weight, _) in table.items() if weight > 0}
-    for t, s in zip(teacher, student, strict=True):
-        t, s = t.float(), s.float()
-        if damped:
-            s = damp_easy(t, s, easy, settings.easy_gradient)
-        stage = _Stage(t, s)
-        for name in sums:
-            sums[name] = sums[name] + table[name][1](stage)
-    for name, value in sums.items():
-        total = total + table[name][0] * value
-    return total, {name: value.detach() for name, value in sums.items()}
 
-
-class _Stage:
-    """Features of both networks, float32 (B, C, H, W), with what several terms make of them."""
-
-    def __init__(self, t: Tensor, s: Tensor) -> None:
-        self.features = t, s
+    def __init__(self, teacher: Tensor, student: Tensor) -> None:
+        self.teacher, self.student = teacher, student
 
     @cached_property
     def units(self) -> tuple[Tensor, Tensor]:
-        t, s = self.features
-        return _unit(t), _unit(s)
+        """T' and S', (B, C, N), every position's vector normalised to length 1."""
+        return _unit(self.teacher), _unit(self.student)
 
 
-def _on_features(term: _Term) -> Callable[[_Stage], Tensor]:
-    return lambda stage: term(*stage.features)
+@dataclass(frozen=True)
+class BatchFeatures:
+    """Features of all stages, as a plug-in's loss of the scope `batch` receives them.
+
+    Attributes:
+        stages: shallow to deep.
+        output: everything the student returned.
+        progress: share of the training steps done, in 0..1.
+    """
+
+    stages: Sequence[StageFeatures]
+    output: StudentOutput
+    progress: float
 
 
-def _on_units(term: _Term) -> Callable[[_Stage], Tensor]:
-    return lambda stage: term(*stage.units)
+def global_cosine_term(stage: StageFeatures, settings: LossSettings) -> Tensor:
+    """Return `global_cosine` of a stage."""
+    return global_cosine(stage.teacher, stage.student)
+
+
+def mse_term(stage: StageFeatures, settings: LossSettings) -> Tensor:
+    """Return `squared_error` of a stage."""
+    return squared_error(stage.teacher, stage.student)
+
+
+def channel_term(stage: StageFeatures, settings: LossSettings) -> Tensor:
+    """Return `channel_distillation` of a stage."""
+    return _channel(*stage.units)
+
+
+def spatial_term(stage: StageFeatures, settings: LossSettings) -> Tensor:
+    """Return `spatial_distillation` of a stage."""
+    return spatial_distillation(stage.teacher, stage.student, settings.spatial_temperature)
+
+
+def intra_term(stage: StageFeatures, settings: LossSettings) -> Tensor:
+    """Return `intra_affinity` of a stage."""
+    return _intra(*stage.units)
+
+
+def inter_term(stage: StageFeatures, settings: LossSettings) -> Tensor:
+    """Return `inter_affinity_networks` or `inter_affinity_images` of a stage."""
+    if settings.inter_form == "networks":
+        return _inter_networks(*stage.units)
+    return inter_affinity_images(stage.teacher, stage.student)
+
+
+def distillation(
+    targets: Sequence[Tensor],
+    output: StudentOutput,
+    settings: LossSettings,
+    progress: float = 1.0,
+    weights: Sequence[Tensor] | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the weighted sum of all loss terms that are switched on.
+
+    Args:
+        targets: teacher features, one (B, C, H, W) per stage.
+        output: of the student; its own losses are added with weight 1.
+        settings: weights of the terms, and hard mining.
+        progress: share of the training steps done, in 0..1; the share of easy positions rises with
+            it.
+        weights: gradient factors of the positions, one (B, 1, H, W) per stage; None: 1.
+
+    Returns:
+        The total (scalar, with gradient), and the unweighted value of every term (detached
+        scalars), summed over the stages, by the names of the settings.
+    """
+    share = settings.hard_mining * min(1.0, progress / MINING_RAMP)
+    mining = share > 0 and settings.hard_mining_factor < 1
+    stages = []
+    for i, (t, s) in enumerate(zip(targets, output.features, strict=True)):
+        t, s = t.float(), s.float()
+        if mining:
+            s = scale_gradient(s, easy_factor(t, s, share, settings.hard_mining_factor))
+        if weights is not None:
+            s = scale_gradient(s, weights[i])
+        stages.append(StageFeatures(t, s))
+    terms = _active(settings)
+    total = torch.zeros((), device=targets[0].device)
+    sums = {part.name: total.clone() for part, _, _ in terms}
+    functions = [(part, own, part.load()) for part, _, own in terms]
+    for stage in stages:
+        for part, own, function in functions:
+            if part.scope == "stage":
+                sums[part.name] = sums[part.name] + function(stage, own)
+    for part, own, function in functions:
+        if part.scope == "batch":
+            sums[part.name] = function(BatchFeatures(stages, output, progress), own)
+    for part, weight, _ in terms:
+        total = total + weight * sums[part.name]
+    for name, value in output.losses.items():
+        total, sums[name] = total + value, value
+    return total, {name: value.detach() for name, value in sums.items()}
+
+
+def _active(settings: LossSettings) -> list[tuple[Part, float, Any]]:
+    """Registered term, weight and settings of every term whose weight is above 0."""
+    terms = [(LOSSES.get(n), float(getattr(settings, n)), settings) for n in LOSSES.builtin()]
+    terms += [(LOSSES.get(n), float(own.weight), own) for n, own in settings.plugins.items()]
+    return [term for term in terms if term[1] > 0]
 
 
 def _unit(x: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, C, N) with every position's vector of length 1."""
+    """(B, C, H, W) to (B, C, N), every position's vector normalised to length 1."""
     units: Tensor = _Units.apply(x.float().flatten(2))
     return units
 
 
 class _Units(torch.autograd.Function):
-    """(B, C, N) over the lengths of the vectors along C, which are taken for `_EPS` at least."""
+    """(B, C, N) divided by the vectors' lengths along C, each clamped to at least `_EPS`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -237,5 +306,5 @@ class _Units(torch.autograd.Function):
 
 
 def _root(square: Tensor) -> Tensor:
-    """Square root that is clamped at 0 and has a finite gradient there."""
+    """Square root, clamped at 0, with a finite gradient there."""
     return (square.clamp_min(0) + 1e-12).sqrt()

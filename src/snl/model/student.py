@@ -1,10 +1,10 @@
-"""The students: forward (from the image) and reverse (from the teacher's features back).
+"""The convolutional students: reverse (from the teacher's features) and forward (from the image).
 
 They are built from the teacher's `stages` (channels, strides) alone; no backbone is hard-coded.
-The convolutional reverse student follows RD4AD (Deng & Li, arXiv 2201.10703): a one-class
-bottleneck embedding and a decoder that mirrors the teacher's stages. CRAM sits on the bottleneck's
-output (reverse), after the deepest stage or after every stage (forward). Two more students have
-files of their own: `transformer.py`, the reverse one of vision transformers, and `uniad.py`.
+The reverse student follows RD4AD (Deng & Li, arXiv 2201.10703): a one-class bottleneck embedding
+and a decoder that mirrors the teacher's stages. CRAM is applied to the bottleneck's output
+(reverse), after the deepest stage or after every stage (forward). `transformer.py` has the reverse
+student of vision transformers, `uniad.py` the UniAD student.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snl.model.cram import Cram, make_cram
-from snl.model.teacher import Stage, arrange, create, default_stages
+from snl.errors import SettingsError
+from snl.model.base import DataInitialised, Stage, Student, StudentOutput, TeacherInfo
+from snl.model.cram import initialised_crams, make_cram
+from snl.model.teacher import arrange, create, default_stages
 from snl.model.transformer import TransformerStudent
-from snl.model.uniad import UniAD
+from snl.registry import STUDENTS
 from snl.settings import CramSettings, Settings, StudentSettings, TeacherSettings
 
 WIDE = 512
@@ -78,7 +80,7 @@ class Block(nn.Module):
         return F.relu(y) if self.rectified else y
 
 
-class ReverseStudent(nn.Module):
+class ReverseStudent(Student):
     """One-class bottleneck embedding, CRAM, decoder.
 
     Args:
@@ -97,6 +99,7 @@ class ReverseStudent(nn.Module):
     ) -> None:
         super().__init__()
         deepest = stages[-1]
+        self.stride = 2 * deepest.stride  # the bottleneck halves the deepest stage once more
         wide = deepest.channels >= WIDE
 
         def inner(channels: int) -> int:
@@ -140,61 +143,84 @@ class ReverseStudent(nn.Module):
         gathered = [descend(x) for descend, x in zip(self.gather, teacher_features, strict=True)]
         return self.embed(torch.cat(gathered, 1))  # type: ignore[no-any-return]
 
-    def cram_inputs(
-        self, images: Tensor | None, teacher_features: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """What each CRAM module sees, for its k-means start."""
-        return [self.encode(teacher_features)]
+    def data_initialised(self) -> list[DataInitialised]:
+        """Return CRAM, if there is one."""
+        return initialised_crams(self.cram)
 
-    def forward(self, images: Tensor | None, teacher_features: Sequence[Tensor]) -> list[Tensor]:
-        """Teacher features to their reproductions, shallow to deep; the image is not looked at."""
-        x = self.cram(self.encode(teacher_features))
+    def initialisation_inputs(
+        self, images: Tensor | None, features: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return the bottleneck's output, which is CRAM's input."""
+        return [self.encode(features)]
+
+    def forward(self, images: Tensor | None, features: Sequence[Tensor]) -> StudentOutput:
+        """Teacher features to their reproductions; the images are not used."""
+        x = self.cram(self.encode(features))
         outputs = []
         for stage in self.decoder:
             x = stage(x)
             outputs.append(x)
-        return outputs[::-1]
+        return StudentOutput(outputs[::-1])
 
 
-class ForwardStudent(nn.Module):
-    """The teacher's architecture with its own weights, from scratch; takes the image."""
+class ForwardStudent(Student):
+    """The teacher's architecture with randomly initialised weights; takes the image."""
 
     def __init__(self, teacher: TeacherSettings, cram: CramSettings) -> None:
         super().__init__()
         self.net = create(teacher.name, out_indices=teacher.stages or default_stages(teacher.name))
         self.arrangement = arrange(self.net, teacher)
         channels = [stage.channels for stage in self.arrangement.stages]
+        self.stride = self.arrangement.stages[-1].stride
         places = len(channels) if cram.place == "stages" else 1
         self.cram = nn.ModuleList(
             make_cram(c, cram) if i >= len(channels) - places else nn.Identity()
             for i, c in enumerate(channels)
         )
 
-    def cram_inputs(
-        self, images: Tensor | None, teacher_features: Sequence[Tensor]
+    def data_initialised(self) -> list[DataInitialised]:
+        """Return the CRAM modules, shallow to deep."""
+        return initialised_crams(*self.cram)
+
+    def initialisation_inputs(
+        self, images: Tensor | None, features: Sequence[Tensor]
     ) -> list[Tensor]:
-        """What each CRAM module sees, for its k-means start."""
+        """Return the stages' features that CRAM modules receive."""
         outputs = self.arrangement(self.net(images))
-        return [x for x, cram in zip(outputs, self.cram, strict=True) if isinstance(cram, Cram)]
+        pairs = zip(outputs, self.cram, strict=True)
+        return [x for x, cram in pairs if isinstance(cram, DataInitialised)]
 
-    def forward(self, images: Tensor | None, teacher_features: Sequence[Tensor]) -> list[Tensor]:
-        """Normalised images (B, 3, H, W) to feature maps of the teacher's shapes."""
+    def forward(self, images: Tensor | None, features: Sequence[Tensor]) -> StudentOutput:
+        """Normalised images (B, 3, H, W) to features of the teacher's shapes."""
         outputs = self.arrangement(self.net(images))
-        return [cram(x) for x, cram in zip(outputs, self.cram, strict=True)]
+        return StudentOutput([cram(x) for x, cram in zip(outputs, self.cram, strict=True)])
 
 
-def make_student(
-    stages: Sequence[Stage], settings: Settings, rectified: bool, depths: Sequence[int] = ()
-) -> ReverseStudent | TransformerStudent | ForwardStudent | UniAD:
-    """The student that the settings name for a teacher of these `stages`, `rectified`, `depths`."""
-    if settings.student.architecture == "forward":
-        return ForwardStudent(settings.teacher, settings.cram)
-    if settings.student.architecture == "uniad":
-        (stage,) = stages
-        return UniAD(stage.channels, settings.image_size // stage.stride, settings.cram)
-    if depths:
-        return TransformerStudent(stages[0].channels, depths, settings.cram)
-    return ReverseStudent(stages, settings.student, settings.cram, rectified)
+def make_student(teacher: TeacherInfo, settings: Settings) -> Student:
+    """Build the student that `student.architecture` names.
+
+    Raises:
+        SettingsError: settings that do not fit the teacher.
+        PluginError: a plug-in that cannot be imported.
+    """
+    student: Student = STUDENTS.get(settings.student.architecture).load()(teacher, settings)
+    return student
+
+
+def make_forward(teacher: TeacherInfo, settings: Settings) -> Student:
+    """Build the forward student."""
+    return ForwardStudent(settings.teacher, settings.cram)
+
+
+def make_reverse(teacher: TeacherInfo, settings: Settings) -> Student:
+    """Build the reverse student: of transformer blocks for a vision transformer, else
+    convolutional."""
+    if teacher.depths:
+        return TransformerStudent(teacher.stages, teacher.depths, settings.cram)
+    try:
+        return ReverseStudent(teacher.stages, settings.student, settings.cram, teacher.rectified)
+    except ValueError as error:
+        raise SettingsError(f"setting 'student.blocks' does not fit the teacher: {error}") from None
 
 
 def _descent(stages: Sequence[Stage]) -> nn.Sequential:

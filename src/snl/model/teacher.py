@@ -14,17 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snl.errors import SettingsError
+from snl.model.base import Stage, TeacherInfo
 from snl.settings import TeacherSettings
 
 DEFAULT_STRIDES = (4, 8, 16)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One feature map of a network: its channels and its stride in input pixels."""
-
-    channels: int
-    stride: int
 
 
 @dataclass(frozen=True)
@@ -89,6 +82,11 @@ class Teacher(nn.Module):
         self.mean, self.std = normalisation_of(self.net)
         self.requires_grad_(False).eval()
         self.size, self.rectified = self._probe(settings.name)
+
+    @property
+    def info(self) -> TeacherInfo:
+        """What a student needs to know of this teacher."""
+        return TeacherInfo(self.stages, self.rectified, self.depths)
 
     def train(self, mode: bool = True) -> Teacher:
         """Stays in evaluation mode: running statistics of a frozen network never move."""
@@ -235,7 +233,7 @@ def arrange(net: nn.Module, settings: TeacherSettings) -> Arrangement:
     """
     outputs = stages_of(net)
     count = len(outputs)
-    number = min(settings.groups, count) if uniform(net) else count
+    number = min(settings.block_groups, count) if uniform(net) else count
     cuts = [i * count // number for i in range(number + 1)]
     groups = tuple(tuple(range(first, end)) for first, end in itertools.pairwise(cuts))
     stages = tuple(outputs[group[0]] for group in groups)

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snl.model.cram import make_cram
+from snl.model.base import DataInitialised, Stage, Student, StudentOutput
+from snl.model.cram import initialised_crams, make_cram
 from snl.settings import CramSettings
 
 DROPOUT = 0.2
@@ -75,17 +76,19 @@ def grid(tokens: Tensor, size: Sequence[int]) -> Tensor:
     return tokens.transpose(1, 2).reshape(len(tokens), -1, *size)
 
 
-class TransformerStudent(nn.Module):
+class TransformerStudent(Student):
     """Bottleneck, CRAM, decoder.
 
     Args:
-        channels: C of every teacher stage.
+        stages: the teacher's, all of one width.
         depths: teacher blocks behind every stage, shallow to deep; the decoder has as many.
         cram: its form and K, or `none`.
     """
 
-    def __init__(self, channels: int, depths: Sequence[int], cram: CramSettings) -> None:
+    def __init__(self, stages: Sequence[Stage], depths: Sequence[int], cram: CramSettings) -> None:
         super().__init__()
+        channels = stages[0].channels
+        self.stride = stages[-1].stride
         self.bottleneck = nn.Sequential(
             nn.Dropout(DROPOUT),
             nn.Linear(channels, MLP * channels),
@@ -109,15 +112,19 @@ class TransformerStudent(nn.Module):
         fused = torch.stack(list(teacher_features)).mean(0)
         return self.bottleneck(fused.movedim(1, 3)).movedim(3, 1)  # type: ignore[no-any-return]
 
-    def cram_inputs(
-        self, images: Tensor | None, teacher_features: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """What each CRAM module sees, for its k-means start."""
-        return [self.encode(teacher_features)]
+    def data_initialised(self) -> list[DataInitialised]:
+        """Return CRAM, if there is one."""
+        return initialised_crams(self.cram)
 
-    def forward(self, images: Tensor | None, teacher_features: Sequence[Tensor]) -> list[Tensor]:
-        """Teacher features to their reproductions, shallow to deep; the image is not looked at."""
-        code = self.cram(self.encode(teacher_features))
+    def initialisation_inputs(
+        self, images: Tensor | None, features: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return the bottleneck's output, which is CRAM's input."""
+        return [self.encode(features)]
+
+    def forward(self, images: Tensor | None, features: Sequence[Tensor]) -> StudentOutput:
+        """Teacher features to their reproductions; the images are not used."""
+        code = self.cram(self.encode(features))
         x = code.flatten(2).transpose(1, 2)  # (B, N, C)
         outputs = []
         for group in self.decoder:
@@ -126,4 +133,4 @@ class TransformerStudent(nn.Module):
                 x = block(x)
                 kept.append(x)
             outputs.append(grid(torch.stack(kept).mean(0), code.shape[2:]))
-        return outputs[::-1]
+        return StudentOutput(outputs[::-1])

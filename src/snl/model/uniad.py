@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snl.model.cram import make_cram
+from snl.model.base import DataInitialised, Student, StudentOutput, TeacherInfo
+from snl.model.cram import initialised_crams, make_cram
 from snl.model.transformer import grid
-from snl.settings import CramSettings
+from snl.settings import CramSettings, Settings
 
 WIDTH = 256
 HEADS = 8
@@ -116,7 +117,7 @@ class DecoderLayer(nn.Module):
         return self.sums[2](q, self.mlp(q))  # type: ignore[no-any-return]
 
 
-class UniAD(nn.Module):
+class UniAD(Student):
     """Projection, encoder, CRAM if there is to be one (it is not the paper's), decoder, projection.
 
     Args:
@@ -150,19 +151,31 @@ class UniAD(nn.Module):
             x = layer(x, self.position, self.allowed)
         return grid(x, merged.shape[2:])
 
-    def cram_inputs(
-        self, images: Tensor | None, teacher_features: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """What each CRAM module sees, for its k-means start."""
-        return [self.encode(teacher_features)]
+    def data_initialised(self) -> list[DataInitialised]:
+        """Return CRAM, if there is one."""
+        return initialised_crams(self.cram)
 
-    def forward(self, images: Tensor | None, teacher_features: Sequence[Tensor]) -> list[Tensor]:
-        """The merged map to its reproduction; the image is not looked at."""
-        code = self.cram(self.encode(teacher_features))
+    def initialisation_inputs(
+        self, images: Tensor | None, features: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return the encoder's output, which is CRAM's input."""
+        return [self.encode(features)]
+
+    def forward(self, images: Tensor | None, features: Sequence[Tensor]) -> StudentOutput:
+        """The merged features to their reproduction; the images are not used."""
+        code = self.cram(self.encode(features))
         x = encoded = code.flatten(2).transpose(1, 2)
         for layer in self.decoder:
             x = layer(x, encoded, self.position, self.allowed)
-        return [grid(self.widen(self.norm(x)), code.shape[2:])]
+        return StudentOutput([grid(self.widen(self.norm(x)), code.shape[2:])])
+
+
+def make_uniad(teacher: TeacherInfo, settings: Settings) -> Student:
+    """Build the UniAD student for a teacher whose stages are merged into one."""
+    (stage,) = teacher.stages
+    student = UniAD(stage.channels, settings.image_size // stage.stride, settings.cram)
+    student.stride = stage.stride
+    return student
 
 
 def _mlp() -> nn.Sequential:

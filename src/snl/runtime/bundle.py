@@ -37,7 +37,7 @@ def load(path: str | Path) -> tuple[Network, Known]:
         known = beside.read(document, arrays)
         network = Network(known.settings)
         network.load_state_dict({name: torch.from_numpy(v) for name, v in arrays.items()})
-        if known.prototypes.centres.shape[1] != network.errors.centres.shape[1]:
+        if known.prototypes.centres.shape[1] != network.statistics.centres.shape[1]:
             raise ValueError("the prototypes are damaged")
     except (SettingsError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
             RuntimeError) as error:  # fmt: skip

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from snl.model.cram import Cram
 from snl.model.network import Network
 
 _Convolution = nn.Conv2d | nn.ConvTranspose2d
@@ -47,10 +46,17 @@ def fused(network: Network) -> Network:
 
 
 def halve(network: Network, dtype: torch.dtype) -> None:
-    """Let teacher and student compute in `dtype` as under autocast, with weights that are cast
-    once; CRAM and all that follows on the features stay in float32."""
+    """Make teacher and student compute in `dtype` as under autocast, with weights cast once.
+
+    Modules with `full_precision` and everything after the features stay in float32.
+    """
     for part in (network.teacher, network.student):
-        kept = {id(m) for cram in part.modules() if isinstance(cram, Cram) for m in cram.modules()}
+        kept = {
+            id(inner)
+            for module in part.modules()
+            if getattr(module, "full_precision", False)
+            for inner in module.modules()
+        }
         for module in part.modules():
             if isinstance(module, _Convolution | nn.Linear) and id(module) not in kept:
                 module.to(dtype)

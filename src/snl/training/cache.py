@@ -21,6 +21,7 @@ from torch import Tensor
 from snl.data.stream import Decoded, batches, prepare, read
 from snl.data.tiles import Source, Tile, tiles_of
 from snl.errors import ImageError, TrainingError
+from snl.model.base import Batch
 from snl.model.network import Network
 
 GIB = 2**30
@@ -98,9 +99,11 @@ class TrainingData:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def stream(self, schedule: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """For each index array (B,): normalised images (B, 3, H, W) and teacher features, on the
-        network's device. Uncached images are decoded one batch ahead.
+    def stream(self, schedule: Iterable[np.ndarray]) -> Iterator[Batch]:
+        """Yield the batch of each index array (B,), on the network's device.
+
+        The teacher's features are both the student's input and its target. Images that are not
+        cached are decoded one batch ahead.
 
         Raises:
             TrainingError: an image that could be read before and cannot be read now.
@@ -129,7 +132,7 @@ class TrainingData:
         self._pixels, self._features = None, []
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _batch(self, indices: Tensor, decoded: list[object]) -> tuple[Tensor, list[Tensor]]:
+    def _batch(self, indices: Tensor, decoded: list[object]) -> Batch:
         if self._pixels is not None:
             pixels = self._pixels[indices]
         else:
@@ -137,9 +140,13 @@ class TrainingData:
         images = self.network.normalise(pixels.to(self.device))
         if self._features:
             stored = (store[indices].to(self.device) for store in self._features)
-            return images, [feature.permute(0, 3, 1, 2) for feature in stored]
-        features = self.network.teacher_features(images)
-        return images, [f.contiguous(memory_format=torch.channels_last) for f in features]
+            features = [feature.permute(0, 3, 1, 2) for feature in stored]
+        else:
+            features = [
+                feature.contiguous(memory_format=torch.channels_last)
+                for feature in self.network.teacher_features(images)
+            ]
+        return Batch(images, inputs=features, targets=features)
 
     def _read(self, source: Source, decoded: Decoded) -> np.ndarray:
         image = decoded.get()

@@ -1,4 +1,4 @@
-"""The training loop: a fixed budget of steps over mixed-product batches, resumable bit for bit."""
+"""The training loop: a fixed number of steps over batches of mixed products, resumable exactly."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from snl import progress
 from snl.errors import DependencyError, TrainingError
 from snl.files import write_text
-from snl.model.cram import Cram
+from snl.model.base import Batch
 from snl.model.device import autocast, choose_precision
 from snl.model.losses import distillation
 from snl.model.network import Network
@@ -32,7 +33,8 @@ from snl.training.cache import TrainingData
 
 LOG = "log.jsonl"
 LOG_EVERY = 10
-KMEANS_ROWS = 20_000
+INITIALISATION_ROWS = 20_000
+"""Feature vectors that data-initialised modules are initialised from."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def fit(
         start, seconds, precision = checkpoint.restore(options.folder, network, optimizer, identity)
     else:
         checkpoint.clear(options.folder)
-        start_centres(network, data)
+        initialise(network, data)
     options.folder.mkdir(parents=True, exist_ok=True)
     log = _Log(options, start)
     began = saved = time.perf_counter()
@@ -109,14 +111,14 @@ def fit(
         dynamic_ncols=True,
     )
     with bar, _stop_signals() as stop_asked, log:
-        for step, (images, features) in enumerate(data.stream(schedule), start + 1):
+        for step, batch in enumerate(data.stream(schedule), start + 1):
             rate = learning_rate(step, settings)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            record = train_step(network, optimizer, images, features, step, precision)
+            record = train_step(network, optimizer, batch, step, precision)
             now = time.perf_counter()
             done = step - start
-            record |= {"lr": rate, "images_per_second": done * len(images) / (now - began)}
+            record |= {"lr": rate, "images_per_second": done * len(batch) / (now - began)}
             bar.set_postfix(
                 loss=f"{record['loss']:.4f}",
                 img_s=f"{record['images_per_second']:.0f}",
@@ -150,12 +152,11 @@ def fit(
 def train_step(
     network: Network,
     optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    features: list[Tensor],
+    batch: Batch,
     step: int,
     precision: str = "fp32",
 ) -> dict[str, Any]:
-    """One update of the student.
+    """Update the student once.
 
     Returns:
         `step`, `loss`, unweighted `terms` and `gradient` (global norm before clipping).
@@ -165,14 +166,17 @@ def train_step(
     """
     settings = network.settings
     with autocast(network.mean.device, precision):
-        outputs = network.student(images, features)
-    total, terms = distillation(features, outputs, settings.loss, step / settings.training.steps)
-    sizes = {name: float(value) for name, value in terms.items()}
+        output = network.student(batch.images, batch.inputs)
+    progress = step / settings.training.steps
+    total, terms = distillation(batch.targets, output, settings.loss, progress, batch.weights)
     optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
-    clip = settings.training.clip or math.inf
-    norm = float(nn.utils.clip_grad_norm_(network.student.parameters(), clip))
-    for name, value in {**sizes, "gradient": norm}.items():
+    clip = settings.training.gradient_clip or math.inf
+    norm = nn.utils.clip_grad_norm_(network.student.parameters(), clip)
+    # all values in one transfer, so that a GPU is waited for only once per step
+    *values, loss, gradient = torch.stack([*terms.values(), total.detach(), norm]).tolist()
+    sizes = dict(zip(terms, values, strict=True))
+    for name, value in {**sizes, "gradient": gradient}.items():
         if not math.isfinite(value):
             what = "the gradient" if name == "gradient" else f"the loss term '{name}'"
             raise TrainingError(
@@ -180,11 +184,11 @@ def train_step(
                 f"{settings.training.lr:g}) or the term's weight, or use training.precision=fp32"
             )
     optimizer.step()
-    return {"step": step, "loss": float(total.detach()), "terms": sizes, "gradient": norm}
+    return {"step": step, "loss": loss, "terms": sizes, "gradient": gradient}
 
 
 def make_optimizer(student: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Adam or AdamW of what is to be trained; no weight decay on norms, biases, other vectors."""
+    """Return Adam or AdamW over the trainable parameters; no weight decay on norms and biases."""
     parameters = [p for p in student.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
@@ -195,47 +199,53 @@ def make_optimizer(student: nn.Module, settings: TrainingSettings) -> torch.opti
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Rate of step 1..steps: a linear rise over the warm-up, then half a cosine down."""
+    """Return the learning rate of step 1..steps: linear warm-up, then cosine decay."""
     warm = math.ceil(settings.warmup * settings.steps)
     if step <= warm:
         return settings.lr * step / warm
     progress = (step - warm) / max(settings.steps - warm, 1)
-    floor = settings.final_lr
+    floor = settings.final_lr_ratio
     return settings.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def indices(step: int, count: int, settings: TrainingSettings) -> np.ndarray:
-    """Image indices (B,) of a step from 0: an endless row of seeded shuffles, cut into batches.
+    """Return the image indices (B,) of a step, counted from 0.
 
-    A function of seed and step alone, so a resumed run needs no sampler state.
+    Seeded shuffles of all images follow one another and are cut into batches. The result depends on
+    seed and step only, so a resumed run needs no sampler state.
     """
     first = step * settings.batch_size
     positions = np.arange(first, first + settings.batch_size)
-    epochs = np.unique(positions // count)
-    shuffles = {
-        int(e): np.random.default_rng([settings.seed, int(e)]).permutation(count) for e in epochs
-    }
-    return np.array([shuffles[p // count][p % count] for p in positions.tolist()])
+    return np.array(
+        [_shuffle(settings.seed, p // count, count)[p % count] for p in positions.tolist()]
+    )
+
+
+@lru_cache(maxsize=4)
+def _shuffle(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order of the images in an epoch; a batch touches few epochs, a step needs no new one."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 @torch.no_grad()
-def start_centres(network: Network, data: TrainingData) -> None:
-    """CRAM's centres from k-means on at most one pass of features."""
+def initialise(network: Network, data: TrainingData) -> None:
+    """Initialise the student's data-initialised modules from at most one epoch of features."""
     settings = network.settings.training
-    crams = [module for module in network.student.modules() if isinstance(module, Cram)]
-    if not crams:
+    modules = network.student.data_initialised()
+    if not modules:
         return
-    rows: list[list[Tensor]] = [[] for _ in crams]
+    rows: list[list[Tensor]] = [[] for _ in modules]
     passes = math.ceil(len(data) / settings.batch_size)
     schedule = (indices(step, len(data), settings) for step in range(passes))
-    for images, features in data.stream(schedule):
-        for kept, inputs in zip(rows, network.student.cram_inputs(images, features), strict=True):
-            kept.append(inputs.float().flatten(2).transpose(1, 2).flatten(0, 1).cpu())
-        if min(sum(map(len, kept)) for kept in rows) >= KMEANS_ROWS:
+    for batch in data.stream(schedule):
+        inputs = network.student.initialisation_inputs(batch.images, batch.inputs)
+        for kept, x in zip(rows, inputs, strict=True):
+            kept.append(x.float().flatten(2).transpose(1, 2).flatten(0, 1).cpu())
+        if min(sum(map(len, kept)) for kept in rows) >= INITIALISATION_ROWS:
             break
-    for cram, kept in zip(crams, rows, strict=True):
+    for module, kept in zip(modules, rows, strict=True):
         sample = torch.cat(kept)
-        cram.start(sample[:: math.ceil(len(sample) / KMEANS_ROWS)], settings.seed)
+        module.initialise(sample[:: math.ceil(len(sample) / INITIALISATION_ROWS)], settings.seed)
 
 
 @contextmanager

@@ -112,5 +112,5 @@ def _held_back(count: int, settings: TrainingSettings) -> int:
     """How many of a product's `count` normal images are kept back."""
     if not settings.holdout:
         return 0
-    least = min(settings.holdout_least, count // 3)
+    least = min(settings.holdout_min, count // 3)
     return max(min(max(round(settings.holdout * count), least), count - 2), 0)

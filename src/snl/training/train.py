@@ -41,7 +41,7 @@ try:
     from snl.runtime.torch_engine import TorchEngine
     from snl.training import checkpoint
     from snl.training.cache import CacheBudget, TrainingData
-    from snl.training.fit_statistics import fit_errors
+    from snl.training.fit_statistics import fit_statistics
     from snl.training.loop import RunOptions, check_tensorboard, fit
     from snl.training.selection import format_groups, group, split
 except ImportError as error:
@@ -133,7 +133,7 @@ def train(
     network.to(chosen)
     if settings.teacher.weights == "random":
         standardise(network, [record.path for record in used])
-    elif settings.training.groups == "auto":
+    elif settings.training.product_groups == "auto":
         told = None if quiet else progress.bar("telling products apart")
         grouped = group(catalog, network, told)
         if grouped is not catalog:
@@ -165,8 +165,8 @@ def train(
         trained = fit(network, training, sources, options)
     began = time.perf_counter()
     told = None if quiet else progress.bar("errors on normal images")
-    fit_errors(network, training.paths, told)
-    trained["errors_seconds"] = round(time.perf_counter() - began, 2)
+    fit_statistics(network, training.paths, told)
+    trained["statistics_seconds"] = round(time.perf_counter() - began, 2)
     skipped = [str(error) for error in training.skipped]
     trained["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
     trained["teacher"] = sources["teacher"]
@@ -209,7 +209,7 @@ def _calibrated(
     tile, seed = network.settings.tile, network.settings.training.seed
     products = list(facts.products)
     some = _few_of_each(used, SURVEYED_IN_TILES if tile else SURVEYED)
-    width = network.errors.centres.shape[1]
+    width = network.statistics.centres.shape[1]
     empty = Prototypes(np.zeros((len(products), width), np.float32), tuple(products))
     nothing = Calibration(
         {name: Normals.none() for name in products}, dict.fromkeys(products, (0.0, 1.0)),
