@@ -16,15 +16,27 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Calibration": "snl.decision.calibration",
     "Catalog": "snl.data.catalog",
+    "DriftMonitor": "snl.monitoring.drift",
     "Inspection": "snl.decision.inspection",
     "Inspector": "snl.runtime.inspector",
+    "Prediction": "snl.decision.prediction",
+    "Predictor": "snl.runtime.predictor",
     "Settings": "snl.settings",
     "SnlError": "snl.errors",
+    "calibrate": "snl.runtime.recalibrate",
+    "decide": "snl.decision.decide",
     "evaluate": "snl.evaluation.evaluate",
+    "export": "snl.export.write",
     "load": "snl.runtime.inspector",
     "make_demo": "snl.demo.dataset",
     "probe": "snl.evaluation.probes",
+    "register_distance": "snl.registry",
+    "register_loss": "snl.registry",
+    "register_scorer": "snl.registry",
+    "register_student": "snl.registry",
+    "report": "snl.report.collect",
     "resolve": "snl.settings",
     "train": "snl.training.train",
 }
@@ -33,13 +45,25 @@ __all__ = [*sorted(_PUBLIC), "__version__"]
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog as Catalog
+    from snl.decision.calibration import Calibration as Calibration
+    from snl.decision.decide import decide as decide
     from snl.decision.inspection import Inspection as Inspection
+    from snl.decision.prediction import Prediction as Prediction
     from snl.demo.dataset import make_demo as make_demo
     from snl.errors import SnlError as SnlError
     from snl.evaluation.evaluate import evaluate as evaluate
     from snl.evaluation.probes import probe as probe
+    from snl.export.write import export as export
+    from snl.monitoring.drift import DriftMonitor as DriftMonitor
+    from snl.registry import register_distance as register_distance
+    from snl.registry import register_loss as register_loss
+    from snl.registry import register_scorer as register_scorer
+    from snl.registry import register_student as register_student
+    from snl.report.collect import report as report
     from snl.runtime.inspector import Inspector as Inspector
     from snl.runtime.inspector import load as load
+    from snl.runtime.predictor import Predictor as Predictor
+    from snl.runtime.recalibrate import calibrate as calibrate
     from snl.settings import Settings as Settings
     from snl.settings import resolve as resolve
     from snl.training.train import train as train
@@ -48,7 +72,9 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'snl' has no attribute '{name}'")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value  # a subpackage such as `snl.export` must not hide the function
+    return value
 
 
 def __dir__() -> list[str]:

@@ -19,8 +19,10 @@ import numpy as np
 
 from snl.errors import BundleError, SnlError
 
-FORMATS = {"bundle": 2}
-"""Version of the contents by kind of file; 1 of all others."""
+FORMATS = {"bundle": 3}
+"""Version of the contents by kind of file; 1 for all others."""
+OLDEST = {"bundle": 2}
+"""Oldest version that can still be read."""
 _KEY = "snl"
 _SAMPLED = 2**16
 
@@ -168,7 +170,8 @@ def _document(path: Path, metadata: Mapping[str, str] | None, kind: str) -> dict
     if not isinstance(document, dict) or not isinstance(document.get("facts"), dict):
         raise ValueError("its description is not a JSON object")
     known, found = FORMATS.get(kind, 1), document.get("format")
-    if document.get("kind") == kind and found != known:
+    readable = isinstance(found, int) and OLDEST.get(kind, known) <= found <= known
+    if document.get("kind") == kind and not readable:
         newer = isinstance(found, int) and found > known
         hint = "update snl: pip install -U snl-ad" if newer else "train it again"
         raise BundleError(f"{path}: written in format {found}, this snl reads {known}; {hint}")

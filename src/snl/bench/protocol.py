@@ -252,7 +252,7 @@ class _Job:
             "partial": self.partial,
             **self.identity,
             **evaluation.to_dict(),
-            "training": inspector.facts.training,
+            "training": dict(inspector.training.facts),
         }
         write_json(self.file(seed), result)
 

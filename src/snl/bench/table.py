@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from snl.bench.published import COLUMNS, NOTE, Benchmark
-from snl.evaluation.evaluate import METRICS
+from snl.evaluation.result import METRICS
 
 HEADS = ("image AUROC", "pixel AUROC", "AUPRO")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,6 +29,8 @@ class Loaded:
     """(height, width) of the image as it was; of a tile, too, that of the whole image."""
     image: np.ndarray | None = None
     """uint8 (H, W, 3) as decoded, where it was asked for."""
+    source: Any = None
+    """What it was read from: a path, an array or a tile."""
 
 
 class Decoded:
@@ -63,7 +65,7 @@ def prepare(image: np.ndarray, source: Any, size: int) -> np.ndarray:
 
 
 def read(
-    sources: Sequence[Any], size: int, workers: int | None = None, *, whole: bool = False
+    sources: Iterable[Any], size: int, workers: int | None = None, *, whole: bool = False
 ) -> Iterator[Loaded | ImageError]:
     """Every source in order, or the error that it gave. At most a few dozen are held at a time.
 
@@ -77,13 +79,13 @@ def read(
     """
     workers = workers or min(8, os.cpu_count() or 1)
 
-    def load(index: int, decoded: Decoded) -> Loaded | ImageError:
+    def load(index: int, source: Any, decoded: Decoded) -> Loaded | ImageError:
         image = decoded.get()
         if isinstance(image, ImageError):
             return image
         height, width = image.shape[:2]
-        pixels = prepare(image, sources[index], size)
-        return Loaded(index, pixels, (height, width), image if whole else None)
+        pixels = prepare(image, source, size)
+        return Loaded(index, pixels, (height, width), image if whole else None, source)
 
     def results(pool: ThreadPoolExecutor) -> Generator[Loaded | ImageError, None, None]:
         ahead: deque[Future[Loaded | ImageError]] = deque()
@@ -92,7 +94,7 @@ def read(
             for index, source in enumerate(sources):
                 if decoded is None or not decoded.serves(source):
                     decoded = Decoded(source)
-                ahead.append(pool.submit(load, index, decoded))
+                ahead.append(pool.submit(load, index, source, decoded))
                 if len(ahead) > 4 * workers:
                     yield ahead.popleft().result()
             decoded = None

@@ -1,53 +1,139 @@
-"""The result for one image, as a user gets it."""
+"""The decision on one image, and the result that a user gets."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snl.decision.calibration import Verdict
-from snl.decision.regions import Region
+from snl.decision.maps import resize_map
+from snl.decision.prediction import Prediction
+from snl.decision.regions import Region, find_regions
 
 if TYPE_CHECKING:
     import PIL.Image
 
+    from snl.decision.conformal import Conformal
+
+NORMAL, UNCERTAIN, ANOMALOUS, UNKNOWN = "normal", "uncertain", "anomalous", "unknown product"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision on one image, and what it is based on.
+
+    Attributes:
+        decision: `normal`, `uncertain`, `anomalous` or `unknown product`.
+        product: whose calibration was used.
+        product_from: `given` or `recognised`.
+        recognised: the product with the nearest prototype.
+        distance: of the embedding to that prototype.
+        unknown_p: p-value of an image of a known product at this distance; None where no images
+            were held out.
+        score: raw.
+        calibrated: z-score of the log score, by its mean and standard deviation on the product's
+            training images: comparable over products.
+        p_value: share of the product's normal images with at least this score; None where no images
+            were held out.
+        threshold, uncertain_threshold: scores above which an image is anomalous, or at least
+            uncertain; None where too few images were held out.
+        threshold_from: what the rate of anomalous rests on: `product` (its own images),
+            `all products` (pooled) or `tail fit`.
+        region_threshold: map values above it are marked.
+    """
+
+    decision: str
+    product: str
+    product_from: str
+    recognised: str
+    distance: float
+    unknown_p: float | None
+    score: float
+    calibrated: float
+    p_value: float | None
+    threshold: float | None
+    uncertain_threshold: float | None
+    threshold_from: str
+    region_threshold: float | None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection(Verdict):
-    """The result for one image: the verdict on it, with the following besides.
+    """The result for one image: the verdict, and on access the map, regions and overlay.
 
     Attributes:
-        regions: where the map is over `region_threshold`, highest peak first.
-        anomaly_map: float32 (H, W) at the size of the image given, raw; 0 where the product may
-            look as it likes.
-        image: uint8 (H, W, 3), upright RGB, what was looked at.
-        path: of the image, if it came from a file.
+        prediction: of the network; its map is 0 where the product's mask ignores pixels.
         map_range: map values at which the overlay's colours begin and end.
+        min_region_area: smaller regions, in pixels, are not reported.
+        mm_per_pixel: scale of the image; None: unknown.
+        maxima: distribution of the maxima of normal maps, for the p-values of regions.
     """
 
-    regions: tuple[Region, ...] = ()
-    anomaly_map: np.ndarray = field(repr=False)
-    image: np.ndarray = field(repr=False)
-    path: str | None = None
+    prediction: Prediction = field(repr=False)
     map_range: tuple[float, float] = field(default=(0.0, 1.0), repr=False)
+    min_region_area: int = field(default=1, repr=False)
+    mm_per_pixel: float | None = field(default=None, repr=False)
+    maxima: Conformal | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def path(self) -> str | None:
+        """Path of the image, if it came from a file."""
+        return self.prediction.path
+
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 (H, W, 3), upright RGB, the image that was inspected.
+
+        Raises:
+            ValueError: it was not kept with the prediction.
+        """
+        if self.prediction.image is None:
+            raise ValueError("the image was not kept with this prediction")
+        return self.prediction.image
+
+    @cached_property
+    def anomaly_map(self) -> np.ndarray:
+        """float32 (H, W) at the size of the image, raw; 0 where pixels are ignored."""
+        return resize_map(self.prediction.anomaly_map, self.prediction.size)
+
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        """Regions where the map is above `region_threshold`, highest peak first."""
+        if self.region_threshold is None:
+            return ()
+        return find_regions(
+            self.anomaly_map,
+            self.region_threshold,
+            smallest=self.min_region_area,
+            mm_per_pixel=self.mm_per_pixel,
+            p_value=self._p_value if self.maxima else None,
+        )
+
+    def _p_value(self, peak: float) -> float | None:
+        return self.maxima.p_value(peak, self.product) if self.maxima else None
+
+    def verdict(self) -> Verdict:
+        """Return the verdict without prediction, map and image."""
+        return Verdict(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Verdict)})
 
     def overlay(self) -> PIL.Image.Image:
-        """The image, its map in colours over it, contours, score bar and decision, side by side."""
+        """Draw the image beside its map in colours, with contours, score bar and decision."""
         from snl.drawing.overlay import draw
 
         return draw(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values: everything but image and map, and where the map is highest (x, y)."""
+        """Return JSON values: everything but image and map, and the map's highest pixel (x, y)."""
         y, x = np.unravel_index(int(self.anomaly_map.argmax()), self.anomaly_map.shape)
+        height, width = self.prediction.size
         return {
             "path": self.path,
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(Verdict)},
-            "width": self.image.shape[1],
-            "height": self.image.shape[0],
+            **vars(self.verdict()),
+            "width": width,
+            "height": height,
             "peak": [int(x), int(y)],
             "regions": [region.to_dict() for region in self.regions],
         }

@@ -39,6 +39,12 @@ class Prototypes:
         """The products, in the order of the columns of `distances`."""
         return tuple(dict.fromkeys(self.owners))
 
+    def nearest(self, embedding: np.ndarray) -> tuple[str, float]:
+        """Return the product with the nearest prototype to an embedding (D,), and the distance."""
+        row = self.distances(embedding[None])[0]
+        index = int(row.argmin())
+        return self.names[index], float(row[index])
+
     def distances(self, embeddings: np.ndarray) -> np.ndarray:
         """(M, D) to (M, P): Euclidean distance to the nearest prototype of every product."""
         x, c = (np.asarray(a, np.float64) for a in (embeddings, self.centres))

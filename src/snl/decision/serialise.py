@@ -1,4 +1,4 @@
-"""A calibration as JSON values and arrays, for a bundle, and back; what is damaged is refused."""
+"""A calibration as JSON values and arrays, and back; damaged content is refused."""
 
 from __future__ import annotations
 
@@ -8,95 +8,123 @@ from typing import Any
 
 import numpy as np
 
-from snl.decision.calibration import PEAKS, Calibration, Normals, Rates
+from snl.decision.calibration import Calibration, CalibrationSet, Rates
+from snl.decision.products import Prototypes
+from snl.decision.sample import PEAKS
+from snl.settings import MapSettings
 
 
 def to_document(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """JSON values and arrays, for a bundle."""
-    arrays: dict[str, np.ndarray] = {}
-    for i, (product, normals) in enumerate(calibration.normals.items()):
-        for f in dataclasses.fields(normals):
-            arrays[f"{i}.{f.name}"] = getattr(normals, f.name)
-        if product in calibration.ignored:
-            arrays[f"{i}.ignored"] = calibration.ignored[product].astype(np.uint8)
+    """Return the JSON values and arrays of a calibration; `scoring` is not among them."""
+    arrays = {"prototypes": calibration.prototypes.centres}
+    for i, (product, data) in enumerate(calibration.sets.items()):
+        for f in dataclasses.fields(data):
+            arrays[f"{i}.{f.name}"] = getattr(data, f.name)
+        if product in calibration.ignore_masks:
+            arrays[f"{i}.ignore_mask"] = calibration.ignore_masks[product].astype(np.uint8)
+    rates = {k: dataclasses.asdict(v) for k, v in calibration.product_rates.items()}
     document = {
-        "products": list(calibration.normals),
-        "usual": {k: list(v) for k, v in calibration.usual.items()},
+        "products": list(calibration.sets),
+        "log_score_stats": {k: list(v) for k, v in calibration.log_score_stats.items()},
+        "prototypes": list(calibration.prototypes.owners),
+        "map_range": list(calibration.map_range),
+        "network": calibration.network,
         "rates": dataclasses.asdict(calibration.rates),
-        "own_rates": {k: dataclasses.asdict(v) for k, v in calibration.own_rates.items()},
+        "product_rates": rates,
         "mm_per_pixel": dict(calibration.mm_per_pixel),
-        "smallest": dict(calibration.smallest),
+        "min_region_area": dict(calibration.min_region_area),
         "tile": calibration.tile,
-        "tail": calibration.tail,
-        "made": calibration.made,
-        "why": calibration.why,
+        "fit_tail": calibration.fit_tail,
+        "created": calibration.created,
+        "reason": calibration.reason,
     }
     return document, arrays
 
 
-def from_document(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Calibration:
+def from_document(
+    document: Mapping[str, Any], arrays: Mapping[str, np.ndarray], scoring: MapSettings
+) -> Calibration:
     """Inverse of `to_document`.
 
+    Args:
+        document, arrays: as `to_document` returned them.
+        scoring: settings of the network's map.
+
     Raises:
-        LookupError, TypeError, ValueError, AttributeError, ArithmeticError, SettingsError: it is
+        LookupError, TypeError, ValueError, AttributeError, ArithmeticError, SettingsError: they are
             damaged.
     """
     products = [str(name) for name in document["products"]]
-    rest = dict(arrays)
-    normals, ignored = {}, {}
+    remaining = dict(arrays)
+    prototypes = Prototypes(remaining.pop("prototypes"), tuple(map(str, document["prototypes"])))
+    _check_prototypes(prototypes, products)
+    sets, masks = {}, {}
     for i, product in enumerate(products):
-        fields = {f.name: rest.pop(f"{i}.{f.name}") for f in dataclasses.fields(Normals)}
-        normals[product] = _checked(Normals(**fields), product)
-        if f"{i}.ignored" in rest:
-            ignored[product] = rest.pop(f"{i}.ignored") > 0
-            _need(ignored[product].ndim == 2 and ignored[product].size, f"mask of '{product}'")
-    _need(not rest, f"array '{next(iter(rest), '')}'")
-    usual = {str(k): (float(v[0]), float(v[1])) for k, v in document["usual"].items()}
-    _need(set(usual) == set(products), "table of usual scores")
-    for product, (mean, deviation) in usual.items():
-        _need(np.isfinite([mean, deviation]).all() and deviation > 0, f"usual score of '{product}'")
-    own_rates = {str(k): Rates(**v) for k, v in document["own_rates"].items()}
+        columns = {
+            f.name: remaining.pop(f"{i}.{f.name}") for f in dataclasses.fields(CalibrationSet)
+        }
+        sets[product] = _checked(CalibrationSet(**columns), product)
+        if f"{i}.ignore_mask" in remaining:
+            masks[product] = remaining.pop(f"{i}.ignore_mask") > 0
+            _require(masks[product].ndim == 2 and masks[product].size, f"mask of '{product}'")
+    _require(not remaining, f"array '{next(iter(remaining), '')}'")
+    stats = {str(k): (float(v[0]), float(v[1])) for k, v in document["log_score_stats"].items()}
+    _require(set(stats) == set(products), "table of log-score statistics")
+    for product, (mean, deviation) in stats.items():
+        valid = np.isfinite([mean, deviation]).all() and deviation > 0
+        _require(valid, f"log-score statistics of '{product}'")
+    product_rates = {str(k): Rates(**v) for k, v in document["product_rates"].items()}
     mm_per_pixel = {str(k): float(v) for k, v in document["mm_per_pixel"].items()}
-    smallest = {str(k): int(v) for k, v in document["smallest"].items()}
-    _need({*own_rates, *mm_per_pixel, *smallest} <= set(products), "list of products")
-    _need(all(0 < v < np.inf for v in mm_per_pixel.values()), "scale")
-    _need(all(v >= 1 for v in smallest.values()), "smallest region")
+    min_region_area = {str(k): int(v) for k, v in document["min_region_area"].items()}
+    _require({*product_rates, *mm_per_pixel, *min_region_area} <= set(products), "list of products")
+    _require(all(0 < v < np.inf for v in mm_per_pixel.values()), "scale")
+    _require(all(v >= 1 for v in min_region_area.values()), "smallest region")
     tile = int(document["tile"])
-    _need(tile == 0 or 32 <= tile <= 8192, "size of tiles")
+    _require(tile == 0 or 32 <= tile <= 8192, "tile size")
+    low, high = map(float, document["map_range"])
+    _require(np.isfinite([low, high]).all(), "range of maps")
     return Calibration(
-        normals,
-        usual,
-        Rates(**document["rates"]),
-        own_rates,
-        ignored,
-        mm_per_pixel,
-        smallest,
-        tile,
-        bool(document["tail"]),
-        str(document["made"]),
-        str(document["why"]),
+        sets=sets,
+        log_score_stats=stats,
+        prototypes=prototypes,
+        scoring=scoring,
+        map_range=(low, high),
+        network=str(document["network"]),
+        rates=Rates(**document["rates"]),
+        product_rates=product_rates,
+        ignore_masks=masks,
+        mm_per_pixel=mm_per_pixel,
+        min_region_area=min_region_area,
+        tile=tile,
+        fit_tail=bool(document["fit_tail"]),
+        created=str(document["created"]),
+        reason=str(document["reason"]),
     )
 
 
-def _checked(normals: Normals, product: str) -> Normals:
-    """Arrays of the right kinds and shapes, with numbers in them."""
-    count = normals.scores.shape[:1]
-    for name, shape in {
-        "scores": count, "distances": count, "peaks": (*count, PEAKS), "hashes": count
-    }.items():  # fmt: skip
-        array = getattr(normals, name)
-        _need(
-            array.shape == shape and len(shape) > 0 and array.dtype.kind in "fu",
-            f"array '{name}' of '{product}'",
-        )
-    _need(normals.hashes.dtype == np.uint64, f"array 'hashes' of '{product}'")
+def _check_prototypes(prototypes: Prototypes, products: list[str]) -> None:
+    centres = prototypes.centres
+    valid = centres.ndim == 2 and len(centres) == len(prototypes.owners)
+    _require(valid and np.isfinite(centres).all(), "array 'prototypes'")
+    _require(set(prototypes.names) == set(products), "list of prototypes")
+
+
+def _checked(data: CalibrationSet, product: str) -> CalibrationSet:
+    """Check the arrays' types, shapes and values."""
+    count = data.scores.shape[:1]
+    shapes = {"scores": count, "distances": count, "peaks": (*count, PEAKS), "hashes": count}
+    for name, shape in shapes.items():
+        array = getattr(data, name)
+        valid = array.shape == shape and len(shape) > 0 and array.dtype.kind in "fu"
+        _require(valid, f"array '{name}' of '{product}'")
+    _require(data.hashes.dtype == np.uint64, f"array 'hashes' of '{product}'")
     for name in ("scores", "distances"):
-        _need(np.isfinite(getattr(normals, name)).all(), f"array '{name}' of '{product}'")
-    highest_first = (normals.peaks[:, :-1] >= normals.peaks[:, 1:]).all()
-    _need(highest_first and (normals.peaks < np.inf).all(), f"array 'peaks' of '{product}'")
-    return normals
+        _require(np.isfinite(getattr(data, name)).all(), f"array '{name}' of '{product}'")
+    highest_first = (data.peaks[:, :-1] >= data.peaks[:, 1:]).all()
+    _require(highest_first and (data.peaks < np.inf).all(), f"array 'peaks' of '{product}'")
+    return data
 
 
-def _need(fine: object, what: str) -> None:
-    if not fine:
+def _require(valid: object, what: str) -> None:
+    if not valid:
         raise ValueError(f"the {what} is damaged")

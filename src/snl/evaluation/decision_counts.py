@@ -1,87 +1,95 @@
-"""How decisions fared on labelled images: false alarms, hits, products told right."""
+"""How decisions compare with labels: false alarms, detections, product recognition."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from snl.decision.calibration import ANOMALOUS, NORMAL, UNCERTAIN, UNKNOWN
+from snl.decision.inspection import ANOMALOUS, NORMAL, UNCERTAIN, UNKNOWN
 from snl.text_table import aligned
 
 if TYPE_CHECKING:
-    from snl.evaluation.evaluate import ImageScore
+    from snl.evaluation.result import ImageScore
 
-KINDS = (NORMAL, UNCERTAIN, ANOMALOUS, UNKNOWN)
-OVERALL = "all products"
+DECISIONS = (NORMAL, UNCERTAIN, ANOMALOUS, UNKNOWN)
 
 
-def decisions(scores: Sequence[ImageScore]) -> dict[str, dict[str, Any]]:
-    """Counts by product and for all, as JSON values.
+def decision_counts(scores: Sequence[ImageScore]) -> dict[str, Any] | None:
+    """Return the counts of decisions as JSON values: `products` by name, and `overall`.
 
-    Of normal and of anomalous images: how many were called what; `false_alarms`, normal images
+    Of normal and of anomalous images: the number with each decision; `false_alarms`, normal images
     called anomalous, with `false_alarm_bounds`, the exact 95 % interval of their rate (Clopper and
-    Pearson, Biometrika 26, 1934); `recognised`, the share taken for their own product (None where
-    it was not taught). Empty where the predictor does not decide.
+    Pearson, Biometrika 26, 1934); `recognised`, the product-recognition accuracy (None where the
+    product is not known to the model). None: the model has no calibration.
     """
-    judged = [(one, one.verdict) for one in scores if one.verdict is not None]
-    names = sorted({one.product for one, _ in judged})
-    found: dict[str, dict[str, Any]] = {}
-    for name in [*names, OVERALL] if names else []:
-        own = [(one, verdict) for one, verdict in judged if name in (one.product, OVERALL)]
-        counts = {
-            label: {
-                kind: sum(o.label == label and v.decision == kind for o, v in own) for kind in KINDS
-            }
-            for label in ("normal", "anomalous")
-        }
-        normal = sum(counts["normal"].values())
-        alarms = counts["normal"][ANOMALOUS]
-        told = [one.product == verdict.recognised for one, verdict in own if one.taught]
-        found[name] = {
-            **counts,
-            "false_alarms": alarms,
-            "false_alarm_bounds": bounds(alarms, normal),
-            "recognised": sum(told) / len(told) if told else None,
-        }
-    return found
+    decided = [image for image in scores if image.verdict is not None]
+    if not decided:
+        return None
+    names = sorted({image.product for image in decided})
+    return {
+        "products": {n: _counts([i for i in decided if i.product == n]) for n in names},
+        "overall": _counts(decided),
+    }
 
 
-def bounds(count: int, total: int, confidence: float = 0.95) -> list[float] | None:
-    """Exact interval of a rate of which `count` of `total` was seen; None: nothing was seen."""
+def _counts(images: Sequence[ImageScore]) -> dict[str, Any]:
+    verdicts = [(image, image.verdict) for image in images if image.verdict is not None]
+    counts = {
+        label: {
+            decision: sum(i.label == label and v.decision == decision for i, v in verdicts)
+            for decision in DECISIONS
+        }
+        for label in ("normal", "anomalous")
+    }
+    normal = sum(counts["normal"].values())
+    alarms = counts["normal"][ANOMALOUS]
+    recognised = [i.product == v.recognised for i, v in verdicts if i.known]
+    return {
+        **counts,
+        "false_alarms": alarms,
+        "false_alarm_bounds": rate_interval(alarms, normal),
+        "recognised": sum(recognised) / len(recognised) if recognised else None,
+    }
+
+
+def rate_interval(count: int, total: int, confidence: float = 0.95) -> list[float] | None:
+    """Return the exact confidence interval of a rate, with `count` events in `total` trials.
+
+    None: there were no trials.
+    """
     if not total:
         return None
     from scipy.stats import beta
 
-    rest = (1 - confidence) / 2
-    low = float(beta.ppf(rest, count, total - count + 1)) if count else 0.0
-    high = float(beta.ppf(1 - rest, count + 1, total - count)) if count < total else 1.0
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, count, total - count + 1)) if count else 0.0
+    high = float(beta.ppf(1 - tail, count + 1, total - count)) if count < total else 1.0
     return [low, high]
 
 
 def format_decisions(scores: Sequence[ImageScore]) -> str:
-    """The counts as aligned text; empty where there are none."""
-    found = decisions(scores)
-    if not found:
+    """Return the counts as aligned text; empty where there are none."""
+    counts = decision_counts(scores)
+    if counts is None:
         return ""
     rows = [["decisions", "normal: false alarms", "of", "95 % bounds", "uncertain", "unknown",
              "anomalous: found", "of", "uncertain", "unknown", "recognised"]]  # fmt: skip
-    for name, one in found.items():
-        normal, anomalous = one["normal"], one["anomalous"]
-        limits = one["false_alarm_bounds"]
-        told = one["recognised"]
+    for name, row in [*counts["products"].items(), ("all products", counts["overall"])]:
+        normal, anomalous = row["normal"], row["anomalous"]
+        interval, recognised = row["false_alarm_bounds"], row["recognised"]
         rows.append(
             [
                 name,
-                str(one["false_alarms"]),
+                str(row["false_alarms"]),
                 str(sum(normal.values())),
-                f"{100 * limits[0]:.1f} .. {100 * limits[1]:.1f}" if limits else "-",
+                f"{100 * interval[0]:.1f} .. {100 * interval[1]:.1f}" if interval else "-",
                 str(normal[UNCERTAIN]),
                 str(normal[UNKNOWN]),
                 str(anomalous[ANOMALOUS]),
                 str(sum(anomalous.values())),
                 str(anomalous[UNCERTAIN]),
                 str(anomalous[UNKNOWN]),
-                "-" if told is None else f"{100 * told:.1f}",
+                "-" if recognised is None else f"{100 * recognised:.1f}",
             ]
         )
     return aligned(rows, last=1)

@@ -21,10 +21,10 @@ from snl.data.catalog import Catalog, Record
 from snl.data.stream import Loaded, batches, read
 from snl.errors import DataError, ImageError, SettingsError
 from snl.evaluation.composites import Images, cutpastes, mixups
-from snl.evaluation.evaluate import Predictor
 from snl.evaluation.histogram import ScoreHistogram
 from snl.evaluation.metrics import auroc
 from snl.evaluation.probe_results import Cell, Interference
+from snl.runtime.predictor import BatchModel
 
 IMAGES, SHARE = 20, 0.5
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def probe(
-    predictor: Predictor,
+    predictor: BatchModel,
     data: Catalog | str | Path,
     *,
     products: Sequence[str] | None = None,
@@ -191,7 +191,7 @@ def _notes(records: Mapping[str, Sequence[Record]], cells: Sequence[Cell]) -> It
 
 
 def _read_normals(
-    predictor: Predictor | None,
+    predictor: BatchModel | None,
     stream: Iterator[Loaded | ImageError],
     keep: Set[int],
     batch_size: int,
@@ -208,7 +208,7 @@ def _read_normals(
     return np.array(kept, np.uint8), scores
 
 
-def _scores(predictor: Predictor, drawn: Iterable[Images], batch_size: int) -> list[float]:
+def _scores(predictor: BatchModel, drawn: Iterable[Images], batch_size: int) -> list[float]:
     return [
         score
         for group in _groups(drawn, batch_size)
@@ -217,7 +217,7 @@ def _scores(predictor: Predictor, drawn: Iterable[Images], batch_size: int) -> l
 
 
 def _localized(
-    predictor: Predictor,
+    predictor: BatchModel,
     pasted: Iterable[tuple[Images, NDArray[np.bool_]]],
     batch_size: int,
 ) -> tuple[float | None, list[float]]:

@@ -27,8 +27,9 @@ from snl.demo.dataset import PRODUCTS, demo_image
 from snl.errors import DependencyError, ImageError, SettingsError, SnlError
 from snl.export.quantise import quantise_onnx, quantise_openvino
 from snl.files import atomic
-from snl.runtime import onnx_engine, openvino_engine
 from snl.runtime.inspector import Inspector, load
+from snl.runtime.onnx_engine import write_onnx
+from snl.runtime.openvino_engine import write_openvino
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
@@ -194,7 +195,7 @@ def _finish_onnx(
             ) from None
         others = [node.name for node in model.graph.node if node.op_type not in _CONVOLUTIONS]
         model = convert_float_to_float16(model, keep_io_types=True, node_block_list=others)
-    onnx_engine.save(model.SerializeToString(), made, inspector.known)
+    write_onnx(model.SerializeToString(), made, inspector.metadata)
 
 
 def _finish_openvino(
@@ -213,7 +214,7 @@ def _finish_openvino(
     model = openvino.Core().read_model(raw)
     if images is not None:
         model = quantise_openvino(model, images)
-    openvino_engine.save(model, made, inspector.known, compress=precision == "fp16")
+    write_openvino(model, made, inspector.metadata, compress=precision == "fp16")
 
 
 def _normals(inspector: Inspector, data: Catalog, batch: int) -> list[np.ndarray]:
@@ -260,9 +261,9 @@ def _differences(
         if len(group) < (batch or 1):
             break
         first += size
-        for name, a, b in zip(
-            worst, inspector.predict(group), exported.predict(group), strict=True
-        ):
+        ours, theirs = inspector.predict(group), exported.predict(group)
+        for name in worst:
+            a, b = getattr(ours, name), getattr(theirs, name)
             scale = max(float(np.abs(a).max()), 1e-12)
             difference = float(np.abs(a - b).max()) / scale
             worst[name] = max(worst[name], difference if np.isfinite(difference) else np.inf)
@@ -273,12 +274,12 @@ def _recalibrate(inspector: Inspector, exported: Inspector, data: Catalog, made:
     """Let the export look at the held-back images again, if the data has them: thresholds belong to
     the scores of whoever computes them."""
     from snl.files import content_hash
-    from snl.runtime.recalibrate import set_normals
+    from snl.runtime.recalibrate import add_normals
 
     held = {
         int(h): product
-        for product, normals in inspector.calibration.normals.items()
-        for h in normals.hashes.tolist()
+        for product, data in inspector.calibration.sets.items()
+        for h in data.hashes.tolist()
     }
     records = [r for r in data.records if r.label == "normal" and r.path.is_file()]
     mine = []
@@ -288,7 +289,8 @@ def _recalibrate(inspector: Inspector, exported: Inspector, data: Catalog, made:
             mine.append(dataclasses.replace(record, product=product))
     if len(mine) < len(held):
         return False
-    set_normals(exported, mine, why="export")
+    calibration, _ = add_normals(exported, exported.calibration, mine, reason="export")
+    exported.recalibrate(calibration)
     exported.save(made)
     return True
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from snl.decision.calibration import ANOMALOUS, UNKNOWN, Calibration, Verdict
+from snl.decision.calibration import Calibration
+from snl.decision.decide import judge
+from snl.decision.inspection import ANOMALOUS, UNKNOWN, Verdict
 from snl.errors import SnlError
 from snl.monitoring.drift import Drift, DriftMonitor
 
@@ -20,8 +22,8 @@ def baseline(calibration: Calibration) -> dict[str, np.ndarray]:
     Those that are the threshold themselves are left out, see docs/drift.md.
     """
     found = {}
-    for product, normals in calibration.normals.items():
-        rates = calibration.rates_of(product)
+    for product, normals in calibration.sets.items():
+        rates = calibration.rates_for(product)
         limit, _ = calibration.scores.threshold(rates.anomalous, product)
         least = calibration.unknown_rate(rates)
         unknown = [calibration.unknown_p(distance) for distance in normals.distances.tolist()]
@@ -64,7 +66,7 @@ def watch(
     cut off by too, whatever other rates this inspection was asked to use.
     """
     given = verdict.product if verdict.product_from == "given" else None
-    own = calibration.judge(verdict.score, {verdict.recognised: verdict.distance}, given)
+    own = judge(calibration, verdict.score, verdict.recognised, verdict.distance, given)
     rejected = own.decision in (ANOMALOUS, UNKNOWN)
     return monitor.update(
         verdict.product, (verdict.score, verdict.distance), rejected=rejected, when=when

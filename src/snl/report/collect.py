@@ -12,7 +12,8 @@ from PIL import Image
 
 from snl import __version__
 from snl.drawing.heat import heat
-from snl.evaluation.evaluate import Evaluation, Seen, evaluate
+from snl.evaluation.evaluate import evaluate
+from snl.evaluation.result import EvaluatedImage, Evaluation
 from snl.report.page import LONGEST, ReportData, Shown, mask_thumbnail, thumbnail, write_page
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def report(
     return evaluation
 
 
-def _shown(seen: Seen, inspector: Inspector, catalog: Catalog) -> Shown:
+def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog) -> Shown:
     """Thumbnails in the image's own proportions, and what was decided."""
     one, verdict = seen.result, seen.result.verdict
     assert verdict is not None  # an inspector decides
@@ -63,7 +64,7 @@ def _shown(seen: Seen, inspector: Inspector, catalog: Catalog) -> Shown:
     image = np.asarray(Image.fromarray(seen.image).resize(size, Image.Resampling.BILINEAR))
     levels = Image.fromarray(np.asarray(seen.anomaly_map, np.float32))
     anomaly_map = np.asarray(levels.resize(size, Image.Resampling.BILINEAR))
-    over = heat(image, anomaly_map, inspector.facts.map_range)
+    over = heat(image, anomaly_map, inspector.calibration.map_range)
     mask = None
     if seen.mask is not None and seen.mask.any():
         share = Image.fromarray(seen.mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
@@ -87,7 +88,7 @@ def _shown(seen: Seen, inspector: Inspector, catalog: Catalog) -> Shown:
 
 def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> ReportData:
     calibration = inspector.calibration
-    facts, settings = inspector.facts, inspector.settings
+    training, settings = inspector.training, inspector.settings
     name = catalog.root.resolve().name
     return ReportData(
         title=name,
@@ -101,14 +102,14 @@ def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> Rep
             **{product: calibration.scores.least_rate(product) for product in inspector.products},
             "all products": calibration.scores.least_rate(),
         },
-        calibration_scores={k: n.scores.tolist() for k, n in calibration.normals.items()},
+        calibration_scores={k: n.scores.tolist() for k, n in calibration.sets.items()},
         thresholds={
             product: {
                 "anomalous": calibration.scores.threshold(rates.anomalous, product)[0],
                 "uncertain": calibration.scores.threshold(rates.uncertain, product)[0],
             }
             for product in inspector.products
-            for rates in [calibration.rates_of(product)]
+            for rates in [calibration.rates_for(product)]
         },
         metrics=evaluation.to_dict(),
         curves={
@@ -117,15 +118,15 @@ def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> Rep
         },
         provenance={
             "data": {"name": name, "layout": catalog.layout, "images": len(evaluation.scores)},
-            "training data": {**facts.data, "products": facts.products},
+            "training data": {**training.data, "products": dict(training.products)},
             "calibration": {
-                "made": calibration.made,
-                "why": calibration.why,
-                "held-back images": {k: len(n) for k, n in calibration.normals.items()},
+                "created": calibration.created,
+                "reason": calibration.reason,
+                "held-back images": {k: len(n) for k, n in calibration.sets.items()},
             },
             "settings": settings.to_dict(),
-            "training": facts.training,
-            "versions": {"report": f"snl {__version__}", **facts.training.get("versions", {})},
+            "training": dict(training.facts),
+            "versions": {"report": f"snl {__version__}", **training.facts.get("versions", {})},
         },
         notes=[f"left out: {text}" for text in evaluation.skipped],
     )

@@ -1,7 +1,6 @@
-"""The one file that training writes: the networks, and what is known beside them.
+"""The file that training writes: the network's weights and everything besides, as named sections.
 
-A safetensors file; the format and its checks are in `snl.files`. Calibrations are data beside the
-network, the newest last, so that a change can be taken back.
+It is a safetensors file; `snl.files` has the format and its checks.
 """
 
 from __future__ import annotations
@@ -10,42 +9,70 @@ from pathlib import Path
 
 import torch
 
-from snl.errors import BundleError, SettingsError
+from snl.errors import BundleError, PluginError, SettingsError
 from snl.files import load_tensors, save_tensors
 from snl.model.network import Network
-from snl.runtime import model_metadata as beside
-from snl.runtime.model_metadata import Known
+from snl.runtime.convert import is_format_2, sections_of_format_2
+from snl.runtime.metadata import ModelMetadata, from_sections, to_sections
+from snl.runtime.sections import NETWORK, Section, join_sections, split_sections
 
 KIND = "bundle"
 
 
-def save(path: str | Path, network: Network, known: Known) -> None:
-    """Write a bundle, by custom `*.snl`, whole or not at all."""
-    document, arrays = beside.write(known)
-    arrays |= {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
+def save(path: str | Path, network: Network, metadata: ModelMetadata) -> None:
+    """Write a bundle, conventionally `*.snl`; the file is complete or not there."""
+    weights = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
+    sections = {NETWORK: Section({}, weights), **to_sections(metadata)}
+    document, arrays = join_sections(sections)
     save_tensors(path, arrays, KIND, document)
 
 
-def load(path: str | Path) -> tuple[Network, Known]:
-    """Inverse of `save`; the network is on the CPU, in evaluation mode.
+def read_sections(path: str | Path) -> dict[str, Section]:
+    """Return the sections of a bundle of this or the previous format.
 
     Raises:
-        BundleError: missing, damaged, foreign, newer, or not what its own settings describe.
+        BundleError: missing, damaged, foreign or of a newer format.
     """
     arrays, document = load_tensors(path, KIND)
     try:
-        known = beside.read(document, arrays)
-        network = Network(known.settings)
-        network.load_state_dict({name: torch.from_numpy(v) for name, v in arrays.items()})
-        if known.prototypes.centres.shape[1] != network.statistics.centres.shape[1]:
+        if is_format_2(document):
+            return sections_of_format_2(document, arrays)
+        return split_sections(document, arrays)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(path, error) from None
+
+
+def load(path: str | Path) -> tuple[Network, ModelMetadata]:
+    """Inverse of `save`; the network is on the CPU, in evaluation mode.
+
+    Raises:
+        BundleError: missing, damaged, foreign, of a newer format, or settings and weights that do
+            not fit each other.
+        PluginError: a plug-in that the network needs is not installed.
+    """
+    sections = read_sections(path)
+    try:
+        metadata = from_sections(sections)
+        network = Network(metadata.settings)
+        weights = sections[NETWORK].arrays
+        network.load_state_dict({name: torch.from_numpy(v) for name, v in weights.items()})
+        width = network.statistics.centres.shape[1]
+        if metadata.calibrations[-1].prototypes.centres.shape[1] != width:
             raise ValueError("the prototypes are damaged")
+    except PluginError as error:
+        raise PluginError(f"{path}: {error}") from None
     except (SettingsError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
             RuntimeError) as error:  # fmt: skip
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
-        raise BundleError(
-            f"{path}: its description and its weights do not fit together ({reason}); it was "
-            "edited, or made by another version of snl or timm: train it again"
-        ) from None
+        raise damaged(path, error) from None
     for name in ("mean", "std"):
-        getattr(network, name).copy_(torch.tensor(getattr(known, name)).view(1, 3, 1, 1))
-    return network.eval(), known
+        getattr(network, name).copy_(torch.tensor(getattr(metadata, name)).view(1, 3, 1, 1))
+    return network.eval(), metadata
+
+
+def damaged(path: str | Path, error: Exception) -> BundleError:
+    """Return the error of a bundle whose parts contradict each other."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
+    return BundleError(
+        f"{path}: its description and its weights do not fit each other ({reason}); it was "
+        "edited, or made by another version of snl or timm: train it again"
+    )

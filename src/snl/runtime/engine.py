@@ -1,51 +1,99 @@
-"""What computes: pixels in, raw maps, scores and embeddings out. One class a runtime."""
+"""Engines run a network: pixels in, raw maps, scores and embeddings out. One class per runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from snl.errors import BundleError
+from snl.runtime.metadata import ModelMetadata
+
 OUTPUTS = ("maps", "scores", "embeddings")
-"""Of an exported graph, by name; its input is `pixels`."""
+"""Names of an exported graph's outputs; its input is `pixels`."""
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-"""What `snl.load` may ask of an engine; see there."""
+"""Precisions that `snl.load` accepts; see there."""
 
 
-class Prediction(NamedTuple):
-    """What the network says of a batch, before any decision."""
+class Outputs(NamedTuple):
+    """What the network computes for a batch.
+
+    Attributes:
+        maps: float32 (B, size, size), raw.
+        scores: float32 (B,), raw.
+        embeddings: float32 (B, D), by which products are recognised.
+        extra: further outputs (B, ...) by name.
+    """
 
     maps: np.ndarray
-    """float32 (B, size, size), raw."""
     scores: np.ndarray
-    """float32 (B,), raw."""
     embeddings: np.ndarray
-    """float32 (B, D), by which products are recognised."""
+    extra: Mapping[str, np.ndarray] = {}
 
 
 class Engine(Protocol):
-    """A network ready to run."""
+    """A network that is ready to run.
+
+    Engines may be shared between threads: `predict` can be called from several threads at once, and
+    every call gets the result that it would get alone. No engine changes settings of the whole
+    process.
+    """
 
     @property
     def device(self) -> str:
-        """Runtime and device, in words."""
+        """Runtime, device and precision in words."""
 
-    def predict(self, pixels: np.ndarray) -> Prediction:
-        """uint8 (B, size, size, 3) to raw maps, scores and embeddings."""
+    @property
+    def image_size(self) -> int:
+        """Side of the square input in pixels."""
+
+    def predict(self, pixels: np.ndarray) -> Outputs:
+        """Compute the outputs for images uint8 (B, size, size, 3)."""
+
+    def save(self, path: Path, metadata: ModelMetadata) -> None:
+        """Write the model file: the network with this metadata; complete or not there.
+
+        Raises:
+            SettingsError: the name belongs to another kind of file.
+        """
+
+    def close(self) -> None:
+        """Release the network's memory; `predict` must not be called afterwards."""
+
+
+def check_image_size(path: str | Path, engine: Engine, metadata: ModelMetadata) -> None:
+    """Check that a graph and its metadata are of the same input size.
+
+    Raises:
+        BundleError: they are not.
+    """
+    if metadata.settings.image_size != engine.image_size:
+        raise BundleError(
+            f"{path}: takes images of {engine.image_size} pixels, and what is written beside it is "
+            f"of {metadata.settings.image_size}; export it again from its bundle"
+        )
 
 
 def in_batches(
     run: Callable[[np.ndarray], Sequence[np.ndarray]], pixels: np.ndarray, batch: int | None
-) -> Prediction:
-    """Images through a graph that takes `batch` of them and no other number (None: any number);
-    where some are missing the last one stands in for them."""
+) -> Outputs:
+    """Run images through a graph with a fixed batch size; the last batch is padded by repetition.
+
+    Args:
+        run: the graph.
+        pixels: uint8 (B, size, size, 3).
+        batch: images per call; None: any number.
+    """
     if batch is None or len(pixels) == batch:
-        return Prediction(*run(pixels))
+        maps, scores, embeddings = run(pixels)
+        return Outputs(maps, scores, embeddings)
     parts = []
     for first in range(0, len(pixels), batch):
-        some = pixels[first : first + batch]
-        filled = np.concatenate([some, np.repeat(some[-1:], batch - len(some), 0)])
-        parts.append([output[: len(some)] for output in run(filled)])
-    return Prediction(*(np.concatenate(outputs) for outputs in zip(*parts, strict=True)))
+        group = pixels[first : first + batch]
+        padded = np.concatenate([group, np.repeat(group[-1:], batch - len(group), 0)])
+        parts.append([output[: len(group)] for output in run(padded)])
+    maps, scores, embeddings = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+    return Outputs(maps, scores, embeddings)

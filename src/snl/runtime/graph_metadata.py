@@ -1,8 +1,8 @@
-"""What is known beside a network as lines of text, for the metadata of an exported graph.
+"""Everything besides the network as lines of text, for the metadata of an exported graph.
 
-`snl` has all of it. What a program without snl needs stands beside it in plain words, made of the
-same at the same time: `snl.image_size`; and `snl.thresholds`, JSON by product. `snl.sha256` is of
-the graph, so that a damaged one, or another network's, is noticed.
+The key `snl` holds all of it. Programs without snl find what they need in plain text beside it:
+`snl.image_size`, and `snl.thresholds`, JSON by product. `snl.sha256` is the checksum of the graph,
+by which damage, or the weights of another network, are noticed.
 """
 
 from __future__ import annotations
@@ -16,67 +16,124 @@ from typing import Any
 
 import numpy as np
 
-from snl.errors import BundleError, SettingsError
-from snl.runtime import model_metadata as beside
-from snl.runtime.model_metadata import Known
+from snl.errors import BundleError, PluginError, SettingsError
+from snl.runtime.convert import sections_of_format_2
+from snl.runtime.metadata import ModelMetadata, from_sections, to_sections
+from snl.runtime.sections import Section, join_sections, split_sections
 
-KEY, FORMAT = "snl", 1
+KEY, FORMAT = "snl", 2
 _SIZE, _THRESHOLDS, _GRAPH = "snl.image_size", "snl.thresholds", "snl.sha256"
 KEYS = (KEY, _SIZE, _THRESHOLDS, _GRAPH)
 
 
-def to_metadata(known: Known, graph: str) -> dict[str, str]:
-    """All keys and values; `graph` is the checksum of the graph."""
+def to_metadata(metadata: ModelMetadata, graph: str) -> dict[str, str]:
+    """Return all keys and values; `graph` is the checksum of the graph."""
     return {
-        KEY: _to_text(known),
-        _SIZE: str(known.settings.image_size),
-        _THRESHOLDS: json.dumps(_thresholds(known), ensure_ascii=False, allow_nan=False),
+        KEY: _to_text(metadata),
+        _SIZE: str(metadata.settings.image_size),
+        _THRESHOLDS: json.dumps(_thresholds(metadata), ensure_ascii=False, allow_nan=False),
         _GRAPH: graph,
     }
 
 
-def from_metadata(path: str | Path, metadata: Mapping[str, str], graph: str) -> Known:
+def from_metadata(path: str | Path, table: Mapping[str, str], graph: str) -> ModelMetadata:
     """Inverse of `to_metadata`; `path` is for messages.
 
     Raises:
         BundleError: no such metadata, damaged, edited, of a newer format, or of another graph.
+        PluginError: a plug-in that the network needs is not installed.
     """
-    if not metadata.get(KEY):
-        raise BundleError(f"{path}: was not made by snl export; export a bundle of snl train")
-    known = _from_text(path, metadata[KEY])
-    if metadata.get(_GRAPH) != graph:
+    sections = sections_from_metadata(path, table)
+    try:
+        metadata = from_sections(sections)
+    except PluginError as error:
+        raise PluginError(f"{path}: {error}") from None
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from None
+    if table.get(_GRAPH) != graph:
         raise BundleError(
             f"{path}: its network does not match its checksum, so it was damaged or edited, or "
             "another file's .bin lies beside it; copy it again, or export it again"
         )
-    return known
+    return metadata
+
+
+def sections_from_metadata(path: str | Path, table: Mapping[str, str]) -> dict[str, Section]:
+    """Return the sections of an exported file of this or the previous format.
+
+    Raises:
+        BundleError: no such metadata, damaged, edited or of a newer format.
+    """
+    if not table.get(KEY):
+        raise BundleError(f"{path}: was not made by snl export; export a bundle of snl train")
+    try:
+        content = json.loads(table[KEY])
+        if content["format"] not in (1, FORMAT):
+            raise BundleError(
+                f"{path}: written in format {content['format']}, this snl reads {FORMAT}; export "
+                "it again, or update snl: pip install -U snl-ad"
+            )
+        body = {"document": content["document"], "arrays": content["arrays"]}
+        if _digest(body) != content["sha256"]:
+            raise ValueError("its checksum does not match")
+        arrays = {
+            str(name): np.frombuffer(base64.b64decode(one["data"]), np.dtype(one["dtype"]))
+            .reshape(one["shape"])
+            .copy()
+            for name, one in content["arrays"].items()
+        }
+        if content["format"] == 1:
+            return sections_of_format_2(content["document"], arrays, table.get(_GRAPH, "")[:16])
+        return split_sections(content["document"], arrays)
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from None
 
 
 def checksum(content: bytes | memoryview) -> str:
-    """Of a graph."""
+    """Return the checksum of a graph."""
     return hashlib.sha256(content).hexdigest()
 
 
-def _thresholds(known: Known) -> dict[str, dict[str, float | None]]:
-    """Scores above which an image of a product is anomalous, or uncertain at least, for whoever
-    looks at whole images and has no calibration but this: without the products of which it takes
-    more, tiles or a mask. None: nothing can be promised."""
-    calibration = known.calibrations[-1]
-    found = {}
-    for product in known.facts.products:
-        if calibration.tile or product in calibration.ignored:
+_DAMAGE = (
+    SettingsError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
+
+def _unreadable(path: str | Path, error: Exception) -> BundleError:
+    reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else "damaged"
+    return BundleError(
+        f"{path}: what snl wrote beside the network cannot be read ({reason}); export it again"
+    )
+
+
+def _thresholds(metadata: ModelMetadata) -> dict[str, dict[str, float | None]]:
+    """Scores above which an image of a product is anomalous, or at least uncertain.
+
+    They are for programs that process whole images and have no other calibration, so products that
+    need tiles or a mask are missing. None: the held-out images allow no threshold.
+    """
+    calibration = metadata.calibrations[-1]
+    thresholds = {}
+    for product in calibration.products:
+        if calibration.tile or product in calibration.ignore_masks:
             continue
-        rates = calibration.rates_of(product)
-        found[product] = {
+        rates = calibration.rates_for(product)
+        thresholds[product] = {
             name: calibration.scores.threshold(rate, product)[0]
             for name, rate in (("uncertain", rates.uncertain), ("anomalous", rates.anomalous))
         }
-    return found
+    return thresholds
 
 
-def _to_text(known: Known) -> str:
+def _to_text(metadata: ModelMetadata) -> str:
     """JSON, arrays as base64, with a checksum over all of it."""
-    document, arrays = beside.write(known)
+    document, arrays = join_sections(to_sections(metadata))
     body = {
         "document": document,
         "arrays": {
@@ -89,40 +146,6 @@ def _to_text(known: Known) -> str:
         },
     }
     return json.dumps({"format": FORMAT, "sha256": _digest(body), **body}, allow_nan=False)
-
-
-def _from_text(path: str | Path, text: str) -> Known:
-    """Inverse of `_to_text`."""
-    try:
-        found = json.loads(text)
-        if found["format"] != FORMAT:
-            raise BundleError(
-                f"{path}: written in format {found['format']}, this snl reads {FORMAT}; export it "
-                "again, or update snl: pip install -U snl-ad"
-            )
-        body = {"document": found["document"], "arrays": found["arrays"]}
-        if _digest(body) != found["sha256"]:
-            raise ValueError("its checksum does not match")
-        arrays = {
-            str(name): np.frombuffer(base64.b64decode(one["data"]), np.dtype(one["dtype"]))
-            .reshape(one["shape"])
-            .copy()
-            for name, one in found["arrays"].items()
-        }
-        return beside.read(found["document"], arrays)
-    except (
-        SettingsError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else "damaged"
-        raise BundleError(
-            f"{path}: what snl wrote beside the network cannot be read ({reason}); export it again"
-        ) from None
 
 
 def _digest(body: dict[str, Any]) -> str:

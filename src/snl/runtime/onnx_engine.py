@@ -1,4 +1,4 @@
-"""An exported ONNX graph, run by ONNX Runtime; neither torch nor the package onnx is needed."""
+"""An exported ONNX graph, run by ONNX Runtime, without torch and without the package onnx."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ import numpy as np
 
 from snl.errors import BundleError, DependencyError, SettingsError
 from snl.files import atomic
-from snl.runtime.engine import OUTPUTS, Prediction, in_batches
-from snl.runtime.graph_metadata import checksum, to_metadata
-from snl.runtime.model_metadata import Known
+from snl.runtime.engine import OUTPUTS, Outputs, check_image_size, in_batches
+from snl.runtime.graph_metadata import checksum, from_metadata, to_metadata
+from snl.runtime.metadata import ModelMetadata
 from snl.runtime.onnx_file import join, split
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxEngine:
-    """See `snl.runtime.engine.Engine`.
+    """Runs an exported graph with ONNX Runtime; see `snl.runtime.engine.Engine`.
 
     Args:
         path: `*.onnx` of `snl export`.
         device: `auto` (CUDA where ONNX Runtime has it, else CPU), `cpu`, `cuda` or `cuda:N`.
-        threads: of one inference; 0: as many as there are cores.
-        precision: `fp32` alone; the graph has one of its own.
+        threads: of one call; 0: as many as there are cores.
+        precision: `fp32` only; the graph has its own precision.
 
     Attributes:
-        metadata: what `snl export` wrote beside the graph.
+        table: metadata that `snl export` wrote beside the graph, as text.
         checksum: of the graph.
-        size: side of the square input.
 
     Raises:
         DependencyError: ONNX Runtime is missing.
-        BundleError: the file is no graph that can be run.
+        BundleError: the file is not a graph that can be run.
         SettingsError: a device that ONNX Runtime does not offer here, another precision.
     """
 
@@ -58,7 +57,7 @@ class OnnxEngine:
         options.log_severity_level = 3
         content = _read(self.path)
         try:
-            graph, self.metadata = split(content)
+            graph, self.table = split(content)
             self.checksum = checksum(graph)
             del graph, content  # not in memory beside what ONNX Runtime makes of them
             self._session = onnxruntime.InferenceSession(self.path, options, providers=providers)
@@ -67,30 +66,39 @@ class OnnxEngine:
             raise BundleError(
                 f"{self.path}: no graph that can be run ({reason}); export it again from its bundle"
             ) from None
-        self.batch, self.size = self._shape()
+        self.batch, self._size = self._shape()
         self._kind = "cuda" if _PROVIDERS["cuda"] in self._session.get_providers() else "cpu"
 
     @property
     def device(self) -> str:
-        """Runtime and device, in words."""
+        """Runtime and device in words."""
         return f"ONNX Runtime {self._kind}"
 
-    def predict(self, pixels: np.ndarray) -> Prediction:
-        """uint8 (B, size, size, 3) to raw maps, scores and embeddings."""
+    @property
+    def image_size(self) -> int:
+        """Side of the square input in pixels."""
+        return self._size
+
+    def predict(self, pixels: np.ndarray) -> Outputs:
+        """Compute raw maps, scores and embeddings of images uint8 (B, size, size, 3)."""
         return in_batches(
-            lambda some: self._session.run(OUTPUTS, {"pixels": some}), pixels, self.batch
+            lambda batch: self._session.run(OUTPUTS, {"pixels": batch}), pixels, self.batch
         )
 
-    def write(self, path: Path, known: Known) -> None:
-        """The same graph with other things known beside it."""
+    def save(self, path: Path, metadata: ModelMetadata) -> None:
+        """Write the same graph with other metadata."""
         if path.suffix != ".onnx":
             raise SettingsError(f"{path}: the name of an ONNX file ends in .onnx; rename it")
         graph, _ = split(_read(self.path))
         with atomic(path) as temporary:
-            temporary.write_bytes(join(graph, to_metadata(known, self.checksum)))
+            temporary.write_bytes(join(graph, to_metadata(metadata, self.checksum)))
+
+    def close(self) -> None:
+        """Release the session."""
+        del self._session
 
     def _shape(self) -> tuple[int | None, int]:
-        """Images of a batch, None: any number, and the side of the input."""
+        """Images per batch (None: any number), and the side of the input."""
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shape = inputs[0].shape if len(inputs) == 1 else []
         if (
@@ -107,15 +115,25 @@ class OnnxEngine:
         return (shape[0] if isinstance(shape[0], int) else None), shape[1]
 
 
-def save(content: bytes, path: Path, known: Known) -> None:
-    """A graph as a file of ONNX with what is known beside it, whole or not at all."""
+def load_onnx(
+    path: str | Path, device: str, threads: int, precision: str
+) -> tuple[OnnxEngine, ModelMetadata]:
+    """Load an ONNX file of `snl export`; see `OnnxEngine` for arguments and errors."""
+    engine = OnnxEngine(path, device, threads, precision)
+    metadata = from_metadata(path, engine.table, engine.checksum)
+    check_image_size(path, engine, metadata)
+    return engine, metadata
+
+
+def write_onnx(content: bytes, path: Path, metadata: ModelMetadata) -> None:
+    """Write a graph as an ONNX file with metadata; the file is complete or not there."""
     graph, _ = split(content)
     with atomic(path) as temporary:
-        temporary.write_bytes(join(graph, to_metadata(known, checksum(graph))))
+        temporary.write_bytes(join(graph, to_metadata(metadata, checksum(graph))))
 
 
 def _providers(device: str, offered: list[str]) -> list[Any]:
-    """What ONNX Runtime is told for a device."""
+    """ONNX Runtime's execution providers for a device."""
     kind, colon, index = device.partition(":")
     if kind == "auto":
         return [_PROVIDERS[k] for k in ("cuda", "cpu") if _PROVIDERS[k] in offered]

@@ -1,8 +1,9 @@
-"""An exported graph, run by OpenVINO; torch is not needed."""
+"""An exported graph, run by OpenVINO, without torch."""
 
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,28 +12,29 @@ import numpy as np
 
 from snl.errors import BundleError, DependencyError, SettingsError
 from snl.files import atomic
-from snl.runtime.engine import OUTPUTS, Prediction, in_batches
-from snl.runtime.graph_metadata import KEYS, checksum, to_metadata
-from snl.runtime.model_metadata import Known
+from snl.runtime.engine import OUTPUTS, Outputs, check_image_size, in_batches
+from snl.runtime.graph_metadata import KEYS, checksum, from_metadata, to_metadata
+from snl.runtime.metadata import ModelMetadata
 
 
 class OpenvinoEngine:
-    """See `snl.runtime.engine.Engine`.
+    """Runs an exported graph with OpenVINO; see `snl.runtime.engine.Engine`.
+
+    Every thread that calls `predict` has its own inference request.
 
     Args:
         path: `*.xml` of `snl export`, its `*.bin` beside it.
         device: `auto` and `cpu`: CPU; any of OpenVINO's names (`GPU`, `NPU`).
-        threads: of one inference; 0: OpenVINO's own choice.
+        threads: of one call; 0: OpenVINO's choice.
         precision: `fp32`, or `bf16` or `fp16` where the device has it.
 
     Attributes:
-        metadata: what `snl export` wrote beside the graph.
+        table: metadata that `snl export` wrote beside the graph, as text.
         checksum: of the weights.
-        size: side of the square input.
 
     Raises:
         DependencyError: OpenVINO is missing.
-        BundleError: the file is no graph that can be run.
+        BundleError: the file is not a graph that can be run.
         SettingsError: a device that OpenVINO does not offer here, a precision that it lacks.
     """
 
@@ -83,38 +85,51 @@ class OpenvinoEngine:
             raise BundleError(
                 f"{self.path}: no graph that can be run ({reason}); export it again from its bundle"
             ) from None
-        self.metadata = {
+        self.table = {
             key: str(self._model.get_rt_info([key]).astype(str))
             for key in KEYS
             if self._model.has_rt_info([key])
         }
         self.checksum = checksum(weights.read_bytes())
-        self.batch, self.size = self._shape()
+        self.batch, self._size = self._shape()
+        self._local = threading.local()
 
     @property
     def device(self) -> str:
-        """Runtime and device, in words."""
+        """Runtime and device in words."""
         return f"OpenVINO {self._device}"
 
-    def predict(self, pixels: np.ndarray) -> Prediction:
-        """uint8 (B, size, size, 3) to raw maps, scores and embeddings."""
+    @property
+    def image_size(self) -> int:
+        """Side of the square input in pixels."""
+        return self._size
+
+    def predict(self, pixels: np.ndarray) -> Outputs:
+        """Compute raw maps, scores and embeddings of images uint8 (B, size, size, 3)."""
         return in_batches(self._run, pixels, self.batch)
 
-    def write(self, path: Path, known: Known) -> None:
-        """The same graph with other things known beside it; the weights' file stays as it is."""
+    def save(self, path: Path, metadata: ModelMetadata) -> None:
+        """Write the same graph with other metadata; the file of the weights stays as it is."""
         if path.suffix != ".xml":
             raise SettingsError(f"{path}: the name of an OpenVINO file ends in .xml; rename it")
         if path.resolve() != self.path.resolve():
             with atomic(path.with_suffix(".bin")) as temporary:
                 shutil.copyfile(self.path.with_suffix(".bin"), temporary)
-        _write(self.path, path, to_metadata(known, self.checksum))
+        _write(self.path, path, to_metadata(metadata, self.checksum))
+
+    def close(self) -> None:
+        """Release the compiled model."""
+        del self._compiled, self._model, self._local
 
     def _run(self, pixels: np.ndarray) -> list[np.ndarray]:
-        found = self._compiled(pixels)
-        return [np.array(found[name]) for name in OUTPUTS]
+        request = getattr(self._local, "request", None)
+        if request is None:  # one request cannot serve two threads at once
+            request = self._local.request = self._compiled.create_infer_request()
+        outputs = request.infer({"pixels": pixels})
+        return [np.array(outputs[name]) for name in OUTPUTS]
 
     def _shape(self) -> tuple[int | None, int]:
-        """Images of a batch, None: any number, and the side of the input."""
+        """Images per batch (None: any number), and the side of the input."""
         inputs, outputs = self._model.inputs, self._model.outputs
         shape = inputs[0].get_partial_shape() if len(inputs) == 1 else []
         if (
@@ -131,13 +146,25 @@ class OpenvinoEngine:
         return (None if shape[0].is_dynamic else shape[0].get_length()), shape[1].get_length()
 
 
-def save(model: Any, path: Path, known: Known, *, compress: bool = False) -> None:
-    """An OpenVINO model as `path` (`*.xml`) and the `*.bin` beside it, in a folder of their own."""
+def load_openvino(
+    path: str | Path, device: str, threads: int, precision: str
+) -> tuple[OpenvinoEngine, ModelMetadata]:
+    """Load an OpenVINO file of `snl export`; see `OpenvinoEngine` for arguments and errors."""
+    engine = OpenvinoEngine(path, device, threads, precision)
+    metadata = from_metadata(path, engine.table, engine.checksum)
+    check_image_size(path, engine, metadata)
+    return engine, metadata
+
+
+def write_openvino(
+    model: Any, path: Path, metadata: ModelMetadata, *, compress: bool = False
+) -> None:
+    """Write an OpenVINO model as `path` (`*.xml`) and a `*.bin` beside it, with metadata."""
     import openvino
 
     openvino.save_model(model, path, compress_to_fp16=compress)
     weights = checksum(path.with_suffix(".bin").read_bytes())
-    _write(path, path, to_metadata(known, weights))
+    _write(path, path, to_metadata(metadata, weights))
 
 
 def _write(source: Path, path: Path, metadata: dict[str, str]) -> None:

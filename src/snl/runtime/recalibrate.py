@@ -1,159 +1,257 @@
-"""Calibrations made and changed: normal images looked at, feedback taken in. No training."""
+"""Change the calibration of an inspector with new images: measurements, then pure edits."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from snl.data.catalog import Catalog, Record
-from snl.data.images import load_mask
-from snl.decision.calibration import PEAKS, Calibration, Normals, Rates
-from snl.decision.regions import peaks
+from snl.data.layouts import images_in
+from snl.decision import edit
+from snl.decision.calibration import Calibration
+from snl.decision.edit import MAX_UNCERTAIN_RATE
+from snl.decision.fit import calibration_sets
 from snl.errors import DataError, ImageError
 from snl.files import content_hash
 from snl.runtime.inspector import Inspector
+from snl.runtime.measure import measure
 
-MOST_UNCERTAIN = 0.2
-"""Misses lift a product's rate of uncertain to this at most."""
-
+Note = Callable[[str], None]
 Progress = Callable[[int, int], None] | None
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What the network says of M images whose products are known."""
-
-    records: list[Record]
-    scores: np.ndarray
-    """float32 (M,), of maps without what is ignored of the product."""
-    embeddings: np.ndarray
-    """float32 (M, D)."""
-    peaks: np.ndarray
-    """float32 (M, 16), highest local maxima of the maps."""
-    pixels: np.ndarray
-    """float32 (M,), the 99th percentile of each map."""
-
-    def of(self, product: str) -> np.ndarray:
-        """bool (M,): the images of a product."""
-        return np.array([record.product == product for record in self.records], bool)
-
-
-def survey(
+def calibrate(
     inspector: Inspector,
-    records: Sequence[Record],
-    errors: list[ImageError],
+    normals: Catalog | str | Path | None = None,
+    *,
+    product: str | None = None,
+    add: bool = False,
+    rate: float | None = None,
+    uncertain_rate: float | None = None,
+    unknown_rate: float | None = None,
+    regions_rate: float | None = None,
     progress: Progress = None,
-) -> Survey:
-    """Look at images as inspection does; what cannot be read joins `errors`."""
-    ignored = inspector.calibration.ignored
-    kept: list[Record] = []
-    rows: list[tuple[float, np.ndarray, np.ndarray, float]] = []
-    paths = [record.path for record in records]
-    for loaded, anomaly_map, score, embedding in inspector.look(paths, errors):
-        record = records[loaded.index]
-        if record.product in ignored:
-            anomaly_map, verdict = inspector.conclude(anomaly_map, score, embedding, record.product)
-            score = verdict.score
-        kept.append(record)
-        highest = peaks(anomaly_map, PEAKS).astype(np.float32)
-        rows.append((score, embedding, highest, float(np.quantile(anomaly_map, 0.99))))
-        if progress:
-            progress(len(kept) + len(errors), len(records))
-    if progress and len(kept) < len(records):
-        progress(len(records), len(records))
-    width = inspector.prototypes.centres.shape[1]
-    columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
-    shapes = ((0,), (0, width), (0, PEAKS), (0,))
-    return Survey(
-        kept,
-        *(
-            np.asarray(column, np.float32) if rows else np.empty(shape, np.float32)
-            for column, shape in zip(columns, shapes, strict=True)
-        ),
-    )
+    note: Note = lambda text: None,
+) -> Calibration:
+    """Change the calibration of an inspector: new normal images, other false-alarm rates.
 
+    `Inspector.undo` takes the change back; `Inspector.save` makes it permanent.
 
-def normals_of(inspector: Inspector, found: Survey) -> dict[str, Normals]:
-    """What calibration keeps of normal images, by product; of every taught one."""
-    nearest = inspector.prototypes.distances(found.embeddings).min(1).astype(np.float32)
-    hashes = np.array([content_hash(record.path) for record in found.records], np.uint64)
-    return {
-        product: Normals(found.scores[own], nearest[own], found.peaks[own], hashes[own])
-        for product in inspector.products
-        for own in [found.of(product)]
+    Args:
+        inspector: to change.
+        normals: normal images that training did not see; they replace the held-out images of their
+            products. A folder per product, a manifest, a catalog, or with `product` any folder or
+            image.
+        product: the product that `normals` show, and whose rates change; None: several.
+        add: add to the held-out images instead of replacing them.
+        rate: share of normal images that may be called anomalous.
+        uncertain_rate: the same for anomalous or uncertain.
+        unknown_rate: share of images of known products that may be called unknown.
+        regions_rate: mean number of regions marked in a normal image.
+        progress: called with (done, total) while images are processed.
+        note: called with a sentence about everything noteworthy.
+
+    Returns:
+        The calibration that is now in force.
+
+    Raises:
+        DataError: no usable image.
+        SettingsError: an unknown product, a rate that the images do not allow.
+
+    Example:
+        >>> snl.calibrate(inspector, "normals/", rate=0.02)   # doctest: +SKIP
+    """
+    inspector.check_product(product)
+    calibration = inspector.calibration
+    edits: list[Calibration] = []
+    if normals is not None:
+        records = (
+            [record for record in normals.records if record.label == "normal"]
+            if isinstance(normals, Catalog)
+            else records_in(Path(normals), product)
+        )
+        calibration, _ = add_normals(
+            inspector, calibration, records, add=add, progress=progress, note=note
+        )
+        edits.append(calibration)
+    rates = {
+        "anomalous": rate,
+        "uncertain": uncertain_rate,
+        "unknown": unknown_rate,
+        "regions": regions_rate,
     }
+    if any(value is not None for value in rates.values()):
+        calibration = edit.set_rates(calibration, product, **rates)
+        edits.append(calibration)
+    if edits:
+        inspector.recalibrate(edit.combine(inspector.calibration, edits))
+    return inspector.calibration
 
 
-def change(inspector: Inspector, why: str, **changes: object) -> Calibration:
-    """Put the calibration that holds in force with changes; see `Inspector.undo`."""
-    new: Calibration = dataclasses.replace(
-        inspector.calibration,
-        made=now(),
-        why=why,
-        **changes,  # type: ignore[arg-type]
-    )
-    inspector.recalibrate(new)
-    return new
-
-
-def set_normals(
+def add_normals(
     inspector: Inspector,
+    calibration: Calibration,
     records: Sequence[Record],
     *,
     add: bool = False,
-    why: str = "new normal images",
+    reason: str = "new normal images",
     progress: Progress = None,
-    note: Callable[[str], None] = lambda text: None,
-) -> dict[str, int]:
-    """Replace the held-back images of the products that occur in `records`, or add to them.
+    note: Note = lambda text: None,
+) -> tuple[Calibration, dict[str, int]]:
+    """Replace the held-out images of the products in `records`, or add to them.
 
-    Images that the network was trained on are left out, for their scores say nothing of new ones;
-    a product of which none is left keeps what it has.
+    Images that the network was trained on are skipped, because their scores say nothing about new
+    images; a product without any other image keeps its calibration.
+
+    Args:
+        inspector: computes the predictions; it is not changed.
+        calibration: to change.
+        records: normal images.
+        add: keep the images that are there.
+        reason: of the new version.
+        progress: called with (done, total).
+        note: called with a sentence about everything that was skipped.
 
     Returns:
-        The number of images that each changed product has now.
+        The new calibration, and the number of images that each changed product has now.
 
     Raises:
-        DataError: no image is left, or one of a product that was not taught.
+        DataError: no image is left, or one of an unknown product.
     """
     products = sorted({record.product for record in records})
-    untaught = sorted(set(products) - set(inspector.products))
-    if untaught:
+    unknown = sorted(set(products) - set(calibration.products))
+    if unknown:
         raise DataError(
-            f"product '{untaught[0]}' was not taught; taught: {', '.join(inspector.products)}: "
-            "give folders of these names, or --product NAME"
+            f"product '{unknown[0]}' is not known to this inspector; known: "
+            f"{', '.join(calibration.products)}: give folders of these names, or --product NAME"
         )
-    fresh = [r for r in records if not trained_on(inspector, r.path)]
+    fresh = [record for record in records if not trained_on(inspector, record.path)]
     if len(fresh) < len(records):
-        note(f"{len(records) - len(fresh)} of {len(records)} images were trained on; left out")
+        note(f"{len(records) - len(fresh)} of {len(records)} images were trained on; skipped")
     errors: list[ImageError] = []
-    found = survey(inspector, fresh, errors, progress)
+    sample = measure(
+        inspector.predictor,
+        fresh,
+        errors,
+        tile=calibration.tile,
+        ignore_masks=calibration.ignore_masks,
+        progress=progress,
+    )
     for error in errors:
-        note(f"left out: {error}")
-    if not found.records:
+        note(f"skipped: {error}")
+    if not len(sample):
         raise DataError("no normal image is left to calibrate with; give ones not trained on")
-    new = normals_of(inspector, found)
-    normals = dict(inspector.calibration.normals)
-    empty = Normals.none()
+    sets = calibration_sets(sample, calibration.prototypes, calibration.products)
     for product in products:
-        if not len(new[product]):
+        if not len(sets[product]):
             note(f"{product}: no image is left, its calibration stays as it was")
-    products = [product for product in products if len(new[product])]
-    for product in products:
-        before = normals[product] if add else empty
-        normals[product] = before.and_also(_once(new[product]))
-    change(inspector, why, normals=normals)
-    return {product: len(normals[product]) for product in products}
+    new = {product: sets[product] for product in products if len(sets[product])}
+    changed = edit.set_calibration_sets(calibration, new, add=add, reason=reason)
+    return changed, {product: len(changed.sets[product]) for product in new}
+
+
+@dataclass(frozen=True)
+class FalseAlarm:
+    """A normal image that was flagged, and its p-value in the new calibration.
+
+    Attributes:
+        path: of the image.
+        product: whose normal images it joined; empty if it was trained on and therefore skipped.
+        p_value: in the new calibration.
+    """
+
+    path: str
+    product: str
+    p_value: float | None
+
+
+def learn_false_alarms(
+    inspector: Inspector,
+    calibration: Calibration,
+    paths: Sequence[Path],
+    product: str | None = None,
+    note: Note = lambda text: None,
+) -> tuple[Calibration, list[FalseAlarm]]:
+    """Add flagged images of normal parts to the held-out images of their products.
+
+    Every image is processed once.
+
+    Args:
+        inspector: computes the predictions; it is not changed.
+        calibration: to change.
+        paths: of the images.
+        product: of all images; None: it is recognised.
+        note: called with a sentence about everything that was skipped.
+
+    Raises:
+        ImageError: an image cannot be used.
+        DataError: all of them were trained on.
+    """
+    errors: list[ImageError] = []
+    placeholders = [Record(path, product or "", "test", "normal") for path in paths]
+    masks = calibration.ignore_masks if product else {}
+    sample = measure(
+        inspector.predictor, placeholders, errors, tile=calibration.tile, ignore_masks=masks
+    )
+    if errors:
+        raise errors[0]
+    products = product and [product] * len(paths)
+    if not products:
+        names = [calibration.prototypes.nearest(row)[0] for row in sample.embeddings]
+        masked = [i for i, name in enumerate(names) if name in calibration.ignore_masks]
+        sample = dataclasses.replace(sample, products=tuple(names))
+        if masked:  # their scores depend on the mask of the product that was recognised
+            again = measure(
+                inspector.predictor,
+                [dataclasses.replace(placeholders[i], product=names[i]) for i in masked],
+                errors,
+                tile=calibration.tile,
+                ignore_masks=calibration.ignore_masks,
+            )
+            for name in ("scores", "peaks"):
+                getattr(sample, name)[masked] = getattr(again, name)
+    fresh = np.array([not trained_on(inspector, path) for path in paths])
+    if not fresh.all():
+        note(f"{int((~fresh).sum())} of {len(paths)} images were trained on; skipped")
+    if not fresh.any():
+        raise DataError("no normal image is left to calibrate with; give ones not trained on")
+    kept = dataclasses.replace(
+        sample,
+        products=tuple(name for name, keep in zip(sample.products, fresh, strict=True) if keep),
+        **{
+            name: getattr(sample, name)[fresh]
+            for name in ("scores", "embeddings", "peaks", "backgrounds", "hashes")
+        },
+    )
+    sets = calibration_sets(kept, calibration.prototypes, calibration.products)
+    new = {name: data for name, data in sets.items() if len(data)}
+    changed = edit.set_calibration_sets(calibration, new, add=True, reason="false alarms")
+    results = [
+        FalseAlarm(str(path), name, changed.scores.p_value(float(score), name))
+        if keep
+        else FalseAlarm(str(path), "", None)
+        for path, name, score, keep in zip(
+            paths, sample.products, sample.scores, fresh, strict=True
+        )
+    ]
+    return changed, results
 
 
 @dataclass(frozen=True)
 class Miss:
-    """An anomalous image that was passed, and the rate that would have caught it."""
+    """An anomalous image that was called normal, and whether it is caught now.
+
+    Attributes:
+        path: of the image.
+        product: whose calibration was used.
+        p_value: of its score.
+        caught: whether it is at least uncertain in the new calibration.
+    """
 
     path: str
     product: str
@@ -163,79 +261,40 @@ class Miss:
 
 def learn_misses(
     inspector: Inspector,
+    calibration: Calibration,
     paths: Sequence[Path],
     product: str | None = None,
-    most: float = MOST_UNCERTAIN,
-) -> list[Miss]:
-    """Lift the rates of uncertain of the products concerned until anomalous images that were passed
-    are uncertain at least; those that would take more than `most` are left as they are.
+    largest: float = MAX_UNCERTAIN_RATE,
+) -> tuple[Calibration, list[Miss]]:
+    """Raise the rates of uncertain until missed anomalous images are at least uncertain.
 
-    No score of an anomalous image enters the calibration: the promise stays what it was, of a
-    larger rate.
+    Images that would need a rate above `largest` are left as they are; see
+    `snl.decision.edit.raise_uncertain_rates`.
     """
-    misses = []
-    own = dict(inspector.calibration.own_rates)
-    for result in inspector.stream(paths, product):
-        p = result.p_value
-        caught = result.decision != "normal" or (p is not None and p <= most)
-        misses.append(Miss(str(result.path), result.product, p, caught))
-        if result.decision == "normal" and caught and p is not None:
-            rates = own.get(result.product, inspector.calibration.rates)
-            own[result.product] = rates.changed(uncertain=max(rates.uncertain, p))
-    if own != inspector.calibration.own_rates:
-        change(inspector, f"{len(misses)} missed images", own_rates=own)
-    return misses
-
-
-def set_rates(inspector: Inspector, product: str | None = None, **rates: float | None) -> Rates:
-    """Change the false-alarm rates of all products, or of one.
-
-    Raises:
-        SettingsError: a product that was not taught, rates that contradict each other or that
-            nobody can promise.
-    """
-    inspector.check_product(product)
-    calibration = inspector.calibration
-    new = calibration.rates_of(product).changed(**rates)
-    if rates.get("anomalous") is not None or rates.get("uncertain") is not None:
-        calibration.check(new, product)
-    if product:
-        change(inspector, "rates", own_rates={**calibration.own_rates, product: new})
-    else:
-        change(inspector, "rates", rates=new)
-    return new
-
-
-def set_ignored(inspector: Inspector, product: str, mask: Path | None) -> None:
-    """Where images of a product may look as they like (white in the mask); None: nowhere.
-
-    The held-back images keep their scores until they are looked at again: those can only be too
-    high, so the false-alarm rate only lower than stated.
-    """
-    inspector.check_product(product)
-    ignored = dict(inspector.calibration.ignored)
-    ignored.pop(product, None)
-    if mask is not None:
-        size = inspector.image_size
-        ignored[product] = load_mask((mask,), (size, size))
-        if ignored[product].all():
-            raise DataError(f"{mask}: everything would be ignored; white is what to ignore")
-    change(inspector, f"ignored of {product}", ignored=ignored)
+    view = Inspector(inspector.predictor, [calibration])
+    results = list(view.stream(paths, product))
+    changed, caught = edit.raise_uncertain_rates(calibration, results, largest)
+    return changed, [
+        Miss(str(result.path), result.product, result.p_value, now)
+        for result, now in zip(results, caught, strict=True)
+    ]
 
 
 def trained_on(inspector: Inspector, path: Path) -> bool:
-    """Whether the network was trained on an image of this content."""
+    """Whether the network was trained on an image with this content."""
     try:
-        return bool(np.isin(np.uint64(content_hash(path)), inspector.trained_on))
+        return bool(np.isin(np.uint64(content_hash(path)), inspector.training.hashes))
     except OSError:
-        return False  # told when it is looked at
+        return False  # reported when the image is read
 
 
 def records_in(folder: Path, product: str | None, layout: str = "auto") -> list[Record]:
-    """Normal images of a data set; with `product` every image in the folder is one of it."""
-    if product is not None:
-        from snl.data.layouts import images_in
+    """Return the normal images of a data set; with `product` every image shows that product.
 
+    Raises:
+        DataError: there are none.
+    """
+    if product is not None:
         files = images_in(folder) if folder.is_dir() else [folder]
         if not files:
             raise DataError(f"{folder}: no images in this folder; give another")
@@ -244,18 +303,18 @@ def records_in(folder: Path, product: str | None, layout: str = "auto") -> list[
 
 
 def format_calibration(inspector: Inspector) -> str:
-    """The calibration that holds, as aligned text."""
+    """Return the calibration in force as aligned text."""
     calibration = inspector.calibration
     rows = [["product", "normals", "least rate", "anomalous above", "uncertain above", "by",
              "rates"]]  # fmt: skip
-    for product, normals in calibration.normals.items():
-        rates = calibration.rates_of(product)
+    for product, data in calibration.sets.items():
+        rates = calibration.rates_for(product)
         threshold, basis = calibration.scores.threshold(rates.anomalous, product)
         uncertain, _ = calibration.scores.threshold(rates.uncertain, product)
         rows.append(
             [
                 product,
-                str(len(normals)),
+                str(len(data)),
                 f"{calibration.scores.least_rate(product):.2g}",
                 _number(threshold),
                 _number(uncertain),
@@ -266,49 +325,37 @@ def format_calibration(inspector: Inspector) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
              for row in rows]  # fmt: skip
-    count = sum(map(len, calibration.normals.values()))
-    least = calibration.scores.least_rate()
+    count = sum(map(len, calibration.sets.values()))
     return "\n".join(
         [
             lines[0],
             "-" * max(map(len, lines)),
             *lines[1:],
-            f"all products together: {count} held-back images, rates from {least:.2g} up",
-            *_extras(calibration),
-            f"version of {calibration.made} ({calibration.why}); "
+            f"all products together: {count} held-out images, rates from "
+            f"{calibration.scores.least_rate():.2g} up",
+            *_remarks(calibration),
+            f"version of {calibration.created} ({calibration.reason}); "
             f"{len(inspector.calibrations) - 1} before it",
         ]
     )
 
 
-def now() -> str:
-    """ISO time, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _extras(calibration: Calibration) -> Iterable[str]:
+def _remarks(calibration: Calibration) -> Iterable[str]:
     rates = calibration.rates
-    yield f"unknown products: rate {rates.unknown:g}; regions: {rates.regions:g} an image"
-    tables: tuple[tuple[str, Mapping[str, object]], ...] = (
-        ("ignored parts of", dict.fromkeys(calibration.ignored, "")),
+    yield f"unknown products: rate {rates.unknown:g}; regions: {rates.regions:g} per image"
+    tables: tuple[tuple[str, Any], ...] = (
+        ("ignore masks of", dict.fromkeys(calibration.ignore_masks, "")),
         ("mm per pixel:", calibration.mm_per_pixel),
-        ("smallest region in pixels:", calibration.smallest),
+        ("smallest region in pixels:", calibration.min_region_area),
     )
     for name, values in tables:
         if values:
             yield name + " " + ", ".join(f"{k} {v}".strip() for k, v in values.items())
     if calibration.tile:
         yield f"tiles of {calibration.tile} pixels"
-    if calibration.tail:
-        yield "rates below these come from a fitted tail: a guess, not a promise"
+    if calibration.fit_tail:
+        yield "rates below these come from a fitted tail: an estimate, not a guarantee"
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _once(normals: Normals) -> Normals:
-    """Every image once."""
-    _, first = np.unique(normals.hashes, return_index=True)
-    first.sort()
-    return Normals(*(getattr(normals, f.name)[first] for f in dataclasses.fields(normals)))

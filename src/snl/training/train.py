@@ -1,58 +1,65 @@
-"""`snl.train`: from a folder of images to an inspector, the rooms put in a row."""
+"""`snl.train`: from a folder of images to an inspector."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any
 
 import numpy as np
+import timm
+import torch
+from filelock import FileLock, Timeout
 
 from snl import __version__, progress
 from snl.data.catalog import Catalog, Record
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
-from snl.decision.calibration import Calibration, Normals
-from snl.decision.conformal import usual
-from snl.decision.products import Prototypes, learn
-from snl.errors import DependencyError, ImageError, TrainingError
+from snl.decision.fit import fit_calibration
+from snl.errors import ImageError, TrainingError
 from snl.files import check_output, content_hash
+from snl.model import device as devices
+from snl.model import weights
+from snl.model.network import Network
+from snl.model.teacher import Teacher, default_stages
+from snl.runtime.convert import network_version
+from snl.runtime.inspector import Inspector, load
+from snl.runtime.measure import measure
+from snl.runtime.metadata import ModelMetadata, TrainingInfo
+from snl.runtime.predictor import Predictor
+from snl.runtime.torch_engine import TorchEngine
 from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, resolve
+from snl.training import checkpoint
+from snl.training.cache import CacheBudget, TrainingData
+from snl.training.fit_statistics import fit_statistics
+from snl.training.loop import RunOptions, check_tensorboard, fit
+from snl.training.selection import format_groups, group, split
 
-try:
-    import timm
-    import torch
-    from filelock import FileLock, Timeout
+STANDARDISE_SAMPLE = 64
+"""Images or tiles by which an untrained teacher is standardised."""
+REFERENCE_IMAGES, REFERENCE_IMAGES_IN_TILES = 100, 20
+"""Training images per product for prototypes and log-score statistics."""
 
-    from snl.model import device as devices
-    from snl.model import weights
-    from snl.model.network import Network
-    from snl.model.teacher import Teacher, default_stages
-    from snl.runtime.inspector import Inspector, load
-    from snl.runtime.model_metadata import Facts, Known
-    from snl.runtime.recalibrate import normals_of, now, survey
-    from snl.runtime.torch_engine import TorchEngine
-    from snl.training import checkpoint
-    from snl.training.cache import CacheBudget, TrainingData
-    from snl.training.fit_statistics import fit_statistics
-    from snl.training.loop import RunOptions, check_tensorboard, fit
-    from snl.training.selection import format_groups, group, split
-except ImportError as error:
-    raise DependencyError(
-        f"training needs PyTorch and timm ({error}): pip install 'snl-ad[train]'"
-    ) from None
+Note = Callable[[str], None]
 
-SAMPLE = 64
-"""Images, or tiles, looked at to standardise an untrained teacher."""
-SURVEYED, SURVEYED_IN_TILES = 100, 20
-"""Training images of each product that tell what it looks like and usually scores."""
+
+@dataclass(frozen=True)
+class _Images:
+    """The images of a training: used for the network, and held out for calibration."""
+
+    catalog: Catalog
+    used: list[Record]
+    held_out: list[Record]
+
+    @classmethod
+    def of(cls, catalog: Catalog, settings: Settings) -> _Images:
+        return cls(catalog, *split(catalog, settings))
 
 
 def train(
@@ -71,208 +78,231 @@ def train(
     checkpoint_every: float = 60.0,
     tensorboard: bool = False,
     quiet: bool = False,
-    note: Callable[[str], None] = lambda text: None,
+    note: Note = lambda text: None,
 ) -> Inspector:
     """Train one model on the normal training images of all products.
 
     Args:
         data: folder or manifest (see `Catalog.read`), or a catalog.
-        output: bundle to write; its unfinished run lives beside it in `<output>.run/`. None:
+        output: bundle to write; an unfinished run is kept beside it in `<output>.run/`. None:
             nothing is kept on disk, use `Inspector.save`.
         method, preset, overrides: see `snl.settings.resolve`.
-        layout: of the data, `auto` finds it.
+        layout: of the data; `auto` detects it.
         device: see `snl.model.device.choose`.
-        resume: go on from the checkpoint of an unfinished run, if there is one; a finished bundle
-            of the same settings and data is returned as it is.
+        resume: continue from the checkpoint of an unfinished run, if there is one; a finished
+            bundle of the same settings and data is returned as it is.
         overwrite: replace an existing bundle or unfinished run.
-        cache: what teacher features may take in memory and on disk.
-        skip_bad: leave out images that cannot be read (they are counted) instead of stopping.
+        cache: memory and disk that teacher features may take.
+        skip_bad: skip images that cannot be read (they are counted) instead of stopping.
         checkpoint_every: seconds between checkpoints.
         tensorboard: write TensorBoard scalars beside the JSON log.
         quiet: no progress bars.
-        note: is told, in a sentence, what happens.
+        note: called with a sentence about every step.
 
     Returns:
         The inspector, on the device it was trained on.
 
     Raises:
-        DataError, SettingsError, WeightsError, TrainingError: with the way out in the message.
+        DataError, SettingsError, WeightsError, TrainingError, PluginError: with the remedy in the
+            message.
 
     Example:
         >>> inspector = snl.train("parts/", output="parts.snl")   # doctest: +SKIP
     """
     settings = resolve(method, preset, overrides)
+    target = None if output is None else Path(output)
     if tensorboard:
         check_tensorboard()
+    if target is not None:
+        check_output(target)
     catalog = data if isinstance(data, Catalog) else Catalog.read(data, layout)
     for text in catalog.notes:
         note(f"note: {text}")
-    used, held = split(catalog, settings)
+    images = _Images.of(catalog, settings)
     chosen = devices.choose(device)
-    target = None if output is None else Path(output)
-    if target is not None:
-        check_output(target)
-    network = Network(_pinned(settings))
-    if settings.teacher.weights == "pretrained" and not weights.in_package(settings.teacher):
-        note(
-            f"weights of '{settings.teacher.name}': from timm's cache on this machine, or fetched "
-            "once (without a network this takes a minute to give up)"
-        )
-    weights.load(network.teacher, settings.teacher)
-    # the bundle names the file the weights came from, not where it lay
-    network.settings = settings = network.settings.replace(
-        {"teacher.weights": Path(settings.teacher.weights).name}
-    )
+    network = _untrained(settings, note)
     sources = {"data": catalog.fingerprint(), "teacher": fingerprint(network.teacher)}
-    if target is not None:
-        folder = target.with_name(target.name + ".run")
-        finished = _existing(target, folder, settings, sources, resume, overwrite, device)
-        if finished is not None:
-            note(f"{target}: already trained with these settings on these images")
-            return finished
-    network.to(chosen)
-    if settings.teacher.weights == "random":
-        standardise(network, [record.path for record in used])
-    elif settings.training.product_groups == "auto":
-        told = None if quiet else progress.bar("telling products apart")
-        grouped = group(catalog, network, told)
-        if grouped is not catalog:
-            note(format_groups(grouped))
-            catalog = grouped
-            used, held = split(catalog, settings)
-    note(
-        f"{len(used)} normal images of {len({r.product for r in used})} products "
-        f"({len(held)} more held back for thresholds), layout '{catalog.layout}'; "
-        f"{settings.method} with {settings.teacher.name} at {settings.image_size} px on {chosen}"
-    )
     with ExitStack() as stack:
         if target is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="snl-")))
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="snl-")))
+        else:
+            folder = target.with_name(target.name + ".run")
+            finished = _existing(
+                target, folder, network.settings, sources, resume, overwrite, device
+            )
+            if finished is not None:
+                note(f"{target}: already trained with these settings on these images")
+                return finished
+        network.to(chosen)
+        images = _prepare(network, images, quiet, note)
+        note(_summary(network.settings, images, chosen))
         folder.mkdir(exist_ok=True)
-        stack.enter_context(_alone(folder))
-        training = TrainingData(
+        stack.enter_context(_locked(folder))
+        training_data = TrainingData(
             network,
-            [record.path for record in used],
+            [record.path for record in images.used],
             budget=cache or CacheBudget(),
             folder=folder,
-            batch_size=settings.training.batch_size,
+            batch_size=network.settings.training.batch_size,
             skip_bad=skip_bad,
-            progress=None if quiet else progress.bar("reading images"),
+            progress=_bar("reading images", quiet),
             note=note,
         )
-        stack.callback(training.close)
+        stack.callback(training_data.close)
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
-        trained = fit(network, training, sources, options)
-    began = time.perf_counter()
-    told = None if quiet else progress.bar("errors on normal images")
-    fit_statistics(network, training.paths, told)
-    trained["statistics_seconds"] = round(time.perf_counter() - began, 2)
-    skipped = [str(error) for error in training.skipped]
-    trained["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
-    trained["teacher"] = sources["teacher"]
-    readable = set(training.paths)
-    used = [record for record in used if record.path in readable]
-    facts = Facts(
-        dict(sorted(Counter(record.product for record in used).items())),
-        {
-            "name": Path(catalog.root).resolve().name,
-            "layout": catalog.layout,
-            "fingerprint": sources["data"],
-            "images": len(used) + len(held),
-        },
-        trained,
-        (0.0, 1.0),
+        facts = fit(network, training_data, sources, options)
+    began = perf_counter()
+    fit_statistics(network, training_data.paths, _bar("errors on normal images", quiet))
+    facts["statistics_seconds"] = round(perf_counter() - began, 2)
+    facts["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
+    facts["teacher"] = sources["teacher"]
+    facts["skipped"] = [str(error) for error in training_data.skipped]
+    readable = set(training_data.paths)
+    images = replace(images, used=[r for r in images.used if r.path in readable])
+    predictor = Predictor(
+        TorchEngine(network, device), _metadata(network, images, sources["data"], facts)
     )
-    told = None if quiet else progress.bar("calibrating")
-    inspector = _calibrated(network, facts, used, held, skipped, skip_bad, told, device)
-    trained["skipped"] = skipped
+    inspector = _calibrated(predictor, images, skip_bad, _bar("calibrating", quiet))
+    skipped = inspector.training.facts["skipped"]
     if skipped:
-        note(f"{len(skipped)} images could not be read and were left out, the first: {skipped[0]}")
+        note(f"{len(skipped)} images could not be read and were skipped, the first: {skipped[0]}")
     if target is not None:
         inspector.save(target)
         checkpoint.clear(folder)
     return inspector
 
 
-def _calibrated(
-    network: Network,
-    facts: Facts,
-    used: Sequence[Record],
-    held: Sequence[Record],
-    skipped: list[str],
-    skip_bad: bool,
-    told: Callable[[int, int], None] | None,
-    device: str,
-) -> Inspector:
-    """The inspector with prototypes and usual scores from training images, and with the scores of
-    the held-back ones; unreadable ones join `skipped`, or raise."""
-    tile, seed = network.settings.tile, network.settings.training.seed
-    products = list(facts.products)
-    some = _few_of_each(used, SURVEYED_IN_TILES if tile else SURVEYED)
-    width = network.statistics.centres.shape[1]
-    empty = Prototypes(np.zeros((len(products), width), np.float32), tuple(products))
-    nothing = Calibration(
-        {name: Normals.none() for name in products}, dict.fromkeys(products, (0.0, 1.0)),
-        tile=tile,
-    )  # fmt: skip
-    hashes = np.array([content_hash(record.path) for record in used], np.uint64)
-    teacher = network.teacher
-    known = Known(
-        network.settings, facts, empty, [nothing], hashes, tuple(teacher.mean), tuple(teacher.std)
+def _untrained(settings: Settings, note: Note) -> Network:
+    """The network with the teacher's weights and an untrained student.
+
+    Its settings name the teacher's stages, so that a bundle never depends on a default, and the
+    weights by the name of their file, not by its place.
+    """
+    stages = settings.teacher.stages or default_stages(settings.teacher.name)
+    settings = settings.replace({"teacher.stages": stages})
+    network = Network(settings)
+    if settings.teacher.weights == "pretrained" and not weights.in_package(settings.teacher):
+        note(
+            f"weights of '{settings.teacher.name}': from timm's cache on this machine, or "
+            "downloaded once (without a network connection this fails after a minute)"
+        )
+    weights.load(network.teacher, settings.teacher)
+    file = Path(settings.teacher.weights).name
+    network.settings = network.settings.replace({"teacher.weights": file})
+    return network
+
+
+def _prepare(network: Network, images: _Images, quiet: bool, note: Note) -> _Images:
+    """Standardise an untrained teacher, or group images without product names by a trained one."""
+    settings = network.settings
+    if settings.teacher.weights == "random":
+        standardise(network, [record.path for record in images.used])
+    elif settings.training.product_groups == "auto":
+        grouped = group(images.catalog, network, _bar("grouping images", quiet))
+        if grouped is not images.catalog:
+            note(format_groups(grouped))
+            return _Images.of(grouped, settings)
+    return images
+
+
+def _summary(settings: Settings, images: _Images, device: torch.device) -> str:
+    return (
+        f"{len(images.used)} normal images of {len({r.product for r in images.used})} products "
+        f"({len(images.held_out)} more held out for calibration), layout "
+        f"'{images.catalog.layout}'; {settings.method} with {settings.teacher.name} at "
+        f"{settings.image_size} px on {device}"
     )
-    inspector = Inspector(TorchEngine(network, device), known)
+
+
+def _metadata(network: Network, images: _Images, data: str, facts: dict[str, Any]) -> ModelMetadata:
+    """Everything that is known after training; there is no calibration yet."""
+    state = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
+    training = TrainingInfo(
+        products=dict(sorted(Counter(record.product for record in images.used).items())),
+        data={
+            "name": Path(images.catalog.root).resolve().name,
+            "layout": images.catalog.layout,
+            "fingerprint": data,
+            "images": len(images.used) + len(images.held_out),
+        },
+        facts=facts,
+        hashes=np.array([content_hash(record.path) for record in images.used], np.uint64),
+    )
+    return ModelMetadata(
+        network.settings,
+        training,
+        (),
+        tuple(network.teacher.mean),
+        tuple(network.teacher.std),
+        network_version(state),
+    )
+
+
+def _calibrated(
+    predictor: Predictor,
+    images: _Images,
+    skip_bad: bool,
+    bar: Callable[[int, int], None] | None,
+) -> Inspector:
+    """The inspector with its first calibration; unreadable images are added to the facts."""
+    settings = predictor.settings
+    most = REFERENCE_IMAGES_IN_TILES if settings.tile else REFERENCE_IMAGES
+    reference = few_per_product(images.used, most)
     errors: list[ImageError] = []
-    count = len(some) + len(held)
-    first = survey(inspector, some, errors, _part(told, 0, count))
-    second = survey(inspector, held, errors, _part(told, len(some), count))
+    total = len(reference) + len(images.held_out)
+    training, held_out = (
+        measure(predictor, records, errors, tile=settings.tile, progress=_part(bar, before, total))
+        for records, before in ((reference, 0), (images.held_out, len(reference)))
+    )
     if errors and not skip_bad:
         raise errors[0]
-    skipped += [str(error) for error in errors]
-    inspector.prototypes = learn(first.embeddings, [r.product for r in first.records], seed)
-    calibration = Calibration(
-        normals_of(inspector, second),
-        usual({name: first.scores[first.of(name)] for name in products}),
-        tile=tile,
-        made=now(),
+    predictor.training.facts["skipped"].extend(str(error) for error in errors)
+    calibration = fit_calibration(
+        training,
+        held_out,
+        seed=settings.training.seed,
+        scoring=settings.map,
+        tile=settings.tile,
+        network=predictor.metadata.network,
     )
-    inspector.calibrations = [calibration]
-    shown = second if len(second.scores) else first
-    low = float(np.median(shown.pixels))
-    high = max(2 * float(shown.scores.max()), low + 1e-6)
-    inspector.facts = replace(facts, map_range=(low, high))
-    return inspector
+    return Inspector(predictor, [calibration])
 
 
 def standardise(network: Network, paths: Sequence[Path]) -> None:
     """Fit an untrained teacher's normalisation layers to a sample of the training images."""
-    some = samples(paths, network.settings.tile, SAMPLE)
-    for _, pixels in batches(read(some, network.settings.image_size), SAMPLE, []):
+    sources = samples(paths, network.settings.tile, STANDARDISE_SAMPLE)
+    stream = read(sources, network.settings.image_size)
+    for _, pixels in batches(stream, STANDARDISE_SAMPLE, []):
         images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
         network.teacher.standardise(images)
 
 
 def fingerprint(teacher: Teacher) -> str:
-    """sha256 over the teacher's weights, before they are fitted to anything."""
+    """Return the sha256 of the teacher's weights, before they are fitted to any data."""
     digest = hashlib.sha256()
     for name, value in sorted(teacher.state_dict().items()):
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _few_of_each(records: Sequence[Record], most: int) -> list[Record]:
-    """At most `most` records of each product, evenly spread."""
-    found: list[Record] = []
+def few_per_product(records: Sequence[Record], most: int) -> list[Record]:
+    """Return at most `most` records of each product, evenly spread."""
+    chosen: list[Record] = []
     for product in sorted({record.product for record in records}):
-        own = [record for record in records if record.product == product]
-        found += own[:: max(1, math.ceil(len(own) / most))]
-    return found
+        of_product = [record for record in records if record.product == product]
+        chosen += of_product[:: max(1, -(-len(of_product) // most))]
+    return chosen
+
+
+def _bar(title: str, quiet: bool) -> Callable[[int, int], None] | None:
+    return None if quiet else progress.bar(title)
 
 
 def _part(
-    told: Callable[[int, int], None] | None, before: int, total: int
+    bar: Callable[[int, int], None] | None, before: int, total: int
 ) -> Callable[[int, int], None] | None:
     """Progress of a part of the work as progress of the whole."""
-    return None if told is None else lambda done, _: told(before + done, total)
+    return None if bar is None else lambda done, _: bar(before + done, total)
 
 
 def _existing(
@@ -284,15 +314,22 @@ def _existing(
     overwrite: bool,
     device: str,
 ) -> Inspector | None:
-    """Decides what happens to what is there already; a finished bundle to be returned, or None."""
+    """Decide about existing files: return a finished bundle that fits, or None to train.
+
+    Raises:
+        TrainingError: there is a bundle or a run that may not be replaced.
+    """
     unfinished = (folder / checkpoint.NAME).is_file()
     if resume and unfinished:
-        return None  # the checkpoint itself tells whether it fits
+        return None  # the checkpoint itself is checked when it is restored
     if resume and target.is_file():
         inspector = load(target, device)
-        facts = inspector.facts
-        known = {"data": facts.data.get("fingerprint"), "teacher": facts.training.get("teacher")}
-        if inspector.settings == settings and known == sources:
+        training = inspector.training
+        made_of = {
+            "data": training.data.get("fingerprint"),
+            "teacher": training.facts.get("teacher"),
+        }
+        if inspector.settings == settings and made_of == sources:
             return inspector
     if overwrite:
         return None
@@ -303,15 +340,15 @@ def _existing(
         )
     if unfinished:
         raise TrainingError(
-            f"{folder}: holds an unfinished run; go on with --resume, or start over with "
+            f"{folder}: holds an unfinished run; continue it with --resume, or start over with "
             "--overwrite"
         )
     return None
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second training away from the same output; the lock dies with the process."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second training away from the same output; the lock ends with the process."""
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -324,9 +361,3 @@ def _alone(folder: Path) -> Iterator[None]:
     finally:
         lock.release()
         (folder / ".lock").unlink(missing_ok=True)
-
-
-def _pinned(settings: Settings) -> Settings:
-    """With the teacher's stages written out, so that a bundle never depends on a default."""
-    stages = settings.teacher.stages or default_stages(settings.teacher.name)
-    return settings.replace({"teacher.stages": stages})

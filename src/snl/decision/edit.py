@@ -1,0 +1,155 @@
+"""Changes of a calibration. Every function returns a new calibration and leaves the old one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from snl.decision.calibration import Calibration, CalibrationSet
+from snl.decision.fit import timestamp
+from snl.decision.inspection import NORMAL, Verdict
+from snl.errors import DataError, SettingsError
+
+MAX_UNCERTAIN_RATE = 0.2
+"""Reported misses raise a product's rate of uncertain to at most this."""
+
+
+def edit(calibration: Calibration, reason: str, **changes: Any) -> Calibration:
+    """Return a copy with some fields changed, as a new version.
+
+    The reasons of several edits since the version in use are joined, see `combine`.
+    """
+    return dataclasses.replace(calibration, created=timestamp(), reason=reason, **changes)
+
+
+def combine(before: Calibration, edits: Iterable[Calibration]) -> Calibration:
+    """Return the last of several successive edits as one version whose reason names all of them.
+
+    Args:
+        before: calibration that the first edit started from; returned if there are no edits.
+        edits: each made from the one before.
+    """
+    versions = list(edits)
+    if not versions:
+        return before
+    reasons = dict.fromkeys(version.reason for version in versions)
+    return dataclasses.replace(versions[-1], reason=", ".join(reasons))
+
+
+def set_rates(
+    calibration: Calibration, product: str | None = None, **rates: float | None
+) -> Calibration:
+    """Change the false-alarm rates of one product, or of all that have none of their own.
+
+    Args:
+        calibration: to change.
+        product: None: all products.
+        rates: `anomalous`, `uncertain`, `unknown`, `regions`; None: unchanged.
+
+    Raises:
+        SettingsError: an unknown product, or rates that contradict each other or are not possible.
+    """
+    calibration.check_product(product)
+    new = calibration.rates_for(product).changed(**rates)
+    if rates.get("anomalous") is not None or rates.get("uncertain") is not None:
+        calibration.check_rates(new, product)
+    if product:
+        return edit(calibration, "rates", product_rates={**calibration.product_rates, product: new})
+    return edit(calibration, "rates", rates=new)
+
+
+def set_ignore_mask(calibration: Calibration, product: str, mask: np.ndarray | None) -> Calibration:
+    """Set the pixels of a product's images that never count.
+
+    The held-out images keep their scores until they are measured again. Those scores can only be
+    too high, so the false-alarm rate can only be lower than stated.
+
+    Args:
+        calibration: to change.
+        product: name of a known product.
+        mask: bool (size, size); None: no mask.
+
+    Raises:
+        SettingsError: an unknown product.
+        DataError: the mask ignores everything.
+    """
+    calibration.check_product(product)
+    masks = dict(calibration.ignore_masks)
+    masks.pop(product, None)
+    if mask is not None:
+        if mask.all():
+            raise DataError(f"the mask of '{product}' ignores every pixel; white is ignored")
+        masks[product] = mask
+    return edit(calibration, f"ignore mask of {product}", ignore_masks=masks)
+
+
+def set_product_values(
+    calibration: Calibration, field: str, values: Mapping[str, float | int]
+) -> Calibration:
+    """Set `mm_per_pixel` or `min_region_area` of some products.
+
+    Raises:
+        SettingsError: an unknown product, or a value that is not above 0.
+    """
+    for product, value in values.items():
+        calibration.check_product(product)
+        if not 0 < value < float("inf"):
+            raise SettingsError(f"{field} of '{product}' is {value}; give a number above 0")
+    return edit(calibration, field, **{field: {**getattr(calibration, field), **values}})
+
+
+def set_calibration_sets(
+    calibration: Calibration,
+    sets: Mapping[str, CalibrationSet],
+    *,
+    add: bool = False,
+    reason: str = "new normal images",
+) -> Calibration:
+    """Replace the calibration sets of some products, or add to them.
+
+    Args:
+        calibration: to change.
+        sets: by product; an image that occurs twice counts once.
+        add: keep the images that are there.
+        reason: of the new version.
+    """
+    empty = CalibrationSet.empty()
+    merged = {
+        product: (calibration.sets[product] if add else empty).merge(new.unique())
+        for product, new in sets.items()
+    }
+    return edit(calibration, reason, sets={**calibration.sets, **merged})
+
+
+def raise_uncertain_rates(
+    calibration: Calibration, missed: Iterable[Verdict], largest: float = MAX_UNCERTAIN_RATE
+) -> tuple[Calibration, list[bool]]:
+    """Raise the rates of uncertain of the products concerned until missed images are uncertain.
+
+    Scores of anomalous images do not enter the calibration: the guarantee is the same one, for a
+    larger rate.
+
+    Args:
+        calibration: to change.
+        missed: verdicts on anomalous images that were called normal.
+        largest: rate of uncertain that is not exceeded.
+
+    Returns:
+        The new calibration (the same one if nothing changes), and for every image whether it is
+        caught now.
+    """
+    rates = dict(calibration.product_rates)
+    caught = []
+    for verdict in missed:
+        p = verdict.p_value
+        possible = verdict.decision != NORMAL or (p is not None and p <= largest)
+        caught.append(possible)
+        if verdict.decision == NORMAL and possible and p is not None:
+            current = rates.get(verdict.product, calibration.rates)
+            rates[verdict.product] = current.changed(uncertain=max(current.uncertain, p))
+    if rates == calibration.product_rates:
+        return calibration, caught
+    return edit(calibration, f"{len(caught)} missed images", product_rates=rates), caught

@@ -1,0 +1,70 @@
+"""A calibration from measurements of normal images; it knows no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from snl.decision.calibration import Calibration, CalibrationSet
+from snl.decision.conformal import usual
+from snl.decision.products import Prototypes, learn
+from snl.decision.sample import NormalSample
+from snl.settings import MapSettings
+
+
+def fit_calibration(
+    training: NormalSample,
+    held_out: NormalSample,
+    *,
+    seed: int = 0,
+    scoring: MapSettings | None = None,
+    tile: int = 0,
+    network: str = "",
+) -> Calibration:
+    """Return the first calibration of a network.
+
+    Args:
+        training: training images of every product; prototypes and log-score statistics come from
+            them, so that held-out and new images are treated alike.
+        held_out: normal images that training did not see; thresholds come from them.
+        seed: of the prototypes' k-means.
+        scoring: of the network's map.
+        tile: side of the tiles in pixels; 0: whole images.
+        network: version of the network.
+    """
+    products = sorted(set(training.products))
+    prototypes = learn(training.embeddings, training.products, seed)
+    shown = held_out if len(held_out) else training
+    low = float(np.median(shown.backgrounds))
+    high = max(2 * float(shown.scores.max()), low + 1e-6)
+    return Calibration(
+        sets=calibration_sets(held_out, prototypes, products),
+        log_score_stats=usual({name: training.scores[training.of(name)] for name in products}),
+        prototypes=prototypes,
+        scoring=scoring or MapSettings(),
+        map_range=(low, high),
+        network=network,
+        tile=tile,
+        created=timestamp(),
+    )
+
+
+def calibration_sets(
+    sample: NormalSample, prototypes: Prototypes, products: Sequence[str]
+) -> dict[str, CalibrationSet]:
+    """Return the calibration set of every product; of products without images an empty one."""
+    nearest = prototypes.distances(sample.embeddings).min(1).astype(np.float32)
+    return {
+        product: CalibrationSet(
+            sample.scores[rows], nearest[rows], sample.peaks[rows], sample.hashes[rows]
+        )
+        for product in products
+        for rows in [sample.of(product)]
+    }
+
+
+def timestamp() -> str:
+    """Return the current ISO time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,96 @@
+"""The network's result for one image, before any decision; it can be stored and decided later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from snl.errors import DataError
+
+_KEY, _FORMAT = "snl.prediction", 1
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network computed for one image.
+
+    Attributes:
+        anomaly_map: float32 (h, w), raw; of the network's size, or of the image's own size where it
+            was processed in tiles.
+        score: raw anomaly score.
+        embedding: float32 (D,), by which the product is recognised.
+        size: (height, width) of the image.
+        path: of the image file, if it came from one.
+        outputs: further outputs of the network by name, such as another head's map.
+        image: uint8 (H, W, 3), the decoded image, or None if it was not kept; not serialised.
+        pixels: uint8 (size, size, 3), the network's input, or None in tiles; not serialised.
+        index: position among the sources; not serialised.
+    """
+
+    anomaly_map: np.ndarray = field(repr=False)
+    score: float
+    embedding: np.ndarray = field(repr=False)
+    size: tuple[int, int]
+    path: str | None = None
+    outputs: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    image: np.ndarray | None = field(default=None, repr=False, compare=False)
+    pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
+    index: int = field(default=0, compare=False)
+
+    def to_bytes(self) -> bytes:
+        """Serialise all but the image itself, in the safetensors format.
+
+        >>> p = Prediction(np.zeros((2, 2), np.float32), 0.5, np.ones(3, np.float32), (20, 30))
+        >>> Prediction.from_bytes(p.to_bytes()).size
+        (20, 30)
+        """
+        from safetensors.numpy import save
+
+        arrays = {"anomaly_map": self.anomaly_map, "embedding": self.embedding}
+        arrays |= {f"outputs.{name}": value for name, value in self.outputs.items()}
+        document: dict[str, Any] = {
+            "format": _FORMAT,
+            "score": self.score,
+            "size": list(self.size),
+            "path": self.path,
+        }
+        content: bytes = save(
+            {name: np.ascontiguousarray(value) for name, value in arrays.items()},
+            metadata={_KEY: json.dumps(document, allow_nan=False)},
+        )
+        return content
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Prediction:
+        """Inverse of `to_bytes`.
+
+        Raises:
+            DataError: the content is damaged or not a prediction.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            arrays = load(content)
+            length = int.from_bytes(content[:8], "little")
+            header = json.loads(content[8 : 8 + length])
+            document = json.loads(header["__metadata__"][_KEY])
+            if document["format"] != _FORMAT:
+                raise ValueError(f"format {document['format']}, this snl reads {_FORMAT}")
+            height, width = map(int, document["size"])
+            prefix = "outputs."
+            return cls(
+                arrays["anomaly_map"],
+                float(document["score"]),
+                arrays["embedding"],
+                (height, width),
+                document["path"],
+                {n[len(prefix) :]: a for n, a in arrays.items() if n.startswith(prefix)},
+            )
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+            raise DataError(f"not a stored prediction, or damaged ({reason})") from None

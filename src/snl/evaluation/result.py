@@ -1,0 +1,148 @@
+"""The result of an evaluation: metrics per product, their mean, pooled, and every image's score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snl.decision.inspection import Verdict
+from snl.evaluation.decision_counts import decision_counts
+from snl.evaluation.metrics import auroc
+from snl.text_table import aligned
+
+METRICS = (
+    "image_auroc",
+    "image_ap",
+    "image_f1max",
+    "pixel_auroc",
+    "pixel_ap",
+    "pixel_f1max",
+    "aupro",
+    "aupro_05",
+)
+COUNTS = ("n_normal", "n_anomalous", "n_masked")
+
+Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""`roc` of images and `pro` of regions: false-positive rates and what is detected at them."""
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """The result for one test image.
+
+    Attributes:
+        path: of the image.
+        product, label, defect: as the data set has them; label is `normal` or `anomalous`.
+        score: raw.
+        verdict: None if the model has no calibration.
+        known: whether the model knows the product.
+    """
+
+    path: Path
+    product: str
+    label: str
+    defect: str
+    score: float
+    verdict: Verdict | None = None
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class EvaluatedImage:
+    """One test image with its map, as `evaluate` passes it to `visit`.
+
+    Attributes:
+        result: its score.
+        image: uint8 (h, w, 3), the network's square input or, in tiles, the image.
+        size: (H, W) of the image.
+        anomaly_map: float32 (h, w).
+        mask: bool (h, w); None: unknown.
+    """
+
+    result: ImageScore
+    image: np.ndarray
+    size: tuple[int, int]
+    anomaly_map: np.ndarray
+    mask: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of all products.
+
+    Attributes:
+        products: metrics and counts by product; None where a metric is not defined.
+        mean: over the products where a metric is defined; counts are summed.
+        pooled: of all images in one ranking.
+        scores: of every image.
+        skipped: errors of images that could not be read.
+        unusable_masks: errors of masks that could not be read; their images count for detection
+            only.
+        curves: by product.
+        pooled_curves: of all images in one ranking.
+    """
+
+    products: dict[str, dict[str, float | int | None]]
+    mean: dict[str, float | int | None]
+    pooled: dict[str, float | int | None]
+    scores: tuple[ImageScore, ...]
+    skipped: tuple[str, ...] = ()
+    unusable_masks: tuple[str, ...] = ()
+    curves: Mapping[str, Curves] = field(default_factory=dict)
+    pooled_curves: Curves = field(default_factory=dict)
+
+    @property
+    def calibrated_auroc(self) -> float | None:
+        """Pooled image AUROC of the calibrated scores; None if the model has no calibration."""
+        scores: dict[str, list[float]] = {"normal": [], "anomalous": []}
+        for image in self.scores:
+            if image.verdict is None:
+                return None
+            scores[image.label].append(image.verdict.calibrated)
+        return auroc(scores["normal"], scores["anomalous"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the tables as JSON values; None where a metric is not defined."""
+        tables = {"products": self.products, "mean": self.mean, "pooled": self.pooled}
+        counts = decision_counts(self.scores)
+        if counts is None:
+            return tables
+        pooled = self.pooled | {"image_auroc_calibrated": self.calibrated_auroc}
+        return tables | {"pooled": pooled, "decisions": counts}
+
+
+def format_table(evaluation: Evaluation) -> str:
+    """Return the tables as aligned text, in percent; `-` where a metric is not defined."""
+    tables = [
+        *evaluation.products.items(),
+        ("mean", evaluation.mean),
+        ("pooled", evaluation.pooled),
+    ]
+    rows = [["product", *METRICS, *COUNTS]]
+    rows += [
+        [name, *(_percent(values[m]) for m in METRICS), *(str(values[c]) for c in COUNTS)]
+        for name, values in tables
+    ]
+    return aligned(rows, last=2)
+
+
+def ordered(values: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics and counts in the order of the tables."""
+    return {name: values[name] for name in (*METRICS, *COUNTS)}
+
+
+def mean_of(products: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean over the products where a metric is defined; counts are summed."""
+    mean: dict[str, Any] = {}
+    for name in METRICS:
+        defined = [values[name] for values in products if values[name] is not None]
+        mean[name] = sum(defined) / len(defined) if defined else None
+    return mean | {name: sum(values[name] for values in products) for name in COUNTS}
+
+
+def _percent(value: float | int | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,71 @@
+"""Measure normal images: what a calibration is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from snl.data.catalog import Record
+from snl.decision.maps import resize_mask
+from snl.decision.regions import peaks
+from snl.decision.sample import PEAKS, NormalSample
+from snl.decision.scoring import score_map
+from snl.errors import ImageError
+from snl.files import content_hash
+from snl.runtime.predictor import Predictor
+
+
+def measure(
+    predictor: Predictor,
+    records: Sequence[Record],
+    errors: list[ImageError],
+    *,
+    tile: int = 0,
+    ignore_masks: Mapping[str, np.ndarray] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> NormalSample:
+    """Return the measurements of normal images whose products are known.
+
+    Args:
+        predictor: of the network.
+        records: normal images.
+        errors: list to which the errors of unreadable images are appended.
+        tile: side of the tiles in pixels; 0: whole images.
+        ignore_masks: bool (size, size) by product: pixels that do not count.
+        progress: called with (done, total).
+    """
+    masks = ignore_masks or {}
+    before = len(errors)
+    products: list[str] = []
+    rows: list[tuple[float, np.ndarray, np.ndarray, float, int]] = []
+    paths = [record.path for record in records]
+    for prediction in predictor.predict_images(paths, errors, tile=tile):
+        record = records[prediction.index]
+        anomaly_map, score = prediction.anomaly_map, prediction.score
+        if record.product in masks:
+            ignored = resize_mask(masks[record.product], anomaly_map.shape)
+            anomaly_map = np.where(ignored, 0, anomaly_map)
+            score = score_map(anomaly_map, predictor.settings.map)
+        products.append(record.product)
+        highest = peaks(anomaly_map, PEAKS).astype(np.float32)
+        background = float(np.quantile(anomaly_map, 0.99))
+        rows.append((score, prediction.embedding, highest, background, content_hash(record.path)))
+        if progress:
+            progress(len(rows) + len(errors) - before, len(records))
+    if progress and len(rows) < len(records):
+        progress(len(records), len(records))
+    if not rows:
+        none = np.empty(0, np.float32)
+        embeddings = np.empty((0, predictor.embedding_width), np.float32)
+        hashes = np.empty(0, np.uint64)
+        return NormalSample((), none, embeddings, np.empty((0, PEAKS), np.float32), none, hashes)
+    scores, embedding, highest_peaks, backgrounds, content = zip(*rows, strict=True)
+    return NormalSample(
+        tuple(products),
+        np.asarray(scores, np.float32),
+        np.asarray(embedding, np.float32),
+        np.asarray(highest_peaks, np.float32),
+        np.asarray(backgrounds, np.float32),
+        np.array(content, np.uint64),
+    )

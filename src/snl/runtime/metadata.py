@@ -1,0 +1,158 @@
+"""Everything a model file holds besides the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from snl.decision.calibration import Calibration
+from snl.decision.serialise import from_document, to_document
+from snl.errors import PluginError
+from snl.registry import REGISTRIES
+from snl.runtime.sections import CALIBRATION, MODEL, NETWORK, TRAINING, Section
+from snl.settings import Settings, plugins_used
+
+HISTORY = 10
+"""Calibrations that a file keeps, for undoing changes."""
+
+
+@dataclass(frozen=True)
+class TrainingInfo:
+    """Facts about a training; JSON values.
+
+    Attributes:
+        products: normal training images by product.
+        data: name of the root, layout, fingerprint and number of images of the training data.
+        facts: steps, seconds, images per second, last losses, device, software versions, skipped
+            images.
+        hashes: uint64 (N,), content hashes of the training images.
+    """
+
+    products: Mapping[str, int]
+    data: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64), repr=False)
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Everything that an inspector needs besides the network.
+
+    Attributes:
+        settings: of the model.
+        training: facts.
+        calibrations: versions, oldest first; the last one is in force.
+        mean, std: of the network's input channels (RGB, 0..1); the network itself normalises.
+        network: version of the network.
+        plugins: kind, name, package and version of every plug-in that the network needs.
+        extra: sections of later versions, kept as they are.
+    """
+
+    settings: Settings
+    training: TrainingInfo
+    calibrations: Sequence[Calibration]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    network: str = ""
+    plugins: Sequence[Mapping[str, str]] = ()
+    extra: Mapping[str, Section] = field(default_factory=dict)
+
+
+def to_sections(metadata: ModelMetadata) -> dict[str, Section]:
+    """Return the sections of a model file, without the network's."""
+    versions: list[dict[str, Any]] = []
+    arrays: dict[str, np.ndarray] = {}
+    for number, calibration in enumerate(metadata.calibrations[-HISTORY:]):
+        document, tables = to_document(calibration)
+        versions.append(document)
+        arrays |= {f"{number}.{name}": value for name, value in tables.items()}
+    model = {
+        "settings": metadata.settings.to_dict(),
+        "preprocessing": {
+            "image_size": metadata.settings.image_size,
+            "resize": "whole image or tile to a square, bilinear with antialiasing",
+            "channels": "RGB",
+            "mean": list(metadata.mean),
+            "std": list(metadata.std),
+        },
+        "network": metadata.network,
+        "plugins": [dict(plugin) for plugin in plugins_used(metadata.settings)],
+    }
+    training = {
+        "products": dict(metadata.training.products),
+        "data": dict(metadata.training.data),
+        "facts": dict(metadata.training.facts),
+    }
+    return {
+        MODEL: Section(model),
+        TRAINING: Section(training, {"hashes": metadata.training.hashes}),
+        CALIBRATION: Section({"versions": versions}, arrays),
+        **metadata.extra,
+    }
+
+
+def from_sections(sections: Mapping[str, Section]) -> ModelMetadata:
+    """Inverse of `to_sections`; the network's section is ignored.
+
+    Raises:
+        PluginError: a plug-in that the network needs is not installed.
+        SettingsError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError: the
+            sections are damaged.
+    """
+    model, training = sections[MODEL], sections[TRAINING]
+    plugins = [{str(k): str(v) for k, v in one.items()} for one in model.document["plugins"]]
+    check_plugins(plugins)
+    settings = Settings.from_dict(model.document["settings"])
+    hashes = training.arrays["hashes"]
+    if hashes.dtype != np.uint64 or hashes.ndim != 1:
+        raise ValueError("the list of training images is damaged")
+    info = TrainingInfo(
+        {str(k): int(v) for k, v in training.document["products"].items()},
+        dict(training.document["data"]),
+        dict(training.document["facts"]),
+        hashes,
+    )
+    calibrations = _calibrations(sections[CALIBRATION], settings)
+    products = {frozenset(c.products) for c in calibrations} | {frozenset(info.products)}
+    if len(products) > 1 or not calibrations:
+        raise ValueError("training and calibration name different products")
+    preprocessing = model.document["preprocessing"]
+    mean, std = (tuple(map(float, preprocessing[key])) for key in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError("mean and std are not of three channels")
+    network = str(model.document["network"])
+    if calibrations[-1].network != network:
+        raise ValueError("the calibration was made for another network")
+    known = {MODEL, TRAINING, CALIBRATION, NETWORK}
+    extra = {name: section for name, section in sections.items() if name not in known}
+    return ModelMetadata(settings, info, calibrations, mean, std, network, plugins, extra)
+
+
+def check_plugins(plugins: Sequence[Mapping[str, str]]) -> None:
+    """Check that plug-ins are installed.
+
+    Raises:
+        PluginError: one is not, with its package.
+    """
+    for plugin in plugins:
+        if plugin["name"] not in REGISTRIES[plugin["kind"]]:
+            package, version = plugin["package"], plugin.get("version", "")
+            raise PluginError(
+                f"it needs the {plugin['kind']} '{plugin['name']}' of the plug-in {package}"
+                f"{f' {version}' if version else ''}, which is not installed here: "
+                f"pip install {package}"
+            )
+
+
+def _calibrations(section: Section, settings: Settings) -> list[Calibration]:
+    tables: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in section.arrays.items():
+        number, _, key = name.partition(".")
+        tables.setdefault(number, {})[key] = array
+    return [
+        from_document(document, tables.get(str(number), {}), settings.map)
+        for number, document in enumerate(section.document["versions"])
+    ]

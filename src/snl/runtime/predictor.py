@@ -1,0 +1,174 @@
+"""Predictions for images: an engine with everything known about its network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from snl.data.stream import Loaded, batches, read
+from snl.decision.prediction import Prediction
+from snl.decision.scoring import score_map
+from snl.errors import ImageError, SettingsError
+from snl.runtime.engine import Engine, Outputs
+from snl.runtime.metadata import ModelMetadata, TrainingInfo
+from snl.runtime.tiled import predict_tiled
+from snl.settings import MapSettings, Settings
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+    from snl.model.network import Network
+
+    Source = str | Path | PIL.Image.Image | np.ndarray
+
+
+class BatchModel(Protocol):
+    """Anything that turns a batch of pixels into maps and scores, such as a `Predictor`."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input in pixels."""
+
+    def predict(self, pixels: np.ndarray) -> tuple[Any, ...]:
+        """Images uint8 (B, size, size, 3) to maps float32 (B, size, size), scores float32 (B,) and
+        optionally embeddings float32 (B, D) and a mapping of further outputs."""
+
+
+def predict_images(
+    model: BatchModel,
+    sources: Iterable[Any],
+    errors: list[ImageError],
+    batch_size: int = 16,
+    *,
+    tile: int = 0,
+    scoring: MapSettings | None = None,
+    keep_images: bool = False,
+) -> Iterator[Prediction]:
+    """Yield the prediction of every readable image, in order, in bounded memory.
+
+    Images are decoded while the model processes the previous ones.
+
+    Args:
+        model: any `BatchModel`.
+        sources: paths, PIL images or uint8 arrays (H, W, 3) RGB or (H, W) grey; any iterable.
+        errors: list to which the errors of unreadable images are appended.
+        batch_size: images per call of the model.
+        tile: side in pixels of the tiles that images are processed in; 0: whole images. With tiles,
+            maps have the images' own sizes, and images are kept.
+        scoring: how a score follows from the map of tiles.
+        keep_images: keep the decoded images with the predictions.
+    """
+    loaded = read(sources, model.image_size, 1 if tile else None, whole=keep_images or tile > 0)
+    for group, pixels in batches(loaded, 1 if tile else batch_size, errors):
+        if tile:
+            yield _tiled(model, group[0], tile, scoring or MapSettings())
+            continue
+        maps, scores, *rest = model.predict(pixels)
+        embeddings = rest[0] if rest else np.empty((len(maps), 0), np.float32)
+        extra = rest[1] if len(rest) > 1 else {}
+        for row, item in enumerate(group):
+            yield Prediction(
+                anomaly_map=maps[row],
+                score=float(scores[row]),
+                embedding=embeddings[row],
+                size=item.original,
+                path=_path(item),
+                outputs={name: values[row] for name, values in extra.items()},
+                image=item.image,
+                pixels=item.pixels,
+                index=item.index,
+            )
+
+
+def _tiled(model: BatchModel, item: Loaded, tile: int, scoring: MapSettings) -> Prediction:
+    assert item.image is not None  # requested for tiles
+    anomaly_map, embedding = predict_tiled(model.predict, item.image, tile, model.image_size)
+    return Prediction(
+        anomaly_map=anomaly_map,
+        score=score_map(anomaly_map, scoring),
+        embedding=embedding,
+        size=item.original,
+        path=_path(item),
+        image=item.image,
+        index=item.index,
+    )
+
+
+def _path(item: Loaded) -> str | None:
+    return str(item.source) if isinstance(item.source, str | Path) else None
+
+
+class Predictor:
+    """A network that is ready to run, with its settings and training facts; it decides nothing.
+
+    Args:
+        engine: runs the network.
+        metadata: of the network; its calibrations are not used here.
+    """
+
+    def __init__(self, engine: Engine, metadata: ModelMetadata) -> None:
+        self.engine = engine
+        self.metadata = metadata
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the model."""
+        return self.metadata.settings
+
+    @property
+    def training(self) -> TrainingInfo:
+        """Facts about the training."""
+        return self.metadata.training
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input in pixels."""
+        return self.metadata.settings.image_size
+
+    @property
+    def embedding_width(self) -> int:
+        """D of the embeddings, as a first call of the engine shows it."""
+        side = self.image_size
+        return int(self.predict(np.zeros((1, side, side, 3), np.uint8)).embeddings.shape[1])
+
+    @property
+    def network(self) -> Network:
+        """The network itself, where PyTorch runs it.
+
+        Raises:
+            SettingsError: an exported graph, which cannot be trained or exported.
+        """
+        network: Network | None = getattr(self.engine, "network", None)
+        if network is None:
+            raise SettingsError(
+                f"an export run by {self.engine.device} has no network to train or to write; use "
+                "the bundle of snl train"
+            )
+        return network
+
+    def predict(self, pixels: np.ndarray) -> Outputs:
+        """Compute raw maps, scores and embeddings of images uint8 (B, size, size, 3)."""
+        return self.engine.predict(pixels)
+
+    def predict_images(
+        self,
+        sources: Iterable[Source],
+        errors: list[ImageError],
+        batch_size: int = 16,
+        *,
+        tile: int = 0,
+        keep_images: bool = False,
+    ) -> Iterator[Prediction]:
+        """Yield the prediction of every readable image; see `predict_images` of this module."""
+        return predict_images(
+            self,
+            sources,
+            errors,
+            batch_size,
+            tile=tile,
+            scoring=self.settings.map,
+            keep_images=keep_images,
+        )
