@@ -138,11 +138,11 @@ def describe_environment(progress: Progress = None) -> dict[str, Any]:
         if packages[name].status in ("ok", "too old"):
             devices[name], error = _guarded(list_devices)
             if error:
-                problems.append(f"{name} cannot list its devices: {error}")
+                problems.append(f"{name} cannot list its devices: {_one_line(error)}")
     torch_works = packages["torch"].status in ("ok", "too old")
     cpu, error = _guarded(lambda: _cpu(torch_works))
     if error:
-        problems.append(f"the CPU cannot be described: {error}")
+        problems.append(f"the CPU cannot be described: {_one_line(error)}")
     return {
         "snl": __version__,
         "python": {
@@ -249,12 +249,13 @@ def _check_package(name: str, minimum: str, imported: bool) -> Package:
     except importlib.metadata.PackageNotFoundError:
         version = None
     if imported:
-        module, error = _guarded(lambda: importlib.import_module(_module_name(name)))
+        module_name = _MODULES.get(name, name.replace("-", "_"))
+        module, error = _guarded(lambda: importlib.import_module(module_name))
         if error:
-            absent = version is None and error.startswith("ModuleNotFoundError")
-            return Package(
-                name, version, "missing" if absent else "broken", "" if absent else error
-            )
+            absent = isinstance(error, ModuleNotFoundError) and error.name == module_name
+            if absent and version is None:
+                return Package(name, None, "missing")
+            return Package(name, version, "broken", _one_line(error))
         if version is None:  # such as onnxruntime, which has other names with CUDA
             text = getattr(module, "__version__", None)
             version = None if text is None else str(text)
@@ -265,8 +266,8 @@ def _check_package(name: str, minimum: str, imported: bool) -> Package:
     return Package(name, version, "ok")
 
 
-def _guarded(function: Callable[[], Any]) -> tuple[Any, str]:
-    """Return the function's result and an empty text, or None and its error in one line.
+def _guarded(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """Return the function's result and None, or None and its error.
 
     Whatever a package prints or warns while it is imported is dropped.
     """
@@ -277,16 +278,17 @@ def _guarded(function: Callable[[], Any]) -> tuple[Any, str]:
             contextlib.redirect_stderr(io.StringIO()),
         ):
             warnings.simplefilter("ignore")
-            return function(), ""
+            return function(), None
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a broken package may raise anything, SystemExit included
-        text = " ".join(str(error).split())[:200]
-        return None, f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return None, error
 
 
-def _module_name(distribution: str) -> str:
-    return _MODULES.get(distribution, distribution.replace("-", "_"))
+def _one_line(error: BaseException) -> str:
+    """Return the error's class and message in one line of at most 200 characters of message."""
+    message = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def _numbers(version: str) -> tuple[int, ...]:

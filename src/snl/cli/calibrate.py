@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -320,12 +319,14 @@ def _learn_misses(options: Options, inspector: Inspector) -> bool:
 
 def _merge_versions(inspector: Inspector, before: int) -> None:
     """Make several changes of one command one version, so that --undo undoes all of them."""
+    from dataclasses import replace
+
     versions = inspector.calibrations[before:]
     if len(versions) > 1:
         why = ", ".join(dict.fromkeys(version.why for version in versions))
         inspector.calibrations = [
             *inspector.calibrations[:before],
-            dataclasses.replace(versions[-1], why=why),
+            replace(versions[-1], why=why),
         ]
 
 

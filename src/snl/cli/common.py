@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -102,15 +101,17 @@ def check_json(path: Path | None, inputs: Sequence[str | Path] = ()) -> None:
     Raises:
         SnlError: it is a folder, cannot be written, or is one of `inputs`.
     """
-    from snl.files import check_output
-
     if path is not None and path != STDOUT:
+        from snl.files import check_output
+
         check_output(path, inputs)
 
 
 def show_result(text: str, value: Any, json_path: Path | None) -> None:
     """Print a result as text and write it as JSON, or print it as JSON alone for `--json -`."""
     if json_path == STDOUT:
+        import json
+
         print(json.dumps(value, indent=2, allow_nan=False), flush=True)
         return
     print(text, flush=True)

@@ -59,37 +59,57 @@ def run(options: Options) -> int:
 def format_description(description: dict[str, Any]) -> str:
     """Return the description of `snl.runtime.describe.describe` as aligned text."""
     products = description["products"]
-    rows = [
-        ["product", "training", "held back", "rate", "anomalous above", "guarantee",
-         "uncertain rate", "uncertain above", "guarantee"]
-    ]  # fmt: skip
-    guarantees: dict[str, None] = {}
+    used = {t["guarantee"] for product in products for t in product["thresholds"].values()}
+    legend = aligned((name, text) for name, text in _GUARANTEES.items() if name in used)
+    return "\n\n".join(
+        [
+            aligned(_facts(description)),
+            _products_table(products),
+            f"guarantees of the false-alarm rates:\n{legend}",
+            _history_table(description["history"]),
+        ]
+    )
+
+
+def _products_table(products: list[dict[str, Any]]) -> str:
+    """Return one row for each product; columns that few products use appear only if needed."""
+    heading = ["product", "training", "held back"]
+    for decision in ("anomalous", "uncertain"):
+        heading += [f"{decision} rate", f"{decision} above", "guarantee"]
+    rows = []
     for product in products:
         row = [product["name"], str(product["training_images"]), str(product["held_back_images"])]
         for decision in ("anomalous", "uncertain"):
             threshold = product["thresholds"][decision]
-            guarantees[threshold["guarantee"]] = None
+            score = threshold["score"]
             row += [
                 f"{threshold['rate']:g}",
-                "-" if threshold["score"] is None else f"{threshold['score']:.4g}",
+                "-" if score is None else f"{score:.4g}",
                 threshold["guarantee"],
             ]
         rows.append(row)
-    legend = "\n".join(
-        f"{name}: {text}" for name, text in _GUARANTEES.items() if name in guarantees
-    )
-    blocks = [aligned(_facts(description)), table(rows), legend]
-    extras = aligned(_product_extras(products))
-    if extras:
-        blocks.append(extras)
-    history = [["calibrated", "held back", "reason"]]
-    history += [
+    columns = {
+        "ignore mask": ["yes" if p["ignore_mask"] else "" for p in products],
+        "mm per pixel": [f"{p['mm_per_pixel']:g}" if p["mm_per_pixel"] else "" for p in products],
+        "smallest region": [
+            f"{p['smallest_region']} px" if p["smallest_region"] > 1 else "" for p in products
+        ],
+    }
+    for title, cells in columns.items():
+        if any(cells):
+            heading.append(title)
+            rows = [[*row, cell] for row, cell in zip(rows, cells, strict=True)]
+    return table([heading, *rows])
+
+
+def _history_table(history: list[dict[str, Any]]) -> str:
+    """Return one row for each calibration that is kept, the one in use last."""
+    rows = [
         [version["made"] or "-", str(version["held_back_images"]), version["reason"]]
-        for version in description["history"]
+        for version in history
     ]
-    history[-1][2] += " (in use)"
-    blocks.append(table(history, left=3))
-    return "\n\n".join(blocks)
+    rows[-1][2] += " (in use)"
+    return table([["calibrated", "held back", "reason"], *rows], left=3)
 
 
 def _facts(description: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -139,17 +159,3 @@ def _data(data: dict[str, Any], training: dict[str, Any]) -> str:
     if training["skipped_images"]:
         text += f", {training['skipped_images']} unreadable images skipped"
     return text
-
-
-def _product_extras(products: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Yield the settings that only some products have."""
-    masked = [p["name"] for p in products if p["ignore_mask"]]
-    scales = [f"{p['name']} {p['mm_per_pixel']:g}" for p in products if p["mm_per_pixel"]]
-    smallest = [f"{p['name']} {p['smallest_region']}" for p in products if p["smallest_region"] > 1]
-    for title, names in (
-        ("ignore masks", masked),
-        ("mm per pixel", scales),
-        ("smallest region in pixels", smallest),
-    ):
-        if names:
-            yield title, ", ".join(names)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,6 +125,8 @@ def _set_tile(inspector: Inspector, tile: int, monitored: bool) -> None:
     Raises:
         SettingsError: a tile size out of range, or drift is monitored too.
     """
+    from dataclasses import replace
+
     if tile == inspector.tile:
         return
     if monitored:
@@ -136,7 +136,7 @@ def _set_tile(inspector: Inspector, tile: int, monitored: bool) -> None:
         )
     before = inspector.tile
     inspector.settings.replace({"tile": tile})  # checks the range
-    inspector.recalibrate(dataclasses.replace(inspector.calibration, tile=tile))
+    inspector.recalibrate(replace(inspector.calibration, tile=tile))
     say(
         f"note: thresholds were made with {_pieces(before)}; for {_pieces(tile)} they are not "
         f"valid until you run snl calibrate FILE NORMALS --tile {tile}"
@@ -149,6 +149,8 @@ def _pieces(tile: int) -> str:
 
 def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None) -> int:
     """Write one JSON line for each image, to stdout or at the end to the file of --json."""
+    import json
+
     from snl.files import write_text
 
     paths = image_files([Path(path) for path in options.paths])
@@ -211,6 +213,8 @@ def _advise(inspector: Inspector, product: str | None, rates: Rates | None) -> N
 
 def _inspect_video(options: Options, inspector: Inspector, rates: Rates | None) -> int:
     """Write one JSON line for each frame as it comes, to stdout or to the file of --json."""
+    import json
+
     from snl.data.video import frames
     from snl.files import check_output
 

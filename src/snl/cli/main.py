@@ -48,6 +48,11 @@ VERBS: dict[str, Any] = {
 }
 """The modules of the verbs, in the order of `snl --help`."""
 
+_INSTALL = {
+    **dict.fromkeys(("torch", "torchvision", "timm"), "pip install 'snl-ad[train]'"),
+    **dict.fromkeys(("numpy", "scipy", "PIL", "safetensors", "tqdm"), "pip install snl-ad"),
+}
+"""How to install a missing module."""
 _OUT_OF_MEMORY = ("memoryerror", "out of memory", "allocate memory")
 
 
@@ -77,9 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail("out of memory; reduce --image-size, --batch-size or --cache-memory")
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("torch", "torchvision", "timm"):
-            return _fail(f"{error.name} is not installed: pip install 'snl-ad[train]'")
-        raise
+        install = _INSTALL.get((error.name or "").partition(".")[0])
+        if install is None:
+            raise
+        return _fail(f"{error.name} is not installed: {install}")
 
 
 def parse(arguments: Sequence[str]) -> tuple[Any, argparse.Namespace]:
