@@ -1,4 +1,4 @@
-"""`python -m snl` is the command `snl`."""
+"""Run the command `snl` as `python -m snl`."""
 
 from snl.cli.main import main
 

@@ -167,7 +167,10 @@ def test_tiles_for_one_run_are_told_to_be_uncalibrated(
     assert main(["inspect", str(calibrated), str(images / "bolt.png"), "--tile", "32"]) == 0
     told = capsys.readouterr()
     record = json.loads(told.out)
-    assert "thresholds were made with whole images; with tiles of 32 pixels" in told.err
+    assert (
+        "thresholds were made with whole images; for tiles of 32 pixels they are not valid"
+        in told.err
+    )
     inspector = snl.load(calibrated, "cpu")
     (whole,) = inspect(capsys, calibrated, images / "bolt.png", "--tile", "0")
     assert whole["score"] == inspector.inspect(images / "bolt.png").score != record["score"]
@@ -310,7 +313,7 @@ def test_a_mixed_folder_is_parted_into_groups(mixed: Path, tmp_path: Path, capsy
     # the groups are no products of the data: evaluation says so and goes on
     assert main(["evaluate", str(file), str(mixed), "--quiet"]) == 0
     told_ = capsys.readouterr()
-    assert "not taught to this inspector: mixed" in told_.err
+    assert "not products of this inspector: mixed" in told_.err
     assert "all products" in told_.out
 
 

@@ -57,7 +57,7 @@ def test_products_that_were_not_taught_are_columns(
     assert (found["rows"], found["columns"]) == (["bolt"], ["bolt", "gear"])
     (data / "bolt" / "test" / "good" / "000.png").write_bytes(b"torn")
     assert main(["probe", str(bundle), str(data), *options]) == 1
-    assert "left out: " in capsys.readouterr().err
+    assert "skipped: " in capsys.readouterr().err
 
 
 def test_missing_matplotlib_is_told_before_any_work(

@@ -200,7 +200,7 @@ def test_images_of_an_untaught_product_are_counted_but_not_told(
         save_varied(tmp_path / "nut" / "test" / "good" / f"{n}.png", 9000 + n, product="plate")
         save_varied(tmp_path / "plate" / "test" / "good" / f"{n}.png", 9100 + n, product="plate")
     assert main(["evaluate", str(calibrated), str(tmp_path), "--products", "given", "--quiet"]) == 0
-    assert "not taught to this inspector: nut" in capsys.readouterr().err
+    assert "not products of this inspector: nut" in capsys.readouterr().err
     found = snl.evaluate(snl.load(calibrated, "cpu"), tmp_path, products_given=True)
     table = decisions(found.scores)
     assert table["nut"]["recognised"] is None and sum(table["nut"]["normal"].values()) == 3

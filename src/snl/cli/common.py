@@ -1,14 +1,13 @@
-"""What the verbs share: exit statuses, words to a person, progress."""
+"""What the verbs share: exit statuses, messages, progress bars, tables, input and output files."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snl.settings import parse_assignments
+from snl.cli.options import STDOUT
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
@@ -19,68 +18,133 @@ OK, PROBLEMS, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 
 def say(text: str) -> None:
-    """To a person, on standard error, so that standard output stays for results."""
+    """Print a message on standard error, so that standard output holds only results."""
     print(text, file=sys.stderr, flush=True)
 
 
-def progress_bar(title: str, quiet: bool) -> Any:
+def progress_bar(title: str, quiet: bool, unit: str = "image") -> Any:
+    """Return a `progress(done, total)` callback that draws a bar, or None if `quiet`."""
     if quiet:
         return None
     from snl.progress import bar
 
-    return bar(title)
+    return bar(title, unit)
 
 
-def show(evaluation: Evaluation) -> None:
-    """The tables on standard output, what was left out on standard error."""
+def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Return rows as aligned text, the first row as a heading with a rule below it.
+
+    Args:
+        rows: the cells, the same number in every row.
+        left: the number of leading columns that are aligned to the left; the others are aligned
+            to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if number < left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def aligned(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return names and values as aligned text, one pair per line; without pairs an empty text."""
+    rows = list(pairs)
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Print the tables on standard output and the skipped images on standard error."""
     from snl.evaluation.decision_counts import format_decisions
     from snl.evaluation.evaluate import format_table
 
     print(format_table(evaluation), flush=True)
-    decided = format_decisions(evaluation.scores)
-    if decided:
-        print(f"\n{decided}", flush=True)
+    decisions = format_decisions(evaluation.scores)
+    if decisions:
+        print(f"\n{decisions}", flush=True)
         raw, calibrated = evaluation.pooled["image_auroc"], evaluation.calibrated_auroc
         if raw is not None and calibrated is not None:
             print(
                 f"pooled image AUROC: {100 * raw:.1f} by raw scores, {100 * calibrated:.1f} by "
-                "calibrated ones",
+                "calibrated scores",
                 flush=True,
             )
-    for line in evaluation.skipped:
-        say(f"left out: {line}")
+    say_skipped(evaluation.skipped)
+
+
+def say_skipped(errors: Sequence[str]) -> None:
+    """Print one message for each image that could not be used."""
+    for error in errors:
+        say(f"skipped: {error}")
 
 
 def about(
-    options: argparse.Namespace, catalog: Catalog, inspector: Inspector, left_out: Sequence[str]
+    file: str, catalog: Catalog, inspector: Inspector, skipped: Sequence[str]
 ) -> dict[str, Any]:
-    """What a file of figures was measured with and on."""
+    """Return what figures were measured with and on, as JSON values."""
     return {
-        "file": Path(options.file).name,
+        "file": Path(file).name,
         "engine": inspector.engine.device,
         "data": {"name": catalog.root.resolve().name, "layout": catalog.layout},
         "settings": inspector.settings.to_dict(),
-        "left_out": list(left_out),
+        "left_out": list(skipped),
     }
 
 
-def overrides(options: argparse.Namespace) -> dict[str, Any]:
-    """Settings that were given as options of their own, then those of --set."""
-    named = {
-        "teacher.name": options.teacher,
-        "teacher.weights": options.teacher_weights,
-        "image_size": options.image_size,
-        "tile": options.tile,
-        "training.steps": options.steps,
-        "training.batch_size": options.batch_size,
-        "training.lr": options.lr,
-        "training.seed": options.seed,
-    }
-    given = {name: value for name, value in named.items() if value is not None}
-    return {**given, **parse_assignments(options.set)}
+def check_json(path: Path | None, inputs: Sequence[str | Path] = ()) -> None:
+    """Check before any work that the file of `--json` can be written.
+
+    Raises:
+        SnlError: it is a folder, cannot be written, or is one of `inputs`.
+    """
+    if path is not None and path != STDOUT:
+        from snl.files import check_output
+
+        check_output(path, inputs)
+
+
+def show_result(text: str, value: Any, json_path: Path | None) -> None:
+    """Print a result as text and write it as JSON, or print it as JSON alone for `--json -`."""
+    if json_path == STDOUT:
+        import json
+
+        print(json.dumps(value, indent=2, allow_nan=False), flush=True)
+        return
+    print(text, flush=True)
+    if json_path is not None:
+        from snl.files import write_json
+
+        write_json(json_path, value)
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files given and all images below the folders given, each file once.
+
+    Hidden files and masks in folders are not returned. A missing file is returned, so that the
+    error names it when it is read.
+
+    Raises:
+        DataError: a folder without images.
+    """
+    from snl.data.layouts import images_in
+    from snl.errors import DataError
+
+    files: dict[Path, Path] = {}
+    for path in paths:
+        inside = images_in(path) if path.is_dir() else [path]
+        if not inside:
+            raise DataError(f"{path}: no images in this folder; give images or another folder")
+        for file in inside:
+            files.setdefault(file.resolve(), file)
+    return list(files.values())
 
 
 def save_overlay(picture: Any, path: Path) -> Path:
+    """Write a PIL image as PNG and return its path."""
     from snl.files import atomic
 
     with atomic(path) as temporary:

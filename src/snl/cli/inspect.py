@@ -1,114 +1,231 @@
-"""`snl inspect`."""
+"""`snl inspect`: inspect new images or a video."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import json
-import os
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snl.cli.common import BAD_INPUT, OK, STOPPED, progress_bar, save_overlay, say
+from snl.cli import options as shared
+from snl.cli.common import BAD_INPUT, OK, STOPPED, image_files, progress_bar, save_overlay, say
+from snl.cli.inspect_outputs import open_monitor, open_outputs
 from snl.errors import DataError, ImageError, SettingsError
 
 if TYPE_CHECKING:
     from snl.decision.calibration import Rates
-    from snl.decision.inspection import Inspection
     from snl.runtime.inspector import Inspector
 
-_SAVE_EVERY = 200
-"""Images between two savings of the drift monitor's state."""
+SUMMARY = "inspect new images: one JSON line each, overlays if requested"
 
 
-def inspect(options: argparse.Namespace) -> int:
-    """`snl inspect`."""
+class Options(
+    shared.RateOptions, shared.PrecisionOption, shared.DeviceOption, shared.QuietOption
+):  # fmt: skip
+    """Options of `snl inspect`."""
+
+    file: str
+    paths: list[str]
+    out: Path | None
+    json: Path | None
+    coco: Path | None
+    labelme: Path | None
+    product: str | None
+    tile: int | None
+    monitor: Path | None
+    batch_size: int
+    threads: int
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    verb = shared.new_verb(
+        verbs,
+        "inspect",
+        SUMMARY,
+        "snl inspect parts.snl new.jpg",
+        "snl inspect parts.snl incoming/ --out overlays/ --json results.jsonl",
+        "snl inspect parts.snl bottle.png --product bottle --rate 0.06",
+        "snl inspect parts.snl incoming/ --monitor drift.json --json today.jsonl",
+        "snl inspect parts.onnx camera:0 --batch-size 1",
+    )
+    verb.add_argument("file", metavar="FILE", help="bundle or export")
+    verb.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="images or folders; or one video file, rtsp:// address or camera:0. Live sources drop "
+        "frames instead of queueing them",
+    )
+    verb.add_argument("--out", type=Path, metavar="DIR", help="write overlays as PNG")
+    verb.add_argument(
+        "--json", type=Path, metavar="OUT", help="write the JSON lines to a file, not to stdout"
+    )
+    verb.add_argument("--coco", type=Path, metavar="OUT", help="write the regions as COCO JSON")
+    verb.add_argument(
+        "--labelme", type=Path, metavar="DIR", help="write the regions as LabelMe JSON files"
+    )
+    verb.add_argument(
+        "--product",
+        metavar="NAME",
+        help="product that the images show; without it the product is recognised, and images of "
+        "other objects are reported as unknown product",
+    )
+    shared.add_rates(verb)
+    verb.add_argument(
+        "--tile",
+        type=shared.index,
+        metavar="N",
+        help="inspect images in tiles of N pixels, 0: whole images (default: as calibrated)",
+    )
+    verb.add_argument(
+        "--monitor",
+        type=Path,
+        metavar="STATE",
+        help="monitor drift over this run and later runs; the state is kept in this file",
+    )
+    verb.add_argument(
+        "--batch-size",
+        type=shared.count,
+        default=8,
+        metavar="N",
+        help="images in one batch (default: 8; 1: lowest latency)",
+    )
+    verb.add_argument(
+        "--threads",
+        type=shared.index,
+        default=0,
+        metavar="N",
+        help="threads of the network, 0: chosen by the runtime (default); snl bench inference "
+        "measures which number is best",
+    )
+    shared.add_precision(verb)
+    shared.add_device(verb)
+    shared.add_quiet(verb)
+
+
+def run(options: Options) -> int:
+    """Inspect all images, or the frames of one video."""
     import snl
     from snl.data.video import is_video
-    from snl.files import check_output, write_text
 
     inspector = snl.load(options.file, options.device, options.threads, options.precision)
     if options.tile is not None:
-        if options.monitor and options.tile != inspector.tile:
-            raise SettingsError(
-                "--monitor compares with the calibration, which --tile departs from; leave out one "
-                f"of them, or first: snl calibrate FILE NORMALS --tile {options.tile}"
-            )
-        _look_in_tiles(inspector, options.tile)
-    rates = inspector.rates_for(  # a bad product or rate, before any work
+        _set_tile(inspector, options.tile, bool(options.monitor))
+    rates = inspector.rates_for(  # refuses an unknown product or a wrong rate before any work
         options.product, options.rate, options.uncertain_rate, options.unknown_rate
     )
     if any(map(is_video, options.paths)):
         return _inspect_video(options, inspector, rates)
+    return _inspect_images(options, inspector, rates)
+
+
+def _set_tile(inspector: Inspector, tile: int, monitored: bool) -> None:
+    """Use another tile size for this run only.
+
+    Raises:
+        SettingsError: a tile size out of range, or drift is monitored too.
+    """
+    from dataclasses import replace
+
+    if tile == inspector.tile:
+        return
+    if monitored:
+        raise SettingsError(
+            "--monitor compares scores with the calibration, which --tile does not match; leave "
+            f"out one of them, or first run snl calibrate FILE NORMALS --tile {tile}"
+        )
+    before = inspector.tile
+    inspector.settings.replace({"tile": tile})  # checks the range
+    inspector.recalibrate(replace(inspector.calibration, tile=tile))
+    say(
+        f"note: thresholds were made with {_pieces(before)}; for {_pieces(tile)} they are not "
+        f"valid until you run snl calibrate FILE NORMALS --tile {tile}"
+    )
+
+
+def _pieces(tile: int) -> str:
+    return f"tiles of {tile} pixels" if tile else "whole images"
+
+
+def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None) -> int:
+    """Write one JSON line for each image, to stdout or at the end to the file of --json."""
+    import json
+
+    from snl.files import write_text
+
     paths = image_files([Path(path) for path in options.paths])
-    outputs = [options.json, options.coco, options.monitor]
-    for path in filter(None, outputs):
-        check_output(path, [options.file, *paths])
-    overlays = output_files(paths, options.out, options.file, ".png") if options.out else {}
-    labels = output_files(paths, options.labelme, options.file, ".json") if options.labelme else {}
     progress = progress_bar("inspecting", options.quiet or not options.json)
     lines: list[str] = []
-    bad, status = 0, OK
+    failed: list[ImageError] = []
+    status = OK
 
     def refuse(error: ImageError) -> None:
-        nonlocal bad
-        bad += 1
+        failed.append(error)
         say(f"error: {error}")
 
-    with ExitStack() as stack:
-        watch = _monitor(options, inspector, stack)
-        add = _coco(options, stack)
+    with open_outputs(options, inspector, paths) as add_outputs:
         try:
             for result in inspector.stream(
                 paths, options.product, rates, options.batch_size, on_error=refuse
             ):
-                path = Path(str(result.path))
                 record = result.to_dict()
-                if options.out:
-                    record["overlay"] = str(save_overlay(result.overlay(), overlays[path]))
-                if options.labelme:
-                    record["labelme"] = str(_labelme(result, labels[path]))
-                if add:
-                    add(result)
-                if watch:
-                    record["drift"] = watch(result)
+                add_outputs(result, record)
                 lines.append(json.dumps(record, allow_nan=False))
                 if not options.json:
                     print(lines[-1], flush=True)
                 elif progress:
-                    progress(len(lines) + bad, len(paths))
-        except KeyboardInterrupt:  # what was looked at is not lost
-            say(f"stopped after {len(lines) + bad} of {len(paths)} images")
+                    progress(len(lines) + len(failed), len(paths))
+        except KeyboardInterrupt:  # the results so far are written below
+            say(f"stopped after {len(lines) + len(failed)} of {len(paths)} images")
             status = STOPPED
     if options.json:
         write_text(options.json, "".join(line + "\n" for line in lines))
-        say(f"{len(lines)} inspections: {options.json}")
-    for what, place in (("overlays", options.out), ("LabelMe files", options.labelme)):
-        if place:
-            say(f"{len(lines)} {what}: {place}")
+    _summarise(options, len(lines))
+    _advise(inspector, options.product, rates)
+    if failed:
+        say(f"{len(failed)} of {len(paths)} images could not be inspected")
+    return status or (BAD_INPUT if failed else OK)
+
+
+def _summarise(options: Options, count: int) -> None:
+    """Say where the results of `count` images were written."""
+    if options.json:
+        say(f"{count} inspections: {options.json}")
+    if options.out:
+        say(f"{count} overlays: {options.out}")
+    if options.labelme:
+        say(f"{count} LabelMe files: {options.labelme}")
     if options.coco:
         say(f"regions: {options.coco}")
-    _advise(inspector, options.product, rates)
-    if bad:
-        say(f"{bad} of {len(paths)} images could not be inspected")
-    return status or (BAD_INPUT if bad else OK)
 
 
-def _inspect_video(options: argparse.Namespace, inspector: Inspector, rates: Rates | None) -> int:
-    """A JSON line a frame, to stdout or, as it comes, to --json."""
+def _advise(inspector: Inspector, product: str | None, rates: Rates | None) -> None:
+    """Say if there are too few held-back images for any threshold."""
+    rate = rates.anomalous if rates else None
+    if inspector.threshold(product, rate) is None:
+        held_back = sum(map(len, inspector.calibration.normals.values()))
+        say(
+            f"note: with {held_back} held-back normal images no decision at a false-alarm rate of "
+            f"{inspector.rates.anomalous:g} is possible, so it is 'uncertain'; add normal images "
+            "with snl calibrate FILE NORMALS --add"
+        )
+
+
+def _inspect_video(options: Options, inspector: Inspector, rates: Rates | None) -> int:
+    """Write one JSON line for each frame as it comes, to stdout or to the file of --json."""
+    import json
+
     from snl.data.video import frames
     from snl.files import check_output
 
     source = options.paths[0]
     if len(options.paths) > 1 or options.coco or options.labelme:
-        raise DataError(f"{source}: of a video give one alone, without --coco and --labelme")
+        raise DataError(f"{source}: give one video alone, without --coco and --labelme")
     for path in filter(None, (options.json, options.monitor)):
         check_output(path, [options.file, source])
     count = dropped = 0
     with ExitStack() as stack:
-        watch = _monitor(options, inspector, stack)
+        watch = open_monitor(options.monitor, inspector, stack)
         lines = (
             stack.enter_context(options.json.open("w", encoding="utf-8")) if options.json else None
         )
@@ -120,8 +237,8 @@ def _inspect_video(options: argparse.Namespace, inspector: Inspector, rates: Rat
                 record = result.to_dict() | {"path": source, "frame": frame.number}
                 record |= {"seconds": round(frame.seconds, 3), "dropped": dropped}
                 if options.out:
-                    place = options.out / f"{Path(source).stem or 'video'}-{frame.number:06}.png"
-                    record["overlay"] = str(save_overlay(result.overlay(), place))
+                    file = options.out / f"{Path(source).stem or 'video'}-{frame.number:06}.png"
+                    record["overlay"] = str(save_overlay(result.overlay(), file))
                 if watch:
                     record["drift"] = watch(result)
                 print(json.dumps(record, allow_nan=False), file=lines, flush=True)
@@ -130,122 +247,3 @@ def _inspect_video(options: argparse.Namespace, inspector: Inspector, rates: Rat
             return STOPPED
     say(f"{count} frames inspected, {dropped} dropped")
     return OK
-
-
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Files as given, each once; of folders all images below, without hidden files and masks."""
-    from snl.data.layouts import images_in
-
-    found: dict[Path, Path] = {}
-    for path in paths:
-        inside = images_in(path) if path.is_dir() else [path]  # a missing file is told later
-        if not inside:
-            raise DataError(f"{path}: no images in this folder; give images or another folder")
-        for file in inside:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
-
-
-def output_files(
-    paths: Sequence[Path], folder: Path, bundle: Path, suffix: str
-) -> dict[Path, Path]:
-    """Where each image's file goes: the images' paths below what they have in common, with the
-    suffix; a number is added where two would be the same file.
-
-    Raises:
-        DataError: one would take the place of an image or of the bundle.
-    """
-    whole = {path: path.resolve() for path in paths}
-    anchors = {path.anchor for path in whole.values()}
-    common = os.path.commonpath([p.parent for p in whole.values()]) if len(anchors) == 1 else None
-    files: dict[Path, Path] = {}
-    taken: set[str] = set()
-    for path, full in whole.items():
-        place = full.relative_to(common) if common else Path(full.name)
-        name, number = place.with_suffix(suffix), 1
-        while str(name).lower() in taken:
-            number += 1
-            name = place.with_name(f"{place.stem}-{number}{suffix}")
-        taken.add(str(name).lower())
-        files[path] = folder / name
-    if {file.resolve() for file in files.values()} & {*whole.values(), Path(bundle).resolve()}:
-        raise DataError(f"{folder}: files there would be overwritten; choose another folder")
-    return files
-
-
-def _look_in_tiles(inspector: Inspector, tile: int) -> None:
-    """For this run alone."""
-    if tile == inspector.tile:
-        return
-    inspector.settings.replace({"tile": tile})  # refuses what is too small or too large
-    inspector.recalibrate(dataclasses.replace(inspector.calibration, tile=tile))
-    say(
-        f"note: thresholds were made with {_pieces(inspector.calibrations[-2].tile)}; with "
-        f"{_pieces(tile)} they hold after snl calibrate FILE NORMALS --tile {tile}"
-    )
-
-
-def _pieces(tile: int) -> str:
-    return f"tiles of {tile} pixels" if tile else "whole images"
-
-
-def _monitor(
-    options: argparse.Namespace, inspector: Inspector, stack: ExitStack
-) -> Callable[[Inspection], dict[str, Any]] | None:
-    """Tells the drift monitor of an inspection and a person of an alarm; saves its state."""
-    if not options.monitor:
-        return None
-    from snl.monitoring import baseline as monitoring
-
-    if options.monitor.exists():
-        monitor = monitoring.resume(options.monitor, inspector.calibration)
-    else:
-        monitor = monitoring.start(inspector.calibration)
-    stack.callback(lambda: monitor.save(options.monitor))
-    told = {product for product, drift in monitor.status().items() if drift.alarm}
-    count = 0
-
-    def watch(result: Inspection) -> dict[str, Any]:
-        nonlocal count
-        drift = monitoring.watch(monitor, inspector.calibration, result, result.path)
-        if drift.alarm and drift.product not in told:
-            told.add(drift.product)
-            say(
-                f"drift: {drift.product}, since its image {drift.since} ({drift.since_when}): "
-                f"{drift.reason}"
-            )
-        count += 1
-        if count % _SAVE_EVERY == 0:
-            monitor.save(options.monitor)
-        return {"alarm": drift.alarm, "since": drift.since, "reason": drift.reason}
-
-    return watch
-
-
-def _coco(options: argparse.Namespace, stack: ExitStack) -> Callable[[Inspection], None] | None:
-    if not options.coco:
-        return None
-    from snl.report.annotations import coco_file
-
-    return stack.enter_context(coco_file(options.coco))
-
-
-def _labelme(result: Inspection, file: Path) -> Path:
-    from snl.files import write_json
-    from snl.report.annotations import to_labelme
-
-    image = Path(os.path.relpath(str(result.path), file.parent)).as_posix()
-    write_json(file, to_labelme(result, image))
-    return file
-
-
-def _advise(inspector: Inspector, product: str | None, rates: Rates | None) -> None:
-    """What a user should know of the thresholds."""
-    rate = rates.anomalous if rates else None
-    if inspector.threshold(product, rate) is None:
-        held = sum(map(len, inspector.calibration.normals.values()))
-        say(
-            f"note: with {held} held-back normal images no decision at a false-alarm rate of "
-            f"{inspector.rates.anomalous:g} can be promised, so it is 'uncertain'; add normal "
-            "images by snl calibrate FILE NORMALS --add"
-        )

@@ -1,0 +1,91 @@
+"""`snl evaluate`: measure detection and localization on labelled test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from snl.cli import options as shared
+from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation
+
+SUMMARY = "measure detection and localization on labelled test images"
+
+
+class Options(
+    shared.ProductsOption,
+    shared.PrecisionOption,
+    shared.LayoutOption,
+    shared.DeviceOption,
+    shared.QuietOption,
+):
+    """Options of `snl evaluate`."""
+
+    file: str
+    data: str
+    json: Path | None
+    save_maps: Path | None
+    resolution: str
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    verb = shared.new_verb(
+        verbs,
+        "evaluate",
+        SUMMARY,
+        "snl evaluate parts.snl parts/",
+        "snl evaluate parts.snl parts/ --json metrics.json --save-maps maps/",
+        "snl evaluate parts.snl parts/ --products given",
+    )
+    verb.add_argument("file", metavar="FILE", help="bundle or export")
+    verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
+    verb.add_argument("--json", type=Path, metavar="OUT", help="write the metrics as JSON")
+    verb.add_argument(
+        "--save-maps",
+        type=Path,
+        metavar="DIR",
+        help="write the raw anomaly maps at the size of the images, as float32 .npy files",
+    )
+    verb.add_argument(
+        "--resolution",
+        choices=("input", "original"),
+        default="input",
+        help="size at which pixel metrics are computed: the network's input size, as in "
+        "publications (default), or the size of each image",
+    )
+    shared.add_products_known(verb)
+    shared.add_precision(verb)
+    shared.add_layout(verb)
+    shared.add_device(verb)
+    shared.add_quiet(verb)
+
+
+def run(options: Options) -> int:
+    """Evaluate, print the tables and write the metrics and maps."""
+    import snl
+    from snl.files import check_output, write_json
+
+    inspector = snl.load(options.file, options.device, precision=options.precision)
+    catalog = snl.Catalog.read(options.data, options.layout)
+    if options.json:
+        check_output(options.json, [options.file])
+    unknown = sorted(set(catalog.products) - set(inspector.products))
+    if unknown:
+        say(f"note: not products of this inspector: {', '.join(unknown)}")
+    evaluation = snl.evaluate(
+        inspector,
+        catalog,
+        resolution=options.resolution,
+        save_maps=options.save_maps,
+        products_given=options.products == "given",
+        progress=progress_bar("evaluating", options.quiet),
+    )
+    show_evaluation(evaluation)
+    if options.json:
+        measured_on = about(options.file, catalog, inspector, evaluation.skipped)
+        measured_on |= {"resolution": options.resolution, "products": options.products}
+        write_json(options.json, {**evaluation.to_dict(), "about": measured_on})
+        say(f"metrics: {options.json}")
+    if options.save_maps:
+        say(f"maps: {options.save_maps}")
+    return PROBLEMS if evaluation.skipped else OK

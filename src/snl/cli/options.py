@@ -1,0 +1,297 @@
+"""Option groups and value types that several verbs share. Imports nothing heavy.
+
+Each group is a pair: a function that adds the options to a parser, and a class that names and
+types the attributes these options set. A verb's `Options` class inherits from the groups it uses,
+so `run(options)` has typed access.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+LAYOUTS = (
+    *("auto", "mvtec", "visa", "btad", "mpdd", "loco", "real-iad", "manifest", "folders"),
+)  # fmt: skip
+PRECISIONS = ("fp32", "bf16", "fp16")
+STDOUT = Path("-")
+"""The value of `--json` that means standard output."""
+
+
+def new_verb(
+    verbs: Any, name: str, summary: str, *examples: str, more: str = ""
+) -> argparse.ArgumentParser:
+    """Return the parser of a verb with its description and its examples, without options.
+
+    Args:
+        verbs: what `ArgumentParser.add_subparsers` returned.
+        name: the verb.
+        summary: one line in lower case, without a full stop.
+        examples: complete command lines.
+        more: text below the examples.
+    """
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=format_examples(*examples) + (f"\n\n{more}" if more else ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return verb
+
+
+def format_examples(*lines: str) -> str:
+    """Return command lines as an indented list with a heading."""
+    return "examples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+class QuietOption(argparse.Namespace):
+    """See `add_quiet`."""
+
+    quiet: bool
+
+
+def add_quiet(verb: argparse.ArgumentParser) -> None:
+    """Add --quiet."""
+    verb.add_argument("--quiet", action="store_true", help="show no progress bars")
+
+
+class LayoutOption(argparse.Namespace):
+    """See `add_layout`."""
+
+    layout: str
+
+
+def add_layout(verb: argparse.ArgumentParser) -> None:
+    """Add --layout."""
+    verb.add_argument(
+        "--layout",
+        default="auto",
+        metavar="L",
+        help=f"folder layout of the data set: {', '.join(LAYOUTS)} (default: auto)",
+    )
+
+
+class DeviceOption(argparse.Namespace):
+    """See `add_device`."""
+
+    device: str
+
+
+def add_device(verb: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    verb.add_argument(
+        "--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N, mps (default: auto)"
+    )
+
+
+class PrecisionOption(argparse.Namespace):
+    """See `add_precision`."""
+
+    precision: str
+
+
+def add_precision(verb: argparse.ArgumentParser) -> None:
+    """Add --precision of inference."""
+    verb.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="number format of the network (default: fp32); snl bench inference shows how much "
+        "faster bf16 is on this machine",
+    )
+
+
+class ProductsOption(argparse.Namespace):
+    """See `add_products_known`."""
+
+    products: str
+
+
+def add_products_known(verb: argparse.ArgumentParser) -> None:
+    """Add --products, which says whether the product of each test image is known."""
+    verb.add_argument(
+        "--products",
+        choices=("recognised", "given"),
+        default="recognised",
+        help="recognised: recognise the product of each image, as snl inspect does without "
+        "--product (default); given: take the product from DATA",
+    )
+
+
+class RateOptions(argparse.Namespace):
+    """See `add_rates`."""
+
+    rate: float | None
+    uncertain_rate: float | None
+    unknown_rate: float | None
+
+
+def add_rates(verb: argparse.ArgumentParser) -> None:
+    """Add the false-alarm rates; None leaves each product's rate as it is."""
+    verb.add_argument(
+        "--rate",
+        type=float,
+        metavar="X",
+        help="false-alarm rate: largest share of normal images that are called anomalous",
+    )
+    verb.add_argument(
+        "--uncertain-rate",
+        type=float,
+        metavar="X",
+        help="largest share of normal images that are called anomalous or uncertain",
+    )
+    verb.add_argument(
+        "--unknown-rate",
+        type=float,
+        metavar="X",
+        help="largest share of images of known products that are called unknown product",
+    )
+
+
+class SettingsOptions(argparse.Namespace):
+    """See `add_settings`."""
+
+    method: str
+    preset: str
+    teacher: str | None
+    teacher_weights: str | None
+    image_size: int | None
+    tile: int | None
+    steps: int | None
+    batch_size: int | None
+    lr: float | None
+    seed: int | None
+    set: list[str]
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the settings given as options, then those of --set, by dotted name."""
+        from snl.settings import parse_assignments
+
+        named = {
+            "teacher.name": self.teacher,
+            "teacher.weights": self.teacher_weights,
+            "image_size": self.image_size,
+            "tile": self.tile,
+            "training.steps": self.steps,
+            "training.batch_size": self.batch_size,
+            "training.lr": self.lr,
+            "training.seed": self.seed,
+        }
+        given = {name: value for name, value in named.items() if value is not None}
+        return {**given, **parse_assignments(self.set)}
+
+
+def add_settings(verb: argparse.ArgumentParser, preset: str | None = None) -> None:
+    """Add everything that defines a model except its seed; `preset` is the default preset."""
+    from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, METHODS, PRESETS
+
+    preset = preset or DEFAULT_PRESET
+    verb.add_argument(
+        "--method",
+        default=DEFAULT_METHOD,
+        metavar="M",
+        help=f"{', '.join(METHODS)} (default: {DEFAULT_METHOD})",
+    )
+    verb.add_argument(
+        "--preset",
+        default=preset,
+        metavar="P",
+        help=f"{', '.join(PRESETS)} (default: {preset})",
+    )
+    verb.add_argument(
+        "--teacher", metavar="NAME", help="snl_compact, or any timm network with feature maps"
+    )
+    verb.add_argument(
+        "--teacher-weights",
+        metavar="FILE",
+        help=".safetensors or .pth file; pretrained: the network's published weights (default); "
+        "random: no training",
+    )
+    verb.add_argument(
+        "--image-size", type=int, metavar="N", help="side of the network's input in pixels"
+    )
+    verb.add_argument(
+        "--tile",
+        type=int,
+        metavar="N",
+        help="cut images into tiles of N x N pixels, each one an input (default: 0, whole images)",
+    )
+    verb.add_argument("--steps", type=int, metavar="N", help="number of training steps")
+    verb.add_argument("--batch-size", type=int, metavar="N", help="images of a training step")
+    verb.add_argument("--lr", type=float, metavar="X", help="largest learning rate")
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change any setting; all of them are listed below",
+    )
+
+
+def format_settings() -> str:
+    """Return every setting that --set accepts with its default value, one per line."""
+    from snl.settings import resolve, setting_values
+
+    lines = ["settings for --set with their default values:"]
+    for name, value in setting_values(resolve()).items():
+        shown = ",".join(map(str, value)) if isinstance(value, list) else value
+        lines.append(f"  {name}={shown}")
+    return "\n".join(lines)
+
+
+class BudgetOptions(argparse.Namespace):
+    """See `add_budget`."""
+
+    cache_memory: float
+    cache_disk: float
+    checkpoint_every: float
+
+
+def add_budget(verb: argparse.ArgumentParser) -> None:
+    """Add the memory, disk and checkpoint options of training."""
+    verb.add_argument(
+        "--cache-memory",
+        type=number,
+        default=4.0,
+        metavar="GIB",
+        help="memory for cached teacher features (default: 4; 0: none)",
+    )
+    verb.add_argument(
+        "--cache-disk",
+        type=number,
+        default=20.0,
+        metavar="GIB",
+        help="disk space next to the output for teacher features that do not fit into memory "
+        "(default: 20; 0: none)",
+    )
+    verb.add_argument(
+        "--checkpoint-every",
+        type=number,
+        default=60.0,
+        metavar="SECONDS",
+        help="time between two checkpoints (default: 60)",
+    )
+
+
+def number(text: str) -> float:
+    """Return an option's value as a finite number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    return value
+
+
+def count(text: str) -> int:
+    """Return an option's value as a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
+
+
+def index(text: str) -> int:
+    """Return an option's value as a whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
+    return int(text)

@@ -1,0 +1,62 @@
+"""`snl report`: write one HTML page with the results on labelled test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from snl.cli import options as shared
+from snl.cli.common import OK, PROBLEMS, progress_bar, say, say_skipped
+
+SUMMARY = "write one HTML page on labelled test images: decisions, errors, what-if rates, metrics"
+
+
+class Options(
+    shared.ProductsOption,
+    shared.PrecisionOption,
+    shared.LayoutOption,
+    shared.DeviceOption,
+    shared.QuietOption,
+):
+    """Options of `snl report`."""
+
+    file: str
+    data: str
+    output: Path
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    verb = shared.new_verb(verbs, "report", SUMMARY, "snl report parts.snl parts/ -o report.html")
+    verb.add_argument("file", metavar="FILE", help="bundle or export")
+    verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
+    verb.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="page to write (.html)"
+    )
+    shared.add_products_known(verb)
+    shared.add_precision(verb)
+    shared.add_layout(verb)
+    shared.add_device(verb)
+    shared.add_quiet(verb)
+
+
+def run(options: Options) -> int:
+    """Evaluate and write the page."""
+    import snl
+    from snl.files import check_output
+    from snl.report.collect import report
+
+    check_output(options.output, [options.file, options.data])
+    inspector = snl.load(options.file, options.device, precision=options.precision)
+    catalog = snl.Catalog.read(options.data, options.layout)
+    evaluation = report(
+        inspector,
+        catalog,
+        options.output,
+        products_given=options.products == "given",
+        progress=progress_bar("evaluating", options.quiet),
+    )
+    say_skipped(evaluation.skipped)
+    size = options.output.stat().st_size / 1e6
+    say(f"report: {options.output} ({len(evaluation.scores)} images, {size:.1f} MB)")
+    return PROBLEMS if evaluation.skipped else OK

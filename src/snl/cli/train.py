@@ -1,0 +1,134 @@
+"""`snl train`: train one model on the normal images of all products."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snl.cli import options as shared
+from snl.cli.common import OK, STOPPED, say
+
+if TYPE_CHECKING:
+    from snl.runtime.inspector import Inspector
+
+SUMMARY = "train one model on the normal images of all products"
+
+
+class Options(
+    shared.SettingsOptions,
+    shared.BudgetOptions,
+    shared.LayoutOption,
+    shared.DeviceOption,
+    shared.QuietOption,
+):
+    """Options of `snl train`."""
+
+    data: str
+    output: Path
+    resume: bool
+    overwrite: bool
+    on_bad_image: str
+    tensorboard: bool
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    verb = shared.new_verb(
+        verbs,
+        "train",
+        SUMMARY,
+        "snl train parts/ -o parts.snl",
+        "snl train mvtec/ -o mvtec.snl --preset paper --device cuda",
+        "snl train parts/ -o fd.snl --method fd --teacher resnet18 --teacher-weights resnet18.pth",
+        "snl train parts/ -o a.snl --set cram.form=rebuild --set loss.intra=0",
+        "snl train parts/ -o parts.snl --resume",
+        more=shared.format_settings(),
+    )
+    verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
+    verb.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="bundle to write (.snl)"
+    )
+    shared.add_settings(verb)
+    verb.add_argument("--seed", type=int, metavar="N", help="seed of all random numbers")
+    verb.add_argument(
+        "--resume", action="store_true", help="continue an interrupted run from its last checkpoint"
+    )
+    verb.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
+    verb.add_argument(
+        "--on-bad-image",
+        choices=("skip", "stop"),
+        default="skip",
+        help="what to do with an unreadable image: skip and count it (default), or stop",
+    )
+    shared.add_budget(verb)
+    verb.add_argument(
+        "--tensorboard", action="store_true", help="write scalars to FILE.run/tensorboard"
+    )
+    shared.add_layout(verb)
+    shared.add_device(verb)
+    shared.add_quiet(verb)
+
+
+def run(options: Options) -> int:
+    """Train, write the bundle, and report what its calibration guarantees."""
+    import snl
+    from snl.training.cache import CacheBudget
+    from snl.training.loop import Interrupted
+
+    started = time.perf_counter()
+    try:
+        inspector = snl.train(
+            options.data,
+            output=options.output,
+            method=options.method,
+            preset=options.preset,
+            overrides=options.overrides(),
+            layout=options.layout,
+            device=options.device,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            cache=CacheBudget(options.cache_memory, options.cache_disk),
+            skip_bad=options.on_bad_image == "skip",
+            checkpoint_every=options.checkpoint_every,
+            tensorboard=options.tensorboard,
+            quiet=options.quiet,
+            note=say,
+        )
+    except Interrupted as stop:
+        say(f"{stop}; to continue, run the same command with --resume")
+        return STOPPED
+    training = inspector.facts.training
+    seconds = time.perf_counter() - started
+    say(
+        f"{options.output}: {training['steps']} steps, {seconds:.0f} s, loss {training['loss']:.4f}"
+    )
+    _report_calibration(inspector)
+    return OK
+
+
+def _report_calibration(inspector: Inspector) -> None:
+    """Say which products have too few held-back images for the false-alarm rate."""
+    calibration, rate = inspector.calibration, inspector.rates.anomalous
+    held_back = sum(map(len, calibration.normals.values()))
+    if inspector.threshold() is None:
+        least_rate = math.ceil(100 / (held_back + 1)) / 100
+        say(
+            f"note: {held_back} normal images were held back, and a false-alarm rate of {rate:g} "
+            f"needs {math.ceil(1 / rate - 1e-9) - 1}, so every decision will be 'uncertain'. Use "
+            "more normal images, train with --set training.holdout=0.3, or inspect with --rate "
+            f"{least_rate:g} or more"
+        )
+        return
+    few = [
+        name
+        for name, normals in calibration.normals.items()
+        if (len(normals) + 1) * rate < 1 - 1e-9
+    ]
+    if few:
+        names = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
+        say(
+            f"note: {names}: too few images were held back for a false-alarm rate of {rate:g} per "
+            "product; the threshold comes from the images of all products together"
+        )

@@ -1,0 +1,207 @@
+"""What a bundle or an export contains, as JSON values; needs neither the network nor torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from snl.decision.calibration import Calibration, Rates
+from snl.errors import BundleError, SettingsError
+from snl.files import FORMATS, load_tensors
+from snl.runtime import graph_metadata, model_metadata
+from snl.runtime.model_metadata import Known
+from snl.runtime.onnx_file import split
+
+_BUNDLE_ARRAYS = ("calibration.", "prototypes", "trained_on")
+"""The arrays of a bundle that are not the network's, by the beginning of their names."""
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What `describe` needs of a file."""
+
+    kind: str
+    """`bundle`, `onnx` or `openvino`."""
+    format: int
+    """Version of the file format."""
+    size: int
+    """In bytes, of all files that belong together."""
+    metadata: Known
+    plugins: Sequence[str] = ()
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Return what a file of snl train or snl export contains, as JSON values.
+
+    The weights are neither loaded nor checked against their checksum; `snl.load` does that.
+
+    Args:
+        path: `*.snl`, `*.onnx` or `*.xml`.
+
+    Returns:
+        `file` (path, kind, format, bytes), `model` (method, preset, teacher, image size, tile),
+        `plugins`, `data`, `training`, `products` (training images, calibration, thresholds),
+        `calibration` (in use), `history` (oldest first) and `settings`.
+
+    Raises:
+        BundleError: a missing, damaged or foreign file, or one of another format.
+    """
+    path = Path(path)
+    contents = _read(path)
+    known = contents.metadata
+    calibration = known.calibrations[-1]
+    settings = known.settings
+    return {
+        "file": {
+            "path": str(path),
+            "kind": contents.kind,
+            "format": contents.format,
+            "bytes": contents.size,
+        },
+        "model": {
+            "method": settings.method,
+            "preset": settings.preset,
+            "teacher": settings.teacher.name,
+            "teacher_weights": settings.teacher.weights,
+            "image_size": settings.image_size,
+            "tile": settings.tile,
+        },
+        "plugins": list(contents.plugins),
+        "data": known.facts.data,
+        "training": _training(known),
+        "products": [
+            _product(name, images, calibration) for name, images in known.facts.products.items()
+        ],
+        "calibration": {
+            **_version(calibration),
+            "least_rate": calibration.scores.least_rate(),
+            "rates": _rates(calibration.rates),
+            "tile": calibration.tile,
+            "tail": calibration.tail,
+        },
+        "history": [_version(version) for version in known.calibrations],
+        "settings": settings.to_dict(),
+    }
+
+
+def _training(known: Known) -> dict[str, Any]:
+    """Return the facts of the training, None where they are unknown."""
+    facts, first = known.facts.training, known.calibrations[0]
+    names = ("steps", "batch_size", "images", "seconds", "loss", "device", "precision")
+    # the first calibration is made when training ends; it may be among those no longer kept
+    finished = first.made if first.why == "training" else ""
+    return {
+        **{name: facts.get(name) for name in names},
+        "finished": finished or None,
+        "versions": dict(facts.get("versions", {})),
+        "teacher_sha256": facts.get("teacher"),
+        "skipped_images": len(facts.get("skipped", [])),
+    }
+
+
+def _product(name: str, training_images: int, calibration: Calibration) -> dict[str, Any]:
+    """Return one product's images, rates, thresholds and region rules."""
+    rates = calibration.rates_of(name)
+    return {
+        "name": name,
+        "training_images": training_images,
+        "held_back_images": len(calibration.normals[name]),
+        "least_rate": calibration.scores.least_rate(name),
+        "rates": _rates(rates),
+        "thresholds": {
+            "anomalous": _threshold(name, rates.anomalous, calibration),
+            "uncertain": _threshold(name, rates.uncertain, calibration),
+        },
+        "ignore_mask": name in calibration.ignored,
+        "mm_per_pixel": calibration.mm_per_pixel.get(name),
+        "smallest_region": calibration.smallest.get(name, 1),
+    }
+
+
+def _threshold(product: str, rate: float, calibration: Calibration) -> dict[str, Any]:
+    """Return the score threshold for a rate, and which images guarantee that rate.
+
+    `guarantee` is `product` (its held-back images), `all products` (the images of all products,
+    for the rate pooled over them), `tail fit` (an estimate, without guarantee), or `nothing`.
+    """
+    score, basis = calibration.scores.threshold(rate, product)
+    return {"rate": rate, "score": score, "guarantee": "nothing" if score is None else basis}
+
+
+def _rates(rates: Rates) -> dict[str, float]:
+    return {
+        "anomalous": rates.anomalous,
+        "uncertain": rates.uncertain,
+        "unknown": rates.unknown,
+        "regions": rates.regions,
+    }
+
+
+def _version(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "made": calibration.made,
+        "reason": calibration.why,
+        "held_back_images": sum(map(len, calibration.normals.values())),
+    }
+
+
+def _read(path: Path) -> _Contents:
+    """Return the contents of a file of any kind."""
+    suffix = path.suffix.lower()
+    if suffix in (".onnx", ".xml"):
+        return _read_export(path, "onnx" if suffix == ".onnx" else "openvino")
+    return _read_bundle(path)
+
+
+def _read_bundle(path: Path) -> _Contents:
+    """Return the contents of a bundle, reading only the arrays that are not the network's."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        load_tensors(path, "bundle")  # raises the error that explains it
+    try:
+        with safe_open(path, framework="np") as file:
+            document = json.loads((file.metadata() or {})["snl"])
+            if (document["kind"], document["format"]) != ("bundle", FORMATS["bundle"]):
+                raise ValueError("another kind or format")
+            names = [name for name in file.keys() if name.startswith(_BUNDLE_ARRAYS)]  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in names}
+        metadata = model_metadata.read(document["facts"], arrays)
+    except (SafetensorError, OSError, SettingsError, LookupError, TypeError, ValueError,
+            AttributeError, ArithmeticError) as error:  # fmt: skip
+        load_tensors(path, "bundle")  # has a better explanation for most defects
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        raise BundleError(
+            f"{path}: its description cannot be read ({reason}); it was edited, or made by another "
+            "version of snl: train it again"
+        ) from None
+    return _Contents("bundle", document["format"], path.stat().st_size, metadata)
+
+
+def _read_export(path: Path, kind: str) -> _Contents:
+    """Return the contents of an export."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise BundleError(f"{path}: {what}; snl export FILE -o {path.name} makes one")
+    size = path.stat().st_size
+    try:
+        if kind == "onnx":
+            metadata: Mapping[str, str] = split(path.read_bytes())[1]
+        else:
+            entries = ElementTree.parse(path).getroot().findall("rt_info/*")
+            metadata = {entry.tag: entry.get("value", "") for entry in entries}
+            weights = path.with_suffix(".bin")
+            size += weights.stat().st_size if weights.is_file() else 0
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise BundleError(
+            f"{path}: not a readable export (truncated, damaged or of another kind: {reason}); "
+            "export it again from its bundle"
+        ) from None
+    # the checksum of the graph is taken as right: computing it would need the whole file
+    known = graph_metadata.from_metadata(path, metadata, metadata.get("snl.sha256", ""))
+    return _Contents(kind, graph_metadata.FORMAT, size, known)
