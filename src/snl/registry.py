@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -293,7 +292,9 @@ def load_plugins() -> None:
     if _loaded:
         return
     _loaded = True
-    for point in importlib.metadata.entry_points(group=GROUP):
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=GROUP):
         package = point.dist.name if point.dist else point.name
         _source = package, point.dist.version if point.dist else ""
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from snl.cli.common import OK, PROBLEMS, image_files, progress_bar, say
 from snl.errors import SettingsError
 
 if TYPE_CHECKING:
+    from snl.decision.calibration import Calibration
     from snl.runtime.inspector import Inspector
 
 SUMMARY = "show the calibration of a bundle or change it, in seconds and without training"
@@ -150,6 +151,7 @@ def _add_feedback(verb: Any) -> None:
 def run(options: Options) -> int:
     """Change the calibration if requested, save it, and print it."""
     import snl
+    from snl.decision.edit import combine
     from snl.files import check_output
     from snl.runtime.recalibrate import format_calibration
 
@@ -157,17 +159,19 @@ def run(options: Options) -> int:
     target = options.output or options.file
     images = image_files([*(options.false_alarms or ()), *(options.misses or ())])
     check_output(target, images)
-    before = len(inspector.calibrations)
-    all_caught = True
+    caught = True
+    edits: list[Calibration] = []
     if options.undo:
         _undo(options, inspector)
     else:
-        all_caught = _change(options, inspector)
-    if options.output or len(inspector.calibrations) != before:
+        caught = _change(options, inspector, edits)
+        if edits:  # all changes of one command are one version, which --undo takes back
+            inspector.recalibrate(combine(inspector.calibration, edits))
+    if options.output or options.undo or edits:
         inspector.save(target)  # before printing: the reader of the table may close the pipe
         say(f"{target}: calibrated; --undo takes the last change back")
     print(format_calibration(inspector), flush=True)
-    return OK if all_caught else PROBLEMS
+    return OK if caught else PROBLEMS
 
 
 def _undo(options: Options, inspector: Inspector) -> None:
@@ -181,76 +185,93 @@ def _undo(options: Options, inspector: Inspector) -> None:
         name = "NORMALS" if also[0] == "normals" else "--" + also[0].replace("_", "-")
         raise SettingsError(f"--undo cannot be combined with a change; leave out {name}")
     undone = inspector.undo()
-    say(f"taken back: version of {undone.made} ({undone.why})")
+    say(f"taken back: version of {undone.created} ({undone.reason})")
 
 
-def _change(options: Options, inspector: Inspector) -> bool:
-    """Make all requested changes as one version; return False if a miss could not be caught."""
+def _change(options: Options, inspector: Inspector, edits: list[Calibration]) -> bool:
+    """Append all requested changes, one after another; return False if a miss is not caught."""
     inspector.check_product(options.product)
     if options.add and options.normals is None:
         raise SettingsError("--add has nothing to add; give NORMALS with it")
-    before = len(inspector.calibrations)
-    _change_tile(options, inspector)
-    _change_masks(options, inspector)
-    _change_numbers(options, inspector)
-    _change_normals(options, inspector)
-    _add_false_alarms(options, inspector)
-    _change_rates(options, inspector)
-    all_caught = _learn_misses(options, inspector)
-    _merge_versions(inspector, before)
-    return all_caught
+    edits += _tile(options, _latest(inspector, edits))
+    edits += _masks(options, inspector, _latest(inspector, edits))
+    edits += _numbers(options, _latest(inspector, edits))
+    edits += _normals(options, inspector, _latest(inspector, edits))
+    edits += _false_alarms(options, inspector, _latest(inspector, edits))
+    edits += _rates(options, _latest(inspector, edits))
+    changed, caught = _misses(options, inspector, _latest(inspector, edits))
+    edits += changed
+    return caught
 
 
-def _change_tile(options: Options, inspector: Inspector) -> None:
+def _latest(inspector: Inspector, edits: list[Calibration]) -> Calibration:
+    return edits[-1] if edits else inspector.calibration
+
+
+def _tile(options: Options, calibration: Calibration) -> Iterator[Calibration]:
     """Set the tile size, which needs new normal images of all products."""
-    from snl.runtime import recalibrate
+    from snl.decision.edit import edit
+    from snl.settings import Settings
 
-    if options.tile is None or options.tile == inspector.tile:
+    if options.tile is None or options.tile == calibration.tile:
         return
     if options.normals is None:
         raise SettingsError("--tile changes every score; give NORMALS of all products with it")
     if options.add:
         raise SettingsError("--tile changes every score; leave out --add, NORMALS replace all")
-    inspector.settings.replace({"tile": options.tile})  # checks the range
-    recalibrate.change(inspector, f"tile {options.tile}", tile=options.tile)
+    Settings().replace({"tile": options.tile})  # checks the range
+    yield edit(calibration, f"tile {options.tile}", tile=options.tile)
 
 
-def _change_masks(options: Options, inspector: Inspector) -> None:
+def _masks(
+    options: Options, inspector: Inspector, calibration: Calibration
+) -> Iterator[Calibration]:
     """Set or remove ignore masks."""
-    from snl.runtime import recalibrate
+    from snl.data.images import load_mask
+    from snl.decision.edit import set_ignore_mask
+    from snl.errors import DataError
 
-    for name, mask in _pairs(options.ignore, "--ignore", options.product, inspector.products):
-        recalibrate.set_ignored(inspector, name, None if mask == "none" else Path(mask))
+    side = inspector.image_size
+    for name, file in _pairs(options.ignore, "--ignore", options.product, calibration.products):
+        calibration.check_product(name)
+        mask = None if file == "none" else load_mask((Path(file),), (side, side))
+        try:
+            calibration = set_ignore_mask(calibration, name, mask)
+        except DataError:
+            raise DataError(
+                f"{file}: everything would be ignored; white is what to ignore"
+            ) from None
+        yield calibration
 
 
-def _change_numbers(options: Options, inspector: Inspector) -> None:
+def _numbers(options: Options, calibration: Calibration) -> Iterator[Calibration]:
     """Set the scale and the smallest region of products."""
-    from snl.runtime import recalibrate
+    from snl.decision.edit import set_product_values
 
-    for assignments, field, kind, least in (
-        (options.mm_per_pixel, "mm_per_pixel", float, 0.0),
-        (options.smallest, "smallest", int, 1),
+    for assignments, flag, field, kind, least in (
+        (options.mm_per_pixel, "--mm-per-pixel", "mm_per_pixel", float, 0.0),
+        (options.smallest, "--smallest", "min_region_area", int, 1),
     ):
-        flag = "--" + field.replace("_", "-")
         values = {
             name: _value(text, kind, least, flag)
-            for name, text in _pairs(assignments, flag, options.product, inspector.products)
+            for name, text in _pairs(assignments, flag, options.product, calibration.products)
         }
         if values:
-            for name in values:
-                inspector.check_product(name)
-            merged = {**getattr(inspector.calibration, field), **values}
-            recalibrate.change(inspector, flag, **{field: merged})
+            calibration = set_product_values(calibration, field, values)
+            yield calibration
 
 
-def _change_normals(options: Options, inspector: Inspector) -> None:
-    """Replace the held-back images by NORMALS, or add NORMALS to them."""
+def _normals(
+    options: Options, inspector: Inspector, calibration: Calibration
+) -> Iterator[Calibration]:
+    """Replace the held-out images by NORMALS, or add NORMALS to them."""
     from snl.runtime import recalibrate
 
     if options.normals is None:
         return
-    counts = recalibrate.set_normals(
+    changed, counts = recalibrate.add_normals(
         inspector,
+        calibration,
         recalibrate.records_in(options.normals, options.product, options.layout),
         add=options.add,
         progress=progress_bar("calibrating", options.quiet),
@@ -261,34 +282,32 @@ def _change_normals(options: Options, inspector: Inspector) -> None:
     if options.tile is not None and set(counts) != set(inspector.products):
         missing = ", ".join(sorted(set(inspector.products) - set(counts)))
         raise SettingsError(f"--tile changes every score; NORMALS has none of {missing}")
+    yield changed
 
 
-def _add_false_alarms(options: Options, inspector: Inspector) -> None:
-    """Add flagged images of normal parts to the held-back images of their product."""
-    from snl.data.catalog import Record
-    from snl.runtime import recalibrate
+def _false_alarms(
+    options: Options, inspector: Inspector, calibration: Calibration
+) -> Iterator[Calibration]:
+    """Add flagged images of normal parts to the held-out images of their product."""
+    from snl.runtime.recalibrate import learn_false_alarms
 
     if not options.false_alarms:
         return
     paths = image_files(options.false_alarms)
-    results = [(r.product, r.score) for r in inspector.stream(paths, options.product)]
-    records = [
-        Record(path, product, "test", "normal")
-        for path, (product, _) in zip(paths, results, strict=True)
-    ]
-    recalibrate.set_normals(inspector, records, add=True, why="false alarms", note=say)
-    for record, (product, score) in zip(records, results, strict=True):
-        if not recalibrate.trained_on(inspector, record.path):
-            p = inspector.calibration.scores.p_value(score, product)
-            say(f"{record.path}: normal image of {product} from now on, p {p:.2g}")
+    changed, alarms = learn_false_alarms(inspector, calibration, paths, options.product, say)
+    for alarm in alarms:
+        if alarm.p_value is not None:
+            say(f"{alarm.path}: normal image of {alarm.product} from now on, p {alarm.p_value:.2g}")
+    yield changed
 
 
-def _change_rates(options: Options, inspector: Inspector) -> None:
+def _rates(options: Options, calibration: Calibration) -> Iterator[Calibration]:
     """Set the fitted tail and the rates, of one product or of all."""
-    from snl.runtime import recalibrate
+    from snl.decision.edit import edit, set_rates
 
     if options.tail is not None:
-        recalibrate.change(inspector, "tail", tail=options.tail == "fit")
+        calibration = edit(calibration, "tail", fit_tail=options.tail == "fit")
+        yield calibration
     rates = {
         "anomalous": options.rate,
         "uncertain": options.uncertain_rate,
@@ -296,38 +315,29 @@ def _change_rates(options: Options, inspector: Inspector) -> None:
         "regions": options.regions_rate,
     }
     if any(value is not None for value in rates.values()):
-        recalibrate.set_rates(inspector, options.product, **rates)
+        yield set_rates(calibration, options.product, **rates)
 
 
-def _learn_misses(options: Options, inspector: Inspector) -> bool:
-    """Raise uncertain rates to catch missed images; return whether all of them are caught."""
-    from snl.runtime import recalibrate
+def _misses(
+    options: Options, inspector: Inspector, calibration: Calibration
+) -> tuple[list[Calibration], bool]:
+    """Raise uncertain rates to catch missed images; the second value: whether all are caught."""
+    from snl.decision.edit import MAX_UNCERTAIN_RATE
+    from snl.runtime.recalibrate import learn_misses
 
     if not options.misses:
-        return True
-    misses = recalibrate.learn_misses(inspector, image_files(options.misses), options.product)
+        return [], True
+    paths = image_files(options.misses)
+    changed, misses = learn_misses(inspector, calibration, paths, options.product)
     for miss in misses:
         p = "-" if miss.p_value is None else f"{miss.p_value:.2g}"
         outcome = (
             "caught from now on"
             if miss.caught
-            else f"would take a rate above {recalibrate.MOST_UNCERTAIN:g}; not caught"
+            else f"would take a rate above {MAX_UNCERTAIN_RATE:g}; not caught"
         )
         say(f"{miss.path}: {miss.product}, p {p}: {outcome}")
-    return all(miss.caught for miss in misses)
-
-
-def _merge_versions(inspector: Inspector, before: int) -> None:
-    """Make several changes of one command one version, so that --undo undoes all of them."""
-    from dataclasses import replace
-
-    versions = inspector.calibrations[before:]
-    if len(versions) > 1:
-        why = ", ".join(dict.fromkeys(version.why for version in versions))
-        inspector.calibrations = [
-            *inspector.calibrations[:before],
-            replace(versions[-1], why=why),
-        ]
+    return ([] if changed is calibration else [changed]), all(miss.caught for miss in misses)
 
 
 def _pairs(

@@ -11,7 +11,7 @@ from snl.cli.options import STDOUT
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
-    from snl.evaluation.evaluate import Evaluation
+    from snl.evaluation.result import Evaluation
     from snl.runtime.inspector import Inspector
 
 OK, PROBLEMS, BAD_INPUT, STOPPED = 0, 1, 2, 130
@@ -60,7 +60,7 @@ def aligned(pairs: Iterable[tuple[str, str]]) -> str:
 def show_evaluation(evaluation: Evaluation) -> None:
     """Print the tables on standard output and the skipped images on standard error."""
     from snl.evaluation.decision_counts import format_decisions
-    from snl.evaluation.evaluate import format_table
+    from snl.evaluation.result import format_table
 
     print(format_table(evaluation), flush=True)
     decisions = format_decisions(evaluation.scores)
@@ -74,6 +74,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
                 flush=True,
             )
     say_skipped(evaluation.skipped)
+    for error in evaluation.unusable_masks:
+        say(f"mask not used: {error}")
 
 
 def say_skipped(errors: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from snl.cli.common import OK, progress_bar, save_overlay, say, show_evaluation
 from snl.errors import DataError
 
 if TYPE_CHECKING:
-    from snl.evaluation.evaluate import Evaluation
+    from snl.evaluation.result import Evaluation
     from snl.runtime.inspector import Inspector
 
 SUMMARY = "generate demo parts, train, evaluate, and save the inspector, overlays and a report"

@@ -88,4 +88,4 @@ def run(options: Options) -> int:
         say(f"metrics: {options.json}")
     if options.save_maps:
         say(f"maps: {options.save_maps}")
-    return PROBLEMS if evaluation.skipped else OK
+    return PROBLEMS if evaluation.skipped or evaluation.unusable_masks else OK

@@ -78,7 +78,7 @@ def _products_table(products: list[dict[str, Any]]) -> str:
         heading += [f"{decision} rate", f"{decision} above", "guarantee"]
     rows = []
     for product in products:
-        row = [product["name"], str(product["training_images"]), str(product["held_back_images"])]
+        row = [product["name"], str(product["training_images"]), str(product["held_out_images"])]
         for decision in ("anomalous", "uncertain"):
             threshold = product["thresholds"][decision]
             score = threshold["score"]
@@ -92,7 +92,7 @@ def _products_table(products: list[dict[str, Any]]) -> str:
         "ignore mask": ["yes" if p["ignore_mask"] else "" for p in products],
         "mm per pixel": [f"{p['mm_per_pixel']:g}" if p["mm_per_pixel"] else "" for p in products],
         "smallest region": [
-            f"{p['smallest_region']} px" if p["smallest_region"] > 1 else "" for p in products
+            f"{p['smallest_region']} px" if p["min_region_area"] > 1 else "" for p in products
         ],
     }
     for title, cells in columns.items():
@@ -105,7 +105,7 @@ def _products_table(products: list[dict[str, Any]]) -> str:
 def _history_table(history: list[dict[str, Any]]) -> str:
     """Return one row for each calibration that is kept, the one in use last."""
     rows = [
-        [version["made"] or "-", str(version["held_back_images"]), version["reason"]]
+        [version["created"] or "-", str(version["held_out_images"]), version["reason"]]
         for version in history
     ]
     rows[-1][2] += " (in use)"
@@ -126,7 +126,8 @@ def _facts(description: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "data", _data(description["data"], description["training"])
     versions = description["training"]["versions"]
     yield "versions", ", ".join(f"{k} {v}" for k, v in versions.items()) or "unknown"
-    yield "plug-ins", ", ".join(description["plugins"]) or "none"
+    plugins = (f"{p['kind']} {p['name']} of {p['package']}" for p in description["plugins"])
+    yield "plug-ins", ", ".join(plugins) or "none"
     yield "products", str(len(description["products"]))
     rates = calibration["rates"]
     yield (

@@ -110,7 +110,7 @@ def run(options: Options) -> int:
 
     inspector = snl.load(options.file, options.device, options.threads, options.precision)
     if options.tile is not None:
-        _set_tile(inspector, options.tile, bool(options.monitor))
+        _check_tile(inspector, options.tile, bool(options.monitor))
     rates = inspector.rates_for(  # refuses an unknown product or a wrong rate before any work
         options.product, options.rate, options.uncertain_rate, options.unknown_rate
     )
@@ -119,14 +119,12 @@ def run(options: Options) -> int:
     return _inspect_images(options, inspector, rates)
 
 
-def _set_tile(inspector: Inspector, tile: int, monitored: bool) -> None:
-    """Use another tile size for this run only.
+def _check_tile(inspector: Inspector, tile: int, monitored: bool) -> None:
+    """Check a tile size for this run only, and say what it means for the thresholds.
 
     Raises:
         SettingsError: a tile size out of range, or drift is monitored too.
     """
-    from dataclasses import replace
-
     if tile == inspector.tile:
         return
     if monitored:
@@ -134,12 +132,10 @@ def _set_tile(inspector: Inspector, tile: int, monitored: bool) -> None:
             "--monitor compares scores with the calibration, which --tile does not match; leave "
             f"out one of them, or first run snl calibrate FILE NORMALS --tile {tile}"
         )
-    before = inspector.tile
     inspector.settings.replace({"tile": tile})  # checks the range
-    inspector.recalibrate(replace(inspector.calibration, tile=tile))
     say(
-        f"note: thresholds were made with {_pieces(before)}; for {_pieces(tile)} they are not "
-        f"valid until you run snl calibrate FILE NORMALS --tile {tile}"
+        f"note: thresholds were made with {_pieces(inspector.tile)}; for {_pieces(tile)} they are "
+        f"not valid until you run snl calibrate FILE NORMALS --tile {tile}"
     )
 
 
@@ -166,7 +162,12 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
     with open_outputs(options, inspector, paths) as add_outputs:
         try:
             for result in inspector.stream(
-                paths, options.product, rates, options.batch_size, on_error=refuse
+                paths,
+                options.product,
+                rates,
+                options.batch_size,
+                on_error=refuse,
+                tile=options.tile,
             ):
                 record = result.to_dict()
                 add_outputs(result, record)
@@ -201,9 +202,9 @@ def _summarise(options: Options, count: int) -> None:
 
 def _advise(inspector: Inspector, product: str | None, rates: Rates | None) -> None:
     """Say if there are too few held-back images for any threshold."""
-    rate = rates.anomalous if rates else None
-    if inspector.threshold(product, rate) is None:
-        held_back = sum(map(len, inspector.calibration.normals.values()))
+    calibration, rate = inspector.calibration, rates.anomalous if rates else None
+    if not calibration.can_decide(rate, product):
+        held_back = sum(len(data) for data in calibration.sets.values())
         say(
             f"note: with {held_back} held-back normal images no decision at a false-alarm rate of "
             f"{inspector.rates.anomalous:g} is possible, so it is 'uncertain'; add normal images "
@@ -231,7 +232,8 @@ def _inspect_video(options: Options, inspector: Inspector, rates: Rates | None) 
         )
         try:
             for frame in frames(source):
-                result = next(inspector.stream([frame.image], options.product, rates))
+                stream = inspector.stream([frame.image], options.product, rates, tile=options.tile)
+                result = next(stream)
                 dropped += frame.number - (count + dropped)
                 count += 1
                 record = result.to_dict() | {"path": source, "frame": frame.number}

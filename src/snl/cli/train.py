@@ -99,7 +99,7 @@ def run(options: Options) -> int:
     except Interrupted as stop:
         say(f"{stop}; to continue, run the same command with --resume")
         return STOPPED
-    training = inspector.facts.training
+    training = inspector.training.facts
     seconds = time.perf_counter() - started
     say(
         f"{options.output}: {training['steps']} steps, {seconds:.0f} s, loss {training['loss']:.4f}"
@@ -111,8 +111,8 @@ def run(options: Options) -> int:
 def _report_calibration(inspector: Inspector) -> None:
     """Say which products have too few held-back images for the false-alarm rate."""
     calibration, rate = inspector.calibration, inspector.rates.anomalous
-    held_back = sum(map(len, calibration.normals.values()))
-    if inspector.threshold() is None:
+    held_back = sum(len(data) for data in calibration.sets.values())
+    if not calibration.can_decide(rate):
         least_rate = math.ceil(100 / (held_back + 1)) / 100
         say(
             f"note: {held_back} normal images were held back, and a false-alarm rate of {rate:g} "
@@ -121,11 +121,7 @@ def _report_calibration(inspector: Inspector) -> None:
             f"{least_rate:g} or more"
         )
         return
-    few = [
-        name
-        for name, normals in calibration.normals.items()
-        if (len(normals) + 1) * rate < 1 - 1e-9
-    ]
+    few = [name for name, data in calibration.sets.items() if (len(data) + 1) * rate < 1 - 1e-9]
     if few:
         names = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
         say(

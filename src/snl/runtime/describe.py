@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+
 from snl.decision.calibration import Calibration, Rates
 from snl.errors import BundleError, SettingsError
 from snl.files import FORMATS, load_tensors
-from snl.runtime import graph_metadata, model_metadata
-from snl.runtime.model_metadata import Known
+from snl.runtime import graph_metadata
+from snl.runtime.convert import is_format_2, sections_of_format_2
+from snl.runtime.metadata import ModelMetadata, from_sections
 from snl.runtime.onnx_file import split
-
-_BUNDLE_ARRAYS = ("calibration.", "prototypes", "trained_on")
-"""The arrays of a bundle that are not the network's, by the beginning of their names."""
+from snl.runtime.sections import NETWORK, Section, split_sections
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,7 @@ class _Contents:
     """Version of the file format."""
     size: int
     """In bytes, of all files that belong together."""
-    metadata: Known
-    plugins: Sequence[str] = ()
+    metadata: ModelMetadata
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -52,9 +52,9 @@ def describe(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     contents = _read(path)
-    known = contents.metadata
-    calibration = known.calibrations[-1]
-    settings = known.settings
+    metadata = contents.metadata
+    calibration = metadata.calibrations[-1]
+    settings = metadata.settings
     return {
         "file": {
             "path": str(path),
@@ -69,31 +69,33 @@ def describe(path: str | Path) -> dict[str, Any]:
             "teacher_weights": settings.teacher.weights,
             "image_size": settings.image_size,
             "tile": settings.tile,
+            "network": metadata.network,
         },
-        "plugins": list(contents.plugins),
-        "data": known.facts.data,
-        "training": _training(known),
+        "plugins": [dict(plugin) for plugin in metadata.plugins],
+        "data": dict(metadata.training.data),
+        "training": _training(metadata),
         "products": [
-            _product(name, images, calibration) for name, images in known.facts.products.items()
+            _product(name, images, calibration)
+            for name, images in metadata.training.products.items()
         ],
         "calibration": {
             **_version(calibration),
             "least_rate": calibration.scores.least_rate(),
             "rates": _rates(calibration.rates),
             "tile": calibration.tile,
-            "tail": calibration.tail,
+            "fit_tail": calibration.fit_tail,
         },
-        "history": [_version(version) for version in known.calibrations],
+        "history": [_version(version) for version in metadata.calibrations],
         "settings": settings.to_dict(),
     }
 
 
-def _training(known: Known) -> dict[str, Any]:
+def _training(metadata: ModelMetadata) -> dict[str, Any]:
     """Return the facts of the training, None where they are unknown."""
-    facts, first = known.facts.training, known.calibrations[0]
+    facts, first = metadata.training.facts, metadata.calibrations[0]
     names = ("steps", "batch_size", "images", "seconds", "loss", "device", "precision")
     # the first calibration is made when training ends; it may be among those no longer kept
-    finished = first.made if first.why == "training" else ""
+    finished = first.created if first.reason == "training" else ""
     return {
         **{name: facts.get(name) for name in names},
         "finished": finished or None,
@@ -105,20 +107,20 @@ def _training(known: Known) -> dict[str, Any]:
 
 def _product(name: str, training_images: int, calibration: Calibration) -> dict[str, Any]:
     """Return one product's images, rates, thresholds and region rules."""
-    rates = calibration.rates_of(name)
+    rates = calibration.rates_for(name)
     return {
         "name": name,
         "training_images": training_images,
-        "held_back_images": len(calibration.normals[name]),
+        "held_out_images": len(calibration.sets[name]),
         "least_rate": calibration.scores.least_rate(name),
         "rates": _rates(rates),
         "thresholds": {
             "anomalous": _threshold(name, rates.anomalous, calibration),
             "uncertain": _threshold(name, rates.uncertain, calibration),
         },
-        "ignore_mask": name in calibration.ignored,
+        "ignore_mask": name in calibration.ignore_masks,
         "mm_per_pixel": calibration.mm_per_pixel.get(name),
-        "smallest_region": calibration.smallest.get(name, 1),
+        "min_region_area": calibration.min_region_area.get(name, 1),
     }
 
 
@@ -143,9 +145,10 @@ def _rates(rates: Rates) -> dict[str, float]:
 
 def _version(calibration: Calibration) -> dict[str, Any]:
     return {
-        "made": calibration.made,
-        "reason": calibration.why,
-        "held_back_images": sum(map(len, calibration.normals.values())),
+        "created": calibration.created,
+        "reason": calibration.reason,
+        "network": calibration.network,
+        "held_out_images": sum(len(data) for data in calibration.sets.values()),
     }
 
 
@@ -166,11 +169,12 @@ def _read_bundle(path: Path) -> _Contents:
     try:
         with safe_open(path, framework="np") as file:
             document = json.loads((file.metadata() or {})["snl"])
-            if (document["kind"], document["format"]) != ("bundle", FORMATS["bundle"]):
+            if document["kind"] != "bundle" or document["format"] > FORMATS["bundle"]:
                 raise ValueError("another kind or format")
-            names = [name for name in file.keys() if name.startswith(_BUNDLE_ARRAYS)]  # noqa: SIM118
+            old = is_format_2(document["facts"])  # whose converter needs the weights as well
+            names = [n for n in file.keys() if old or not n.startswith(f"{NETWORK}/")]  # noqa: SIM118
             arrays = {name: file.get_tensor(name) for name in names}
-        metadata = model_metadata.read(document["facts"], arrays)
+        metadata = from_sections(_sections(document["facts"], arrays, old))
     except (SafetensorError, OSError, SettingsError, LookupError, TypeError, ValueError,
             AttributeError, ArithmeticError) as error:  # fmt: skip
         load_tensors(path, "bundle")  # has a better explanation for most defects
@@ -205,3 +209,10 @@ def _read_export(path: Path, kind: str) -> _Contents:
     # the checksum of the graph is taken as right: computing it would need the whole file
     known = graph_metadata.from_metadata(path, metadata, metadata.get("snl.sha256", ""))
     return _Contents(kind, graph_metadata.FORMAT, size, known)
+
+
+def _sections(
+    document: Mapping[str, Any], arrays: Mapping[str, np.ndarray], old: bool
+) -> dict[str, Section]:
+    """Return the sections of a bundle of this or the previous format."""
+    return sections_of_format_2(document, arrays) if old else split_sections(document, arrays)
