@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from snl.runtime.model_metadata import Facts, Known
 
 import snl
 from snl.decision.calibration import PEAKS, Calibration, Normals, Rates
@@ -23,7 +24,6 @@ from snl.errors import BundleError
 from snl.files import save_tensors
 from snl.runtime import graph_metadata, model_metadata
 from snl.runtime.describe import describe
-from snl.runtime.model_metadata import Facts, Known
 from snl.runtime.onnx_file import join
 
 

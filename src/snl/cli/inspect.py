@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.common import BAD_INPUT, OK, STOPPED, image_files, progress_bar, save_overlay, say
-from snl.cli.inspect_outputs import open_monitor, open_outputs
+from snl.cli.inspect_outputs import OutputOptions, open_monitor, open_outputs
 from snl.errors import DataError, ImageError, SettingsError
 
 if TYPE_CHECKING:
@@ -19,19 +19,17 @@ SUMMARY = "inspect new images: one JSON line each, overlays if requested"
 
 
 class Options(
-    shared.RateOptions, shared.PrecisionOption, shared.DeviceOption, shared.QuietOption
-):  # fmt: skip
+    OutputOptions,
+    shared.RateOptions,
+    shared.PrecisionOption,
+    shared.DeviceOption,
+    shared.QuietOption,
+):
     """Options of `snl inspect`."""
 
-    file: str
     paths: list[str]
-    out: Path | None
-    json: Path | None
-    coco: Path | None
-    labelme: Path | None
     product: str | None
     tile: int | None
-    monitor: Path | None
     batch_size: int
     threads: int
 

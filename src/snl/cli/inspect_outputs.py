@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,6 @@ from snl.cli.common import save_overlay, say
 from snl.errors import DataError
 
 if TYPE_CHECKING:
-    from snl.cli.inspect import Options
     from snl.decision.inspection import Inspection
     from snl.runtime.inspector import Inspector
 
@@ -23,9 +23,20 @@ _SAVE_EVERY = 200
 """Images between two times that the drift monitor's state is saved."""
 
 
+class OutputOptions(argparse.Namespace):
+    """The bundle, and the files that are written."""
+
+    file: str
+    out: Path | None
+    json: Path | None
+    coco: Path | None
+    labelme: Path | None
+    monitor: Path | None
+
+
 @contextmanager
 def open_outputs(
-    options: Options, inspector: Inspector, paths: Sequence[Path]
+    options: OutputOptions, inspector: Inspector, paths: Sequence[Path]
 ) -> Iterator[AddResult]:
     """Return, for the `with` block, a function that writes one inspection to all outputs.
 

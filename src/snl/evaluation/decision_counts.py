@@ -9,7 +9,7 @@ from snl.decision.inspection import ANOMALOUS, NORMAL, UNCERTAIN, UNKNOWN
 from snl.text_table import aligned
 
 if TYPE_CHECKING:
-    from snl.evaluation.result import ImageScore
+    from snl.evaluation.image_score import ImageScore
 
 DECISIONS = (NORMAL, UNCERTAIN, ANOMALOUS, UNKNOWN)
 

@@ -21,8 +21,9 @@ from snl.decision.inspection import Verdict
 from snl.decision.maps import resize_map
 from snl.decision.prediction import Prediction
 from snl.errors import DataError, ImageError
+from snl.evaluation.image_score import ImageScore
 from snl.evaluation.metrics import DetectionMetrics, LocalizationMetrics, pro_curve, roc_curve
-from snl.evaluation.result import EvaluatedImage, Evaluation, ImageScore, mean_of, ordered
+from snl.evaluation.result import EvaluatedImage, Evaluation, mean_of, ordered
 from snl.files import atomic
 from snl.runtime.predictor import BatchModel, predict_images
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from snl.decision.inspection import Verdict
 from snl.evaluation.decision_counts import decision_counts
+from snl.evaluation.image_score import ImageScore
 from snl.evaluation.metrics import auroc
 from snl.text_table import aligned
 
@@ -28,27 +27,6 @@ COUNTS = ("n_normal", "n_anomalous", "n_masked")
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """`roc` of images and `pro` of regions: false-positive rates and what is detected at them."""
-
-
-@dataclass(frozen=True)
-class ImageScore:
-    """The result for one test image.
-
-    Attributes:
-        path: of the image.
-        product, label, defect: as the data set has them; label is `normal` or `anomalous`.
-        score: raw.
-        verdict: None if the model has no calibration.
-        known: whether the model knows the product.
-    """
-
-    path: Path
-    product: str
-    label: str
-    defect: str
-    score: float
-    verdict: Verdict | None = None
-    known: bool = True
 
 
 @dataclass(frozen=True)
