@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -214,8 +214,13 @@ class Settings:
         return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+    def from_dict(cls, values: Mapping[str, Any], missing: Collection[str] = ()) -> Settings:
         """Inverse of `to_dict`.
+
+        Args:
+            values: as `to_dict` returned them.
+            missing: names of plug-ins that are not installed; their settings are kept as they are,
+                unchecked. Such settings describe a network that was exported.
 
         Raises:
             SettingsError: unknown names, wrong types, values out of range.
@@ -223,7 +228,7 @@ class Settings:
         """
         if not isinstance(values, Mapping):
             raise SettingsError(f"settings are {type(values).__name__}; they must be a table")
-        return cls().replace(_flatten(values))
+        return _check(_complete(_replace(cls(), _flatten(values), missing), missing))
 
     def replace(self, changes: Mapping[str, Any]) -> Settings:
         """Return a copy with dotted changes such as `{"cram.form": "dense"}`, checked.
@@ -231,7 +236,7 @@ class Settings:
         Raises:
             SettingsError: unknown name, value of the wrong type or out of range.
         """
-        return _check(_complete(_replace(self, dict(changes))))
+        return _check(_complete(_replace(self, dict(changes), ()), ()))
 
 
 _INGREDIENTS = {
@@ -389,10 +394,15 @@ def _to_dict(node: Any) -> dict[str, Any]:
     for item in dataclasses.fields(node):
         value = getattr(node, item.name)
         if item.name == "plugins":
-            values |= {name: dataclasses.asdict(settings) for name, settings in value.items()}
+            values |= {name: _plain(settings) for name, settings in value.items()}
         else:
             values[item.name] = _to_dict(value) if dataclasses.is_dataclass(value) else value
     return values
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """The settings of a plug-in; of one that is not installed, as they were read."""
+    return dict(settings) if isinstance(settings, Mapping) else dataclasses.asdict(settings)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -410,7 +420,7 @@ def _hints(kind: type[Any]) -> dict[str, Any]:
     return {name: hint for name, hint in hints.items() if name not in ("plugins", "registries")}
 
 
-def _replace(node: Any, changes: dict[str, Any], prefix: str = "") -> Any:
+def _replace(node: Any, changes: dict[str, Any], missing: Collection[str], prefix: str = "") -> Any:
     hints = _hints(type(node))
     values: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
@@ -425,10 +435,16 @@ def _replace(node: Any, changes: dict[str, Any], prefix: str = "") -> Any:
         if rest:
             nested.setdefault(head, {})[rest] = value
         else:
-            values[head] = _convert(prefix + dotted, value, hints[head])
+            values[head] = (
+                value if value in missing else _convert(prefix + dotted, value, hints[head])
+            )
     for head, inner in nested.items():
         if head in hints:
-            values[head] = _replace(getattr(node, head), inner, f"{prefix}{head}.")
+            values[head] = _replace(getattr(node, head), inner, missing, f"{prefix}{head}.")
+            continue
+        plugins = values.get("plugins", node.plugins)
+        if head in missing:
+            values["plugins"] = {**plugins, head: inner}
             continue
         try:
             current = node.of(head)
@@ -436,8 +452,8 @@ def _replace(node: Any, changes: dict[str, Any], prefix: str = "") -> Any:
             if prefix + head in {name.rpartition(".")[0] for name in RENAMED}:
                 raise SettingsError(_unknown(f"{prefix}{head}.{next(iter(inner))}")) from None
             raise SettingsError(f"setting '{prefix}{head}.{next(iter(inner))}': {error}") from None
-        plugins = values.get("plugins", node.plugins)
-        values["plugins"] = {**plugins, head: _replace(current, inner, f"{prefix}{head}.")}
+        changed = _replace(current, inner, missing, f"{prefix}{head}.")
+        values["plugins"] = {**plugins, head: changed}
     return dataclasses.replace(node, **values)
 
 
@@ -453,7 +469,7 @@ def _plugin_settings(section: _Extensible, name: str) -> type[Any]:
     raise PluginError(f"no installed plug-in provides a {kinds} '{name}'")
 
 
-def _complete(settings: Settings) -> Settings:
+def _complete(settings: Settings, missing: Collection[str]) -> Settings:
     """With the settings of the plug-ins in use written out, so that a file names all of them."""
     changes: dict[str, Any] = {}
     for section, registry, name in (
@@ -462,7 +478,7 @@ def _complete(settings: Settings) -> Settings:
         ("map", SCORERS, settings.map.score),
     ):
         node = changes.get(section, getattr(settings, section))
-        if name not in registry.builtin() and name not in node.plugins:
+        if name not in (*registry.builtin(), *missing, *node.plugins):
             own = registry.get(name).settings
             if own is not None:
                 changes[section] = dataclasses.replace(node, plugins={**node.plugins, name: own()})
@@ -534,7 +550,8 @@ def _ranges(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Range]]:
                 if isinstance(constraint, Range):
                     yield prefix + name, value, constraint
     for name, settings in getattr(node, "plugins", {}).items():
-        yield from _ranges(settings, f"{prefix}{name}.")
+        if not isinstance(settings, Mapping):
+            yield from _ranges(settings, f"{prefix}{name}.")
 
 
 def _check(s: Settings) -> Settings:
@@ -563,7 +580,7 @@ def _check(s: Settings) -> Settings:
         )
     terms = LOSSES.builtin()
     weights = [getattr(s.loss, term) for term in terms]
-    weights += [settings.weight for settings in s.loss.plugins.values()]
+    weights += [_plain(settings)["weight"] for settings in s.loss.plugins.values()]
     if not any(weight > 0 for weight in weights):
         raise SettingsError(
             f"all losses are switched off; give one of {', '.join('loss.' + x for x in terms)} "

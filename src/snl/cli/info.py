@@ -132,7 +132,7 @@ def _facts(description: dict[str, Any]) -> Iterator[tuple[str, str]]:
     rates = calibration["rates"]
     yield (
         "calibration",
-        f"{calibration['held_back_images']} held-back images, smallest rate for all products "
+        f"{calibration['held_out_images']} held-back images, smallest rate for all products "
         f"together {calibration['least_rate']:.2g}; unknown products: rate {rates['unknown']:g}; "
         f"regions: {rates['regions']:g} per normal image",
     )

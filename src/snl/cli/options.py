@@ -231,13 +231,21 @@ def add_settings(verb: argparse.ArgumentParser, preset: str | None = None) -> No
 
 
 def format_settings() -> str:
-    """Return every setting that --set accepts with its default value, one per line."""
-    from snl.settings import resolve, setting_values
+    """Return all settings with their default values, then those of the installed plug-ins."""
+    from snl.registry import REGISTRIES, failed_plugins
+    from snl.settings import plugin_values, resolve, setting_values
 
-    lines = ["settings for --set with their default values:"]
-    for name, value in setting_values(resolve()).items():
-        shown = ",".join(map(str, value)) if isinstance(value, list) else value
-        lines.append(f"  {name}={shown}")
+    def rows(values: dict[str, Any]) -> list[str]:
+        shown = {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in values.items()}
+        return [f"  {name}={value}" for name, value in shown.items()]
+
+    lines = ["settings for --set with their default values:", *rows(setting_values(resolve()))]
+    parts = [part for r in REGISTRIES.values() for part in r.parts() if part.package]
+    if parts:
+        lines += ["", "installed plug-ins:"]
+        lines += [f"  {part.kind} {part.name} (of {part.package})" for part in parts]
+        lines += rows(plugin_values())
+    lines += [f"  {name} could not be imported: {why}" for name, why in failed_plugins().items()]
     return "\n".join(lines)
 
 

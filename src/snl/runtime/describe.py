@@ -174,7 +174,7 @@ def _read_bundle(path: Path) -> _Contents:
             old = is_format_2(document["facts"])  # whose converter needs the weights as well
             names = [n for n in file.keys() if old or not n.startswith(f"{NETWORK}/")]  # noqa: SIM118
             arrays = {name: file.get_tensor(name) for name in names}
-        metadata = from_sections(_sections(document["facts"], arrays, old))
+        metadata = from_sections(_sections(document["facts"], arrays, old), exported=True)
     except (SafetensorError, OSError, SettingsError, LookupError, TypeError, ValueError,
             AttributeError, ArithmeticError) as error:  # fmt: skip
         load_tensors(path, "bundle")  # has a better explanation for most defects

@@ -45,7 +45,7 @@ def from_metadata(path: str | Path, table: Mapping[str, str], graph: str) -> Mod
     """
     sections = sections_from_metadata(path, table)
     try:
-        metadata = from_sections(sections)
+        metadata = from_sections(sections, exported=True)
     except PluginError as error:
         raise PluginError(f"{path}: {error}") from None
     except _DAMAGE as error:

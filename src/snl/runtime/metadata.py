@@ -13,7 +13,7 @@ from snl.decision.serialise import from_document, to_document
 from snl.errors import PluginError
 from snl.registry import REGISTRIES
 from snl.runtime.sections import CALIBRATION, MODEL, NETWORK, TRAINING, Section
-from snl.settings import Settings, plugins_used
+from snl.settings import Settings
 
 HISTORY = 10
 """Calibrations that a file keeps, for undoing changes."""
@@ -79,7 +79,7 @@ def to_sections(metadata: ModelMetadata) -> dict[str, Section]:
             "std": list(metadata.std),
         },
         "network": metadata.network,
-        "plugins": [dict(plugin) for plugin in plugins_used(metadata.settings)],
+        "plugins": [dict(plugin) for plugin in metadata.plugins],
     }
     training = {
         "products": dict(metadata.training.products),
@@ -94,8 +94,12 @@ def to_sections(metadata: ModelMetadata) -> dict[str, Section]:
     }
 
 
-def from_sections(sections: Mapping[str, Section]) -> ModelMetadata:
+def from_sections(sections: Mapping[str, Section], *, exported: bool = False) -> ModelMetadata:
     """Inverse of `to_sections`; the network's section is ignored.
+
+    Args:
+        sections: of a model file.
+        exported: whether the network is an exported graph, which runs without its plug-ins.
 
     Raises:
         PluginError: a plug-in that the network needs is not installed.
@@ -104,8 +108,12 @@ def from_sections(sections: Mapping[str, Section]) -> ModelMetadata:
     """
     model, training = sections[MODEL], sections[TRAINING]
     plugins = [{str(k): str(v) for k, v in one.items()} for one in model.document["plugins"]]
-    check_plugins(plugins)
-    settings = Settings.from_dict(model.document["settings"])
+    missing = [one for one in plugins if one["name"] not in REGISTRIES[one["kind"]]]
+    if missing and not exported:
+        raise PluginError(_missing_plugin(missing[0]))
+    settings = Settings.from_dict(
+        model.document["settings"], [plugin["name"] for plugin in missing]
+    )
     hashes = training.arrays["hashes"]
     if hashes.dtype != np.uint64 or hashes.ndim != 1:
         raise ValueError("the list of training images is damaged")
@@ -131,20 +139,13 @@ def from_sections(sections: Mapping[str, Section]) -> ModelMetadata:
     return ModelMetadata(settings, info, calibrations, mean, std, network, plugins, extra)
 
 
-def check_plugins(plugins: Sequence[Mapping[str, str]]) -> None:
-    """Check that plug-ins are installed.
-
-    Raises:
-        PluginError: one is not, with its package.
-    """
-    for plugin in plugins:
-        if plugin["name"] not in REGISTRIES[plugin["kind"]]:
-            package, version = plugin["package"], plugin.get("version", "")
-            raise PluginError(
-                f"it needs the {plugin['kind']} '{plugin['name']}' of the plug-in {package}"
-                f"{f' {version}' if version else ''}, which is not installed here: "
-                f"pip install {package}"
-            )
+def _missing_plugin(plugin: Mapping[str, str]) -> str:
+    """What is said of a plug-in that is not installed."""
+    package, version = plugin["package"], plugin.get("version", "")
+    return (
+        f"it needs the {plugin['kind']} '{plugin['name']}' of the plug-in {package}"
+        f"{f' {version}' if version else ''}, which is not installed here: pip install {package}"
+    )
 
 
 def _calibrations(section: Section, settings: Settings) -> list[Calibration]:

@@ -34,7 +34,7 @@ from snl.runtime.measure import measure
 from snl.runtime.metadata import ModelMetadata, TrainingInfo
 from snl.runtime.predictor import Predictor
 from snl.runtime.torch_engine import TorchEngine
-from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, resolve
+from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, plugins_used, resolve
 from snl.training import checkpoint
 from snl.training.cache import CacheBudget, TrainingData
 from snl.training.fit_statistics import fit_statistics
@@ -235,6 +235,7 @@ def _metadata(network: Network, images: _Images, data: str, facts: dict[str, Any
         tuple(network.teacher.mean),
         tuple(network.teacher.std),
         network_version(state),
+        plugins_used(network.settings),
     )
 
 
