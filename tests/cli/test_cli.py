@@ -1,4 +1,4 @@
-"""The command as a process of its own: every verb with right and with wrong input."""
+"""The command in a separate process: every verb with right and with wrong input."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_layout_from_images_to_metrics(
         assert 0 <= values["image_auroc"] <= 1 and 0 <= values["aupro"] <= 1
 
 
-def test_inspect_writes_a_line_and_an_overlay_an_image(
+def test_inspect_writes_one_line_and_one_overlay_per_image(
     run_snl: Run, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
     twin = tmp_path / "twin" / "000.jpg"
@@ -98,7 +98,7 @@ def test_inspect_writes_a_line_and_an_overlay_an_image(
     assert json.loads(file.read_text())["product"] == "bolt"
 
 
-def test_inspect_never_overwrites_what_it_reads(
+def test_inspect_never_overwrites_its_inputs(
     bundle: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     incoming = tmp_path / "incoming"
@@ -112,17 +112,15 @@ def test_inspect_never_overwrites_what_it_reads(
     assert main(["inspect", str(bundle), str(images[0]), "--json", str(images[0])]) == 2
     assert main(["evaluate", str(bundle), str(parts), "--json", str(bundle), "--quiet"]) == 2
     assert [image.read_bytes() for image in images] == before
-    # given twice, and by a way round, it is still one image with one overlay inside --out
-    round_about = incoming / ".." / "incoming" / "a.png"
+    # one image given twice, also by a path with .., has one overlay inside --out
+    detour = incoming / ".." / "incoming" / "a.png"
     out = tmp_path / "out"
-    assert (
-        main(["inspect", str(bundle), str(round_about), *map(str, images), "--out", str(out)]) == 0
-    )
+    assert main(["inspect", str(bundle), str(detour), *map(str, images), "--out", str(out)]) == 0
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*")) == ["a.png", "b.png"]
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_inspect_goes_on_after_a_bad_image(
+def test_inspect_continues_after_a_bad_image(
     run_snl: Run, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.png"
@@ -162,7 +160,7 @@ def test_doctor_prints_the_table_and_fails_on_errors(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["train", "{missing}", "-o", "{new}"], "does not exist"),
         (["train", "{empty}", "-o", "{new}"], "no images found"),
@@ -234,7 +232,7 @@ def test_wrong_input_gets_one_clear_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    said: str,
+    message: str,
 ) -> None:
     (tmp_path / "empty").mkdir()
     places = {
@@ -249,16 +247,16 @@ def test_wrong_input_gets_one_clear_line(
     tiny = [] if "--teacher" in words or "-o" not in words else TINY_OPTIONS
     try:
         status = main([*words[:1], *tiny, *words[1:]])
-    except SystemExit as stop:  # argparse's own refusals
+    except SystemExit as stop:  # errors of argparse
         status = int(stop.code or 0)
-    told = capsys.readouterr().err
-    assert status == 2, told
-    last = told.strip().splitlines()[-1]
-    assert "error: " in last and said in last, told
+    errors = capsys.readouterr().err
+    assert status == 2, errors
+    last = errors.strip().splitlines()[-1]
+    assert "error: " in last and message in last, errors
     assert not (tmp_path / "new.snl").exists()
 
 
-def test_closed_pipe_is_no_traceback(bundle: Path, parts: Path) -> None:
+def test_a_closed_pipe_gives_no_traceback(bundle: Path, parts: Path) -> None:
     command = [sys.executable, "-m", "snl", "inspect", str(bundle), str(parts / "bolt")]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert first.stdout is not None and first.stderr is not None
@@ -267,7 +265,7 @@ def test_closed_pipe_is_no_traceback(bundle: Path, parts: Path) -> None:
     first.wait(60)
 
 
-def test_without_torch_the_way_out_is_named(tmp_path: Path, parts: Path) -> None:
+def test_without_torch_the_error_says_how_to_install_it(tmp_path: Path, parts: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No torch', name='torch')")
     environment = {
         **os.environ,

@@ -1,4 +1,4 @@
-"""`snl inspect` with products, rates, regions and files; a mixed folder taught without names."""
+"""`snl inspect` with products, rates, regions and files; training on a mixed folder."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from snl.cli.main import main
 from tests.conftest import TINY_OPTIONS
 from tests.trees import draw, draw_varied, save_varied
 
-Said = pytest.CaptureFixture[str]
+Capture = pytest.CaptureFixture[str]
 
 
-def inspect(said: Said, *words: object, status: int = 0) -> list[dict[str, Any]]:
-    assert main(["inspect", *map(str, words)]) == status, said.readouterr().err
-    return [json.loads(line) for line in said.readouterr().out.splitlines()]
+def inspect(capsys: Capture, *words: object, status: int = 0) -> list[dict[str, Any]]:
+    assert main(["inspect", *map(str, words)]) == status, capsys.readouterr().err
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +43,17 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_products_are_recognised_given_or_unknown(
-    calibrated: Path, images: Path, capsys: Said
+    calibrated: Path, images: Path, capsys: Capture
 ) -> None:
-    found = {Path(r["path"]).stem: r for r in inspect(capsys, calibrated, images)}
-    assert found["bolt"]["product"] == found["bolt"]["recognised"] == "bolt"
-    assert found["plate"]["product"] == "plate"
-    assert {r["product_from"] for r in found.values()} == {"recognised"}
-    assert found["dented"]["decision"] == "anomalous"
-    assert found["bolt"]["decision"] != "unknown product"
+    results = {Path(r["path"]).stem: r for r in inspect(capsys, calibrated, images)}
+    assert results["bolt"]["product"] == results["bolt"]["recognised"] == "bolt"
+    assert results["plate"]["product"] == "plate"
+    assert {r["product_from"] for r in results.values()} == {"recognised"}
+    assert results["dented"]["decision"] == "anomalous"
+    assert results["bolt"]["decision"] != "unknown product"
     for name in ("noise", "third"):
-        assert found[name]["decision"] == "unknown product"
-        assert found[name]["unknown_p"] == 1 / 41
+        assert results[name]["decision"] == "unknown product"
+        assert results[name]["unknown_p"] == 1 / 41
     given = {
         Path(r["path"]).stem: r for r in inspect(capsys, calibrated, images, "--product", "plate")
     }
@@ -61,11 +61,13 @@ def test_products_are_recognised_given_or_unknown(
         assert (record["product"], record["product_from"]) == ("plate", "given")
         assert record["decision"] != "unknown product"  # a given product is believed
         for key in ("recognised", "distance", "unknown_p", "score", "peak"):
-            assert record[key] == found[name][key]
+            assert record[key] == results[name][key]
     assert given["third"]["decision"] == "anomalous"
 
 
-def test_a_line_says_what_was_decided_and_why(calibrated: Path, images: Path, capsys: Said) -> None:
+def test_a_line_holds_the_decision_and_its_reasons(
+    calibrated: Path, images: Path, capsys: Capture
+) -> None:
     (record,) = inspect(capsys, calibrated, images / "dented.png")
     assert list(record) == [
         *("path", "decision", "product", "product_from", "recognised", "distance", "unknown_p"),
@@ -74,7 +76,7 @@ def test_a_line_says_what_was_decided_and_why(calibrated: Path, images: Path, ca
     ]
     assert (record["width"], record["height"]) == (48, 40)
     assert record["threshold_from"] == "product" and record["score"] > record["threshold"]
-    assert record["p_value"] == 1 / 41  # none of all is as high
+    assert record["p_value"] == 1 / 41  # no held-back image has a score as high
     region = record["regions"][0]
     assert list(region) == [*("box", "polygon", "area", "area_mm2", "peak", "peak_at", "p_value")]
     x, y, width, height = region["box"]
@@ -82,8 +84,8 @@ def test_a_line_says_what_was_decided_and_why(calibrated: Path, images: Path, ca
     assert region["peak"] > record["region_threshold"] and 0 < region["p_value"] <= 1
 
 
-def test_rates_on_the_command_line_hold_for_this_run(
-    calibrated: Path, images: Path, capsys: Said
+def test_rates_on_the_command_line_apply_to_this_run(
+    calibrated: Path, images: Path, capsys: Capture
 ) -> None:
     before = calibrated.read_bytes()
     inspector = snl.load(calibrated, "cpu")
@@ -100,7 +102,7 @@ def test_rates_on_the_command_line_hold_for_this_run(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--rate", "0.01"], "0.01 needs 99 held-back normal images; there are 40 of all products"),
         (["--rate", "0.01", "--product", "bolt"], "there are 20 of 'bolt' and 40 of all products"),
@@ -117,24 +119,24 @@ def test_rates_on_the_command_line_hold_for_this_run(
         (["--labelme", "{images}/bolt.png"], "cannot be written"),
     ],
 )
-def test_what_cannot_be_done_is_told_before_any_work(
-    calibrated: Path, images: Path, tmp_path: Path, capsys: Said,
-    monkeypatch: pytest.MonkeyPatch, words: list[str], said: str,
+def test_wrong_options_are_refused_before_any_work(
+    calibrated: Path, images: Path, tmp_path: Path, capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch, words: list[str], message: str,
 ) -> None:  # fmt: skip
     before = {path: path.read_bytes() for path in images.iterdir()}
-    if "labelme" not in words[0]:  # files in a folder are made one by one
+    if "labelme" not in words[0]:  # files in a folder are checked when they are written
         monkeypatch.setattr(snl.Inspector, "predict", None)
     words = [word.format(images=images) for word in words]
     out = ["--json", str(tmp_path / "out.jsonl")]
     assert main(["inspect", str(calibrated), str(images), *words, *out, "--quiet"]) == 2
-    told = capsys.readouterr()
-    assert said in told.err.splitlines()[-1] and told.out == ""
+    output = capsys.readouterr()
+    assert message in output.err.splitlines()[-1] and output.out == ""
     assert not list(tmp_path.iterdir())
     assert {path: path.read_bytes() for path in images.iterdir()} == before
 
 
 def test_regions_as_coco_and_labelme(
-    calibrated: Path, images: Path, tmp_path: Path, capsys: Said
+    calibrated: Path, images: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     coco, labels = tmp_path / "regions.json", tmp_path / "deep" / "labels"
     records = inspect(
@@ -142,15 +144,15 @@ def test_regions_as_coco_and_labelme(
     )
     count = sum(len(r["regions"]) for r in records)
     assert count > 0
-    found = json.loads(coco.read_text())
-    assert [i["file_name"] for i in found["images"]] == [r["path"] for r in records]
-    assert len(found["annotations"]) == count
-    by_image: dict[int, list[Any]] = {i["id"]: [] for i in found["images"]}
-    for one in found["annotations"]:
-        by_image[one["image_id"]].append(one)
-    for image, record in zip(found["images"], records, strict=True):
-        own = by_image[image["id"]]
-        assert [a["bbox"] for a in own] == [r["box"] for r in record["regions"]]
+    results = json.loads(coco.read_text())
+    assert [i["file_name"] for i in results["images"]] == [r["path"] for r in records]
+    assert len(results["annotations"]) == count
+    by_image: dict[int, list[Any]] = {i["id"]: [] for i in results["images"]}
+    for annotation in results["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    for image, record in zip(results["images"], records, strict=True):
+        annotations = by_image[image["id"]]
+        assert [a["bbox"] for a in annotations] == [r["box"] for r in record["regions"]]
         assert image["decision"] == record["decision"]
         file = Path(record["labelme"])
         label = json.loads(file.read_text())
@@ -160,16 +162,16 @@ def test_regions_as_coco_and_labelme(
         assert (file.parent / label["imagePath"]).resolve() == Path(record["path"]).resolve()
 
 
-def test_tiles_for_one_run_are_told_to_be_uncalibrated(
-    calibrated: Path, images: Path, capsys: Said
+def test_a_note_says_that_tiles_of_one_run_are_not_calibrated(
+    calibrated: Path, images: Path, capsys: Capture
 ) -> None:
     before = calibrated.read_bytes()
     assert main(["inspect", str(calibrated), str(images / "bolt.png"), "--tile", "32"]) == 0
-    told = capsys.readouterr()
-    record = json.loads(told.out)
+    output = capsys.readouterr()
+    record = json.loads(output.out)
     assert (
         "thresholds were made with whole images; for tiles of 32 pixels they are not valid"
-        in told.err
+        in output.err
     )
     inspector = snl.load(calibrated, "cpu")
     (whole,) = inspect(capsys, calibrated, images / "bolt.png", "--tile", "0")
@@ -177,22 +179,22 @@ def test_tiles_for_one_run_are_told_to_be_uncalibrated(
     assert calibrated.read_bytes() == before
 
 
-def test_a_note_says_when_nothing_can_be_promised_and_only_then(
-    bundle: Path, images: Path, capsys: Said
+def test_a_note_if_the_rate_is_not_possible_and_only_then(
+    bundle: Path, images: Path, capsys: Capture
 ) -> None:
-    """Two held-back images a product promise 0.2 together."""
+    """Two held-back images per product, four together, guarantee rates from 0.2 up."""
     words = ["inspect", str(bundle), str(images / "bolt.png"), "--product", "bolt"]
     assert main(words) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["decision"] == "uncertain"
-    assert "with 4 held-back normal images no decision at a false-alarm rate of 0.05" in told.err
+    output = capsys.readouterr()
+    assert json.loads(output.out)["decision"] == "uncertain"
+    assert "with 4 held-back normal images no decision at a false-alarm rate of 0.05" in output.err
     assert main([*words, "--rate", "0.2"]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["threshold_from"] == "all products" and told.err == ""
+    output = capsys.readouterr()
+    assert json.loads(output.out)["threshold_from"] == "all products" and output.err == ""
 
 
-def test_the_monitor_goes_on_in_the_next_run(
-    calibrated: Path, images: Path, tmp_path: Path, capsys: Said
+def test_the_monitor_continues_in_the_next_run(
+    calibrated: Path, images: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     state = tmp_path / "drift.json"
     words = (calibrated, images / "bolt.png", images / "plate.png", "--monitor", state)
@@ -211,8 +213,8 @@ def test_the_monitor_goes_on_in_the_next_run(
     assert state.read_bytes() == before
 
 
-def test_rates_of_one_run_are_no_drift(calibrated: Path, tmp_path: Path, capsys: Said) -> None:
-    """A large rate rejects many and leaves the low scores: not what the monitor looks for."""
+def test_rates_of_one_run_are_no_drift(calibrated: Path, tmp_path: Path, capsys: Capture) -> None:
+    """A large rate rejects many images and leaves the low scores, which is not drift."""
     for n in range(120):
         save_varied(tmp_path / "in" / f"{n}.png", 4000 + n)
     normal = (calibrated, tmp_path / "in", "--product", "bolt")
@@ -223,7 +225,7 @@ def test_rates_of_one_run_are_no_drift(calibrated: Path, tmp_path: Path, capsys:
     assert states[0] == states[1]
 
 
-def test_a_reader_that_leaves_early_is_no_traceback(calibrated: Path, tmp_path: Path) -> None:
+def test_a_reader_that_stops_early_gives_no_traceback(calibrated: Path, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     for n in range(12):
         save_varied(folder / f"{n}.png", 6100 + n)
@@ -233,18 +235,18 @@ def test_a_reader_that_leaves_early_is_no_traceback(calibrated: Path, tmp_path: 
     assert process.stdout is not None and process.stderr is not None
     assert json.loads(process.stdout.readline())["product"] == "bolt"
     process.stdout.close()
-    told = process.stderr.read()
-    assert process.wait(60) == 0 and b"Traceback" not in told, told
+    output = process.stderr.read()
+    assert process.wait(60) == 0 and b"Traceback" not in output, output
 
 
-# --- the promise, all the way from images ---
+# --- the guarantee, measured on images ---
 
 
-def test_p_values_of_unseen_parts_keep_their_promise(calibrated: Path, tmp_path: Path) -> None:
-    """200 images of each product held back, 200 others looked at: P(p <= a) <= a.
+def test_p_values_of_unseen_parts_are_valid(calibrated: Path, tmp_path: Path) -> None:
+    """200 images of each product held back, 200 others inspected: P(p <= a) <= a.
 
-    With both samples drawn from one law the number of p <= a has, over draws of both, mean at most
-    200 a and variance 200 a (1 - a) (1 + 200 / 200); bounds are three deviations over a."""
+    Both samples have one distribution, so the number of p <= a has mean at most 200 a and variance
+    200 a (1 - a) (1 + 200 / 200). The bounds are a plus three standard deviations."""
     from snl.runtime.recalibrate import set_normals
 
     inspector = snl.load(calibrated, "cpu")
@@ -273,7 +275,7 @@ def test_p_values_of_unseen_parts_keep_their_promise(calibrated: Path, tmp_path:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """36 bolts and 30 plates in one folder, and some to test with."""
+    """36 bolts and 30 plates in one folder, and test images."""
     root = tmp_path_factory.mktemp("data") / "mixed"
     for name, count in (("bolt", 36), ("plate", 30)):
         for n in range(count):
@@ -295,11 +297,13 @@ COMPACT = [
 ]
 
 
-def test_a_mixed_folder_is_parted_into_groups(mixed: Path, tmp_path: Path, capsys: Said) -> None:
+def test_a_mixed_folder_is_split_into_groups(mixed: Path, tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "mixed.snl"
     assert main(["train", str(mixed), "-o", str(file), *COMPACT]) == 0
-    told = capsys.readouterr().err
-    assert "2 groups of images are told apart: 'mixed 1' (36 images), 'mixed 2' (30 images)" in told
+    output = capsys.readouterr().err
+    assert (
+        "2 groups of images are told apart: 'mixed 1' (36 images), 'mixed 2' (30 images)" in output
+    )
     inspector = snl.load(file, "cpu")
     assert inspector.products == ("mixed 1", "mixed 2")
     assert inspector.facts.products == {"mixed 1": 22, "mixed 2": 18}
@@ -310,14 +314,14 @@ def test_a_mixed_folder_is_parted_into_groups(mixed: Path, tmp_path: Path, capsy
         assert record["recognised"] == record["product"] == wanted
         dented = "dent" in record["path"]
         assert (record["decision"] in ("anomalous", "unknown product")) == dented, record
-    # the groups are no products of the data: evaluation says so and goes on
+    # the groups are not products of the data: evaluation reports it and continues
     assert main(["evaluate", str(file), str(mixed), "--quiet"]) == 0
-    told_ = capsys.readouterr()
-    assert "not products of this inspector: mixed" in told_.err
-    assert "all products" in told_.out
+    output = capsys.readouterr()
+    assert "not products of this inspector: mixed" in output.err
+    assert "all products" in output.out
 
 
-def test_groups_can_be_switched_off(mixed: Path, tmp_path: Path, capsys: Said) -> None:
+def test_grouping_can_be_switched_off(mixed: Path, tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "one.snl"
     off = ["--set", "training.product_groups=off"]
     assert main(["train", str(mixed), "-o", str(file), *COMPACT, *off]) == 0

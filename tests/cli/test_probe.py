@@ -1,4 +1,4 @@
-"""`snl probe` with a real bundle: figures, picture, and what is told of wrong input."""
+"""`snl probe` with a real bundle: figures, picture, and the errors for wrong input."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def test_table_and_json(run_snl: Run, bundle: Path, parts: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert "probing: 100%" in done.stderr
     assert "mixup: " in done.stdout and "cutpaste: " in done.stdout
-    found = json.loads(file.read_text())
-    assert found["rows"] == found["columns"] == ["bolt", "plate"]
-    assert found["settings"] == {"images": 4, "share": 0.5, "seed": 2}
-    assert found["normals"]["bolt"] == {"split": "test", "n": 2}
-    assert found["about"]["file"] == "parts.snl" and found["about"]["data"]["layout"] == "mvtec"
-    assert found["about"]["settings"]["method"]
+    result = json.loads(file.read_text())
+    assert result["rows"] == result["columns"] == ["bolt", "plate"]
+    assert result["settings"] == {"images": 4, "share": 0.5, "seed": 2}
+    assert result["normals"]["bolt"] == {"split": "test", "n": 2}
+    assert result["about"]["file"] == "parts.snl" and result["about"]["data"]["layout"] == "mvtec"
+    assert result["about"]["settings"]["method"]
     for measure in ("mixup", "cutpaste", "cutpaste_image"):
-        assert found[measure]["n_pairs"] == 2
-        assert 0 <= found[measure]["worst"]["value"] <= found[measure]["mean"] <= 1
-    assert [(pair["row"], pair["column"], pair["n_mixup"]) for pair in found["pairs"]] == [
+        assert result[measure]["n_pairs"] == 2
+        assert 0 <= result[measure]["worst"]["value"] <= result[measure]["mean"] <= 1
+    assert [(pair["row"], pair["column"], pair["n_mixup"]) for pair in result["pairs"]] == [
         *(("bolt", "bolt", 1), ("bolt", "plate", 4), ("plate", "bolt", 4), ("plate", "plate", 1))
     ]
-    assert f"mean {100 * found['mixup']['mean']:.1f} over 2 pairs" in done.stdout
+    assert f"mean {100 * result['mixup']['mean']:.1f} over 2 pairs" in done.stdout
 
 
 def test_picture(bundle: Path, parts: Path, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_picture(bundle: Path, parts: Path, tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_products_that_were_not_taught_are_columns(
+def test_unknown_products_are_columns(
     bundle: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -53,26 +53,26 @@ def test_products_that_were_not_taught_are_columns(
     file = tmp_path / "probes.json"
     options = ["--images", "1", "--json", str(file), "--quiet"]
     assert main(["probe", str(bundle), str(data), *options]) == 0
-    found = json.loads(file.read_text())
-    assert (found["rows"], found["columns"]) == (["bolt"], ["bolt", "gear"])
+    result = json.loads(file.read_text())
+    assert (result["rows"], result["columns"]) == (["bolt"], ["bolt", "gear"])
     (data / "bolt" / "test" / "good" / "000.png").write_bytes(b"torn")
     assert main(["probe", str(bundle), str(data), *options]) == 1
     assert "skipped: " in capsys.readouterr().err
 
 
-def test_missing_matplotlib_is_told_before_any_work(
+def test_missing_matplotlib_is_reported_before_any_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     missing = str(tmp_path / "missing.snl")
     assert main(["probe", missing, missing, "--picture", str(tmp_path / "a.png")]) == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert len(told) == 1 and "pip install 'snl-ad[plots]'" in told[0]
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1 and "pip install 'snl-ad[plots]'" in errors[0]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["{missing}", "{parts}"], "no such file"),
         (["{bundle}", "{missing}"], "does not exist"),
@@ -98,7 +98,7 @@ def test_wrong_input_gets_one_clear_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    said: str,
+    message: str,
 ) -> None:
     for name, source in (("one/bolt", "bolt"), ("others/a", "bolt"), ("others/b", "plate")):
         shutil.copytree(parts / source, tmp_path / name)
@@ -109,11 +109,11 @@ def test_wrong_input_gets_one_clear_line(
     words = [a.format(bundle=bundle, parts=parts, **places) for a in arguments]
     try:
         status = main(["probe", *words, "--quiet"])
-    except SystemExit as stop:  # argparse's own refusals
+    except SystemExit as stop:  # errors of argparse
         status = int(stop.code or 0)
-    told = capsys.readouterr().err
-    assert status == 2, told
-    assert "error: " in told.strip().splitlines()[-1] and said in told, told
+    errors = capsys.readouterr().err
+    assert status == 2, errors
+    assert "error: " in errors.strip().splitlines()[-1] and message in errors, errors
 
 
 def test_one_file_for_figures_and_picture_is_refused(

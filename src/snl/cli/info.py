@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ _GUARANTEES = {
 """What each kind of threshold guarantees, by `guarantee` of `snl.runtime.describe.describe`."""
 
 
-class Options(shared.QuietOption):
+class Options(argparse.Namespace):
     """Options of `snl info`."""
 
     file: Path
