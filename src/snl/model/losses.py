@@ -150,7 +150,8 @@ def easy_factor(t: Tensor, s: Tensor, share: float, factor: float) -> Tensor:
     """Return the gradient factor of every position for hard mining, (B, 1, H, W).
 
     It is `factor` at the `share` of the batch's positions with the smallest cosine distance between
-    T and S, and 1 elsewhere. Positions that are already reproduced well then no longer dominate the
+    T and S, and 1 elsewhere; positions with equal errors get the same factor, so fewer than the
+    share are reduced where errors are equal, and none where all are. Positions that are already reproduced well then no longer dominate the
     training, so the student learns hard normal positions instead of copying everything. Hard mining
     by a quantile, with a tenth of the gradient left, is Dinomaly's (arXiv 2405.14325), there for
     one flattened cosine.
@@ -158,8 +159,9 @@ def easy_factor(t: Tensor, s: Tensor, share: float, factor: float) -> Tensor:
     with torch.no_grad():
         error = 1 - F.cosine_similarity(t.float(), s.float(), dim=1)  # (B, H, W)
         rank = max(1, math.ceil(share * error.numel()))
-        threshold = error.flatten().kthvalue(rank).values
-        return torch.where(error <= threshold, factor, 1.0).unsqueeze(1)
+        # the first error that is not easy: where many are equal, none of them is called easy
+        threshold = error.flatten().kthvalue(min(rank + 1, error.numel())).values
+        return torch.where(error < threshold, factor, 1.0).unsqueeze(1)
 
 
 class StageFeatures:
