@@ -101,7 +101,7 @@ class StudentSettings(_Extensible):
 class CramSettings:
     """Central residual aggregation module, see `snl.model.cram`."""
 
-    form: Literal["none", "rebuild", "dense", "gate"] = "none"
+    form: Literal["none", "centres", "rebuild", "dense", "gate"] = "none"
     centres: Annotated[int, Range(1, 65536)] = 64
     place: Literal["deepest", "stages"] = "deepest"
     """`deepest`: the bottleneck's output (reverse), the deepest stage (forward), the encoder's
@@ -180,8 +180,11 @@ class TrainingSettings:
     """Largest global gradient norm; 0: no clipping."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 on CUDA devices that have it and on CPUs where it is measured to be clearly
-    faster, fp32 elsewhere; a resumed run keeps what was chosen."""
+    """`auto`: bf16 on CUDA devices and CPUs that have bf16 arithmetic, fp32 elsewhere. A resumed run
+    keeps its precision."""
+    threads: Annotated[int, Range(0, 1024)] = 0
+    """CPU threads of the training; 0: PyTorch's number. Another number gives slightly different
+    weights, because sums are rounded in another order. A resumed run keeps its number."""
     holdout: Annotated[float, Range(0, 0.5)] = 0.1
     """Share of each product's normal training images that is held out for calibration; 0: none."""
     holdout_min: Annotated[int, Range(0, 1e6)] = 20

@@ -24,8 +24,11 @@ class Cram(DataInitialised):
 
     Forms, with r_k = sum_i a_ik (x_i - c_k) / (sum_i a_ik + eps), i over one image's positions:
 
-    - `rebuild`: y_i = sum_k a_ik (c_k + r_k). Only centres and aggregated residuals pass, so an
-      anomaly has no identity path.
+    - `centres`: y_i = sum_k a_ik c_k. Only centres are output, so there is no identity path: no
+      feature of the image itself is passed on.
+    - `rebuild`: y_i = sum_k a_ik (c_k + r_k). The centres cancel: c_k + r_k is (up to eps) the mean
+      of the image's own features, weighted by a_ik. A position that owns a centre alone is
+      therefore passed on unchanged; this form blurs, but it has an identity path.
     - `dense`: y_i = x_i + W sum_k a_ik (x_i - c_k).
     - `gate`: y_i = x_i * sigmoid(V [r_1 .. r_K]), a channel gate from the aggregated residuals.
 
@@ -56,7 +59,7 @@ class Cram(DataInitialised):
                 nn.ReLU(inplace=True),
                 nn.Linear(hidden, channels),
             )
-        elif form != "rebuild":
+        elif form not in ("centres", "rebuild"):
             raise ValueError(f"unknown form '{form}'")
 
     def assign(self, x: Tensor) -> Tensor:
@@ -78,6 +81,8 @@ class Cram(DataInitialised):
         if self.form == "dense":
             # sum_k a_ik (x_i - c_k) = x_i - sum_k a_ik c_k, since the assignments sum to 1
             y = x32 + self.mix(x32 - a @ c)
+        elif self.form == "centres":
+            y = a @ c
         else:
             mass = a.sum(1).unsqueeze(-1)  # (B, K, 1)
             r = (a.transpose(1, 2) @ x32 - mass * c) / (mass + _EPS)  # (B, K, C)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-import torch.nn.functional as F
 
 from snl.errors import SettingsError
-
-CLEAR_GAIN = 1.2
-"""bf16 is chosen on a CPU only where it is at least this many times as fast as fp32."""
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -50,34 +45,40 @@ def choose_all(names: str) -> list[str]:
     return [str(choose(name.strip())) for name in names.split(",")]
 
 
-def choose_precision(device: torch.device, wanted: str) -> str:
-    """`fp32` or `bf16`: as wanted, or for `auto` what the device trains faster in.
+def choose_precision(device: torch.device, precision: str) -> str:
+    """Return `fp32` or `bf16`: the precision itself, or for `auto` what the device is made for.
 
-    CUDA devices that have bf16 gain from it. On CPUs it depends on the instruction set, and the
-    backward pass of a bf16 convolution can be several times slower than fp32, so it is measured.
+    `auto` is bf16 on CUDA devices and CPUs with bf16 arithmetic and fp32 elsewhere. It depends on
+    the hardware alone, not on a measurement, so the same command on the same machine always trains
+    in the same precision.
     """
-    if wanted != "auto":
-        return wanted
+    if precision != "auto":
+        return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if device.type == "cpu" and bf16_gain_on_cpu() >= CLEAR_GAIN else "fp32"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
 
 
-@cache
-def bf16_gain_on_cpu() -> float:
-    """How many times as fast a convolution's forward and backward pass is in bf16 as in fp32."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        shape = {"dtype": dtype, "requires_grad": True}
-        x = torch.ones(8, 64, 32, 32, **shape).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        weight = torch.ones(64, 64, 3, 3, **shape)  # type: ignore[call-overload]
-        runs = []
-        for _ in range(5):
-            began = time.perf_counter()
-            F.conv2d(x, weight, padding=1).sum().backward()  # type: ignore[no-untyped-call]
-            runs.append(time.perf_counter() - began)
-        seconds[dtype] = min(runs)
-    return seconds[torch.float32] / seconds[torch.bfloat16]
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has bf16 matrix instructions (AVX512-BF16 or AMX)."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in checks)
+
+
+@contextmanager
+def cpu_threads(threads: int) -> Iterator[int]:
+    """Run the block with this number of PyTorch's CPU threads; 0: leave the number as it is.
+
+    The number belongs to the whole process and is restored afterwards. The block receives the
+    number that is in use.
+    """
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -24,6 +24,7 @@ def save(
     identity: dict[str, Any],
     seconds: float,
     precision: str,
+    threads: int,
 ) -> None:
     """Student, optimiser state and random state after `step` steps; the teacher never changes.
 
@@ -33,12 +34,18 @@ def save(
         step: number of finished steps.
         identity: what a resumed run must agree with (settings, data).
         seconds: spent in training so far.
-        precision: that was chosen; a resumed run keeps it.
+        precision, threads: in use; a resumed run keeps them.
     """
     tensors = {f"student.{k}": v for k, v in network.student.state_dict().items()}
     tensors |= optimizer_tensors(optimizer)
     tensors["random"] = torch.get_rng_state()
-    facts = {"step": step, "identity": identity, "seconds": seconds, "precision": precision}
+    facts = {
+        "step": step,
+        "identity": identity,
+        "seconds": seconds,
+        "precision": precision,
+        "threads": threads,
+    }
     arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
     save_tensors(folder / NAME, arrays, "checkpoint", facts)
 
@@ -72,6 +79,15 @@ def restore(
     network.student.load_state_dict(student)
     restore_optimizer(optimizer, tensors)
     return int(facts["step"]), float(facts["seconds"]), str(facts["precision"])
+
+
+def recorded_threads(folder: Path) -> int:
+    """Return the number of CPU threads of an unfinished run; 0: there is none, or it is damaged."""
+    try:
+        _, facts = load_tensors(folder / NAME, "checkpoint")
+        return int(facts.get("threads", 0))
+    except (BundleError, ValueError, TypeError):
+        return 0  # `restore` says what is wrong with it
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

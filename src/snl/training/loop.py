@@ -84,6 +84,7 @@ def fit(
     student.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(student, settings)
     precision = choose_precision(network.mean.device, settings.precision)
+    threads = torch.get_num_threads()
     identity = {**sources, "images": len(data), "settings": network.settings.to_dict()}
     start, seconds = 0, 0.0
     if options.resume and (options.folder / checkpoint.NAME).is_file():
@@ -97,7 +98,9 @@ def fit(
 
     def save(step: int) -> None:
         spent = seconds + time.perf_counter() - began
-        checkpoint.save(options.folder, network, optimizer, step, identity, spent, precision)
+        checkpoint.save(
+            options.folder, network, optimizer, step, identity, spent, precision, threads
+        )
 
     record: dict[str, Any] = {}
     schedule = (indices(step, len(data), settings) for step in range(start, settings.steps))
@@ -144,6 +147,7 @@ def fit(
         "terms": record.get("terms", {}),
         "device": str(network.mean.device),
         "precision": precision,
+        "threads": threads,
         "pixels_in": data.pixels_in,
         "features_in": data.features_in,
     }

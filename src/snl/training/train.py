@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -123,53 +123,41 @@ def train(
     network = _untrained(settings, note)
     sources = {"data": catalog.fingerprint(), "teacher": fingerprint(network.teacher)}
     with ExitStack() as stack:
-        if target is None:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="snl-")))
-        else:
-            folder = target.with_name(target.name + ".run")
+        folder = _run_folder(target, stack)
+        if target is not None:
             finished = _existing(
                 target, folder, network.settings, sources, resume, overwrite, device
             )
             if finished is not None:
                 note(f"{target}: already trained with these settings on these images")
                 return finished
+        recorded = checkpoint.recorded_threads(folder) if resume else 0
+        stack.enter_context(devices.cpu_threads(recorded or settings.training.threads))
         network.to(chosen)
         images = _prepare(network, images, quiet, note)
         note(_summary(network.settings, images, chosen))
         folder.mkdir(exist_ok=True)
         stack.enter_context(_locked(folder))
-        training_data = TrainingData(
-            network,
-            [record.path for record in images.used],
-            budget=cache or CacheBudget(),
-            folder=folder,
-            batch_size=network.settings.training.batch_size,
-            skip_bad=skip_bad,
-            progress=_bar("reading images", quiet),
-            note=note,
-        )
-        stack.callback(training_data.close)
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
-        facts = fit(network, training_data, sources, options)
-    began = perf_counter()
-    fit_statistics(network, training_data.paths, _bar("errors on normal images", quiet))
-    facts["statistics_seconds"] = round(perf_counter() - began, 2)
-    facts["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
-    facts["teacher"] = sources["teacher"]
-    facts["skipped"] = [str(error) for error in training_data.skipped]
-    readable = set(training_data.paths)
-    images = replace(images, used=[r for r in images.used if r.path in readable])
-    predictor = Predictor(
-        TorchEngine(network, device), _metadata(network, images, sources["data"], facts)
-    )
-    inspector = _calibrated(predictor, images, skip_bad, _bar("calibrating", quiet))
-    skipped = inspector.training.facts["skipped"]
-    if skipped:
-        note(f"{len(skipped)} images could not be read and were skipped, the first: {skipped[0]}")
-    if target is not None:
-        inspector.save(target)
-        checkpoint.clear(folder)
+        budget = cache or CacheBudget()
+        images, facts = _fit(network, images, sources, options, budget, skip_bad, note)
+        metadata = _metadata(network, images, sources["data"], facts)
+        predictor = Predictor(TorchEngine(network, device), metadata)
+        inspector = _calibrated(predictor, images, skip_bad, _bar("calibrating", quiet))
+        skipped = facts["skipped"]
+        if skipped:
+            note(f"{len(skipped)} images could not be read and were skipped, first: {skipped[0]}")
+        if target is not None:
+            inspector.save(target)
+            checkpoint.clear(folder)
     return inspector
+
+
+def _run_folder(target: Path | None, stack: ExitStack) -> Path:
+    """The folder of the unfinished run; without a target a temporary one."""
+    if target is None:
+        return Path(stack.enter_context(TemporaryDirectory(prefix="snl-")))
+    return target.with_name(target.name + ".run")
 
 
 def _untrained(settings: Settings, note: Note) -> Network:
@@ -212,6 +200,43 @@ def _summary(settings: Settings, images: _Images, device: torch.device) -> str:
         f"'{images.catalog.layout}'; {settings.method} with {settings.teacher.name} at "
         f"{settings.image_size} px on {device}"
     )
+
+
+def _fit(
+    network: Network,
+    images: _Images,
+    sources: dict[str, str],
+    options: RunOptions,
+    budget: CacheBudget,
+    skip_bad: bool,
+    note: Note,
+) -> tuple[_Images, dict[str, Any]]:
+    """Train the student and fit the error statistics.
+
+    Returns:
+        The images without unreadable ones, and the training facts.
+    """
+    settings = network.settings
+    data = TrainingData(
+        network,
+        [record.path for record in images.used],
+        budget=budget,
+        folder=options.folder,
+        batch_size=settings.training.batch_size,
+        skip_bad=skip_bad,
+        progress=_bar("reading images", options.quiet),
+        note=note,
+    )
+    with closing(data):
+        facts = fit(network, data, sources, options)
+    began = perf_counter()
+    fit_statistics(network, data.paths, _bar("errors on normal images", options.quiet))
+    facts["statistics_seconds"] = round(perf_counter() - began, 2)
+    facts["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
+    facts["teacher"] = sources["teacher"]
+    facts["skipped"] = [str(error) for error in data.skipped]
+    readable = set(data.paths)
+    return replace(images, used=[r for r in images.used if r.path in readable]), facts
 
 
 def _metadata(network: Network, images: _Images, data: str, facts: dict[str, Any]) -> ModelMetadata:
