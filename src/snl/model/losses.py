@@ -150,11 +150,11 @@ def easy_factor(t: Tensor, s: Tensor, share: float, factor: float) -> Tensor:
     """Return the gradient factor of every position for hard mining, (B, 1, H, W).
 
     It is `factor` at the `share` of the batch's positions with the smallest cosine distance between
-    T and S, and 1 elsewhere; positions with equal errors get the same factor, so fewer than the
-    share are reduced where errors are equal, and none where all are. Positions that are already reproduced well then no longer dominate the
-    training, so the student learns hard normal positions instead of copying everything. Hard mining
-    by a quantile, with a tenth of the gradient left, is Dinomaly's (arXiv 2405.14325), there for
-    one flattened cosine.
+    T and S, and 1 elsewhere. Positions with equal errors get the same factor, so fewer than the
+    share are reduced where errors are equal, and none where all are. Positions that are already
+    reproduced well no longer dominate the training, so the student learns hard normal positions
+    instead of copying everything. Hard mining by a quantile, with a tenth of the gradient left, is
+    Dinomaly's (arXiv 2405.14325), there for one flattened cosine.
     """
     with torch.no_grad():
         error = 1 - F.cosine_similarity(t.float(), s.float(), dim=1)  # (B, H, W)

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import timm
 import torch
-from filelock import FileLock, Timeout
 
 from snl import __version__, progress
 from snl.data.catalog import Catalog, Record
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
 from snl.decision.fit import fit_calibration
-from snl.errors import ImageError, TrainingError
+from snl.errors import ImageError
 from snl.files import check_output, content_hash
 from snl.model import device as devices
 from snl.model import weights
 from snl.model.network import Network
 from snl.model.teacher import Teacher, default_stages
 from snl.runtime.convert import network_version
-from snl.runtime.inspector import Inspector, load
+from snl.runtime.inspector import Inspector
 from snl.runtime.measure import measure
 from snl.runtime.metadata import ModelMetadata, TrainingInfo
 from snl.runtime.predictor import Predictor
@@ -39,6 +37,7 @@ from snl.training import checkpoint
 from snl.training.cache import CacheBudget, TrainingData
 from snl.training.fit_statistics import fit_statistics
 from snl.training.loop import RunOptions, check_tensorboard, fit
+from snl.training.run_files import finished_run, locked, run_folder
 from snl.training.selection import format_groups, group, split
 
 STANDARDISE_SAMPLE = 64
@@ -123,9 +122,9 @@ def train(
     network = _untrained(settings, note)
     sources = {"data": catalog.fingerprint(), "teacher": fingerprint(network.teacher)}
     with ExitStack() as stack:
-        folder = _run_folder(target, stack)
+        folder = run_folder(target, stack)
         if target is not None:
-            finished = _existing(
+            finished = finished_run(
                 target, folder, network.settings, sources, resume, overwrite, device
             )
             if finished is not None:
@@ -137,7 +136,7 @@ def train(
         images = _prepare(network, images, quiet, note)
         note(_summary(network.settings, images, chosen))
         folder.mkdir(exist_ok=True)
-        stack.enter_context(_locked(folder))
+        stack.enter_context(locked(folder))
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
         budget = cache or CacheBudget()
         images, facts = _fit(network, images, sources, options, budget, skip_bad, note)
@@ -151,13 +150,6 @@ def train(
             inspector.save(target)
             checkpoint.clear(folder)
     return inspector
-
-
-def _run_folder(target: Path | None, stack: ExitStack) -> Path:
-    """The folder of the unfinished run; without a target a temporary one."""
-    if target is None:
-        return Path(stack.enter_context(TemporaryDirectory(prefix="snl-")))
-    return target.with_name(target.name + ".run")
 
 
 def _untrained(settings: Settings, note: Note) -> Network:
@@ -329,61 +321,3 @@ def _part(
 ) -> Callable[[int, int], None] | None:
     """Progress of a part of the work as progress of the whole."""
     return None if bar is None else lambda done, _: bar(before + done, total)
-
-
-def _existing(
-    target: Path,
-    folder: Path,
-    settings: Settings,
-    sources: Mapping[str, str],
-    resume: bool,
-    overwrite: bool,
-    device: str,
-) -> Inspector | None:
-    """Decide about existing files: return a finished bundle that fits, or None to train.
-
-    Raises:
-        TrainingError: there is a bundle or a run that may not be replaced.
-    """
-    unfinished = (folder / checkpoint.NAME).is_file()
-    if resume and unfinished:
-        return None  # the checkpoint itself is checked when it is restored
-    if resume and target.is_file():
-        inspector = load(target, device)
-        training = inspector.training
-        made_of = {
-            "data": training.data.get("fingerprint"),
-            "teacher": training.facts.get("teacher"),
-        }
-        if inspector.settings == settings and made_of == sources:
-            return inspector
-    if overwrite:
-        return None
-    if target.exists():
-        reason = " (trained with other settings, images or teacher weights)" if resume else ""
-        raise TrainingError(
-            f"{target}: exists already{reason}; choose another -o, or replace it with --overwrite"
-        )
-    if unfinished:
-        raise TrainingError(
-            f"{folder}: holds an unfinished run; continue it with --resume, or start over with "
-            "--overwrite"
-        )
-    return None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second training away from the same output; the lock ends with the process."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise TrainingError(
-            f"{folder}: another training is writing there; wait for it, or choose another -o"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-        (folder / ".lock").unlink(missing_ok=True)

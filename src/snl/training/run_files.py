@@ -1,0 +1,80 @@
+"""The files of a training: its folder, its lock, and what is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from filelock import FileLock, Timeout
+
+from snl.errors import TrainingError
+from snl.runtime.inspector import Inspector, load
+from snl.settings import Settings
+from snl.training import checkpoint
+
+
+def run_folder(target: Path | None, stack: ExitStack) -> Path:
+    """The folder of the unfinished run; without a target a temporary one."""
+    if target is None:
+        return Path(stack.enter_context(TemporaryDirectory(prefix="snl-")))
+    return target.with_name(target.name + ".run")
+
+
+def finished_run(
+    target: Path,
+    folder: Path,
+    settings: Settings,
+    sources: Mapping[str, str],
+    resume: bool,
+    overwrite: bool,
+    device: str,
+) -> Inspector | None:
+    """Decide about existing files: return a finished bundle that fits, or None to train.
+
+    Raises:
+        TrainingError: there is a bundle or a run that may not be replaced.
+    """
+    unfinished = (folder / checkpoint.NAME).is_file()
+    if resume and unfinished:
+        return None  # the checkpoint itself is checked when it is restored
+    if resume and target.is_file():
+        inspector = load(target, device)
+        training = inspector.training
+        made_of = {
+            "data": training.data.get("fingerprint"),
+            "teacher": training.facts.get("teacher"),
+        }
+        if inspector.settings == settings and made_of == sources:
+            return inspector
+    if overwrite:
+        return None
+    if target.exists():
+        reason = " (trained with other settings, images or teacher weights)" if resume else ""
+        raise TrainingError(
+            f"{target}: exists already{reason}; choose another -o, or replace it with --overwrite"
+        )
+    if unfinished:
+        raise TrainingError(
+            f"{folder}: holds an unfinished run; continue it with --resume, or start over with "
+            "--overwrite"
+        )
+    return None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second training away from the same output; the lock ends with the process."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(
+            f"{folder}: another training is writing there; wait for it, or choose another -o"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / ".lock").unlink(missing_ok=True)
