@@ -180,7 +180,7 @@ class TrainingSettings:
     """Largest global gradient norm; 0: no clipping."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 on CUDA devices and CPUs with bf16 arithmetic, fp32 elsewhere. A resumed run keeps
+    """`auto`: bf16 on CUDA devices and CPUs with bf16 arithmetic, else fp32. A resumed run keeps
     its precision."""
     threads: Annotated[int, Range(0, 1024)] = 0
     """CPU threads of the training; 0: PyTorch's number. Another number gives slightly different
