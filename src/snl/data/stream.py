@@ -32,7 +32,7 @@ class Loaded:
     """The decoded image, (H, W, 3) uint8, or None if `read` was called without `whole`."""
 
 
-class Decoded:
+class LazyImage:
     """The image of one or more sources, decoded once, by the first thread that needs it.
 
     The image stays in memory as long as this object exists.
@@ -85,7 +85,7 @@ def read(
     """
     workers = workers or min(8, os.cpu_count() or 1)
 
-    def load(index: int, lazy_image: Decoded) -> Loaded | ImageError:
+    def load(index: int, lazy_image: LazyImage) -> Loaded | ImageError:
         image = lazy_image.get()
         if isinstance(image, ImageError):
             return image
@@ -95,11 +95,11 @@ def read(
 
     def results(pool: ThreadPoolExecutor) -> Generator[Loaded | ImageError, None, None]:
         pending: deque[Future[Loaded | ImageError]] = deque()
-        lazy_image: Decoded | None = None
+        lazy_image: LazyImage | None = None
         try:
             for index, source in enumerate(sources):
                 if lazy_image is None or not lazy_image.has_tile(source):
-                    lazy_image = Decoded(source)
+                    lazy_image = LazyImage(source)
                 pending.append(pool.submit(load, index, lazy_image))
                 if len(pending) > 4 * workers:
                     yield pending.popleft().result()
