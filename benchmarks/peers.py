@@ -6,11 +6,11 @@
 
 anomalib is no dependency of snl; install it for this benchmark only. From it come the torch models,
 losses, maps and scores of Reverse Distillation, STFPM, PatchCore and PaDiM, with the defaults of
-its Lightning modules: layers, optimiser, learning rate, 9 neighbours, coreset of 10 %, 100 features,
-sigma of 4 px. The same as in `benchmarks.ablation` are: the images and how they are read and
-resized, the normalisation of the teacher, its weights (the features are checked to equal those of
-snl's teacher bit for bit), the order of the batches, the number of steps, the metrics, and that the
-network after the last step is measured. Maps and scores are the raw ones of the models.
+its Lightning modules: layers, optimiser, learning rate, 9 neighbours, coreset of 10 %, 100
+features, sigma of 4 px. The same as in `benchmarks.ablation` are: the images and how they are read
+and resized, the normalisation of the teacher, its weights (the features are checked to equal those
+of snl's teacher bit for bit), the order of the batches, the number of steps, the metrics, and that
+the network after the last step is measured. Maps and scores are the raw ones of the models.
 
 Differences from training with anomalib's Engine:
 

@@ -1,20 +1,7 @@
-"""Check what decisions promise: false-alarm rates, known and unknown products, a common ranking.
-
-    python -m benchmarks.false_alarm_rates run DATA BUNDLE [BUNDLE ...] \
-        -o docs/results/decisions.json
-    python -m benchmarks.false_alarm_rates generated -o docs/results/decisions-generated.json
-    python -m benchmarks.false_alarm_rates groups DATA BUNDLE -o docs/results/decisions-groups.json
-    python -m benchmarks.false_alarm_rates table docs/results/decisions.json
-
-`run`: bundles of `snl train DATA` on the test images of DATA. `generated`: scores drawn from a
-known distribution, where any deviation is due to the method. `groups`: training images without product
-names, grouped by the bundle's teacher; needs scikit-learn.
-"""
+"""Realised false-alarm rates, ranking and recognition of bundles on labelled images."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +9,8 @@ import numpy as np
 from scipy.stats import betabinom
 
 import snl
-from benchmarks.common import (
-    add_output,
-    add_table_verb,
-    is_installed,
-    log,
-    markdown_table,
-    new_parser,
-    read_results,
-    run_main,
-    write_or_print,
-)
+from benchmarks.common import is_installed, log
+from benchmarks.false_alarm_rates import ALL, RATES
 from benchmarks.internals import (
     MARGIN,
     Calibration,
@@ -43,19 +21,14 @@ from benchmarks.internals import (
     calibration_sets,
     find_groups,
     learn_prototypes,
-    log_score_stats,
     measure_images,
     split,
 )
 from snl.errors import SnlError
-from snl.files import write_json
 
-RATES = (0.01, 0.05, 0.1)
-"""Nominal false-alarm rates."""
 RESPLITS = 200
 PER_PRODUCT = 100
 """Training images per product that prototypes are learned from, as in `snl train`."""
-ALL = "all products"
 
 
 def measure(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
@@ -250,49 +223,6 @@ def left_out(fit: ImageSample, kept: ImageSample, test: ImageSample, seed: int) 
     return results
 
 
-def generated(runs: int = 2000) -> dict[str, Any]:
-    """Return realised rates for log-normal scores of nine products.
-
-    The products differ in the scale of their scores and in their number of held-back images.
-    """
-    rng = np.random.default_rng(0)
-    counts = dict(zip("abcdefghi", (5, 10, 18, 20, 20, 32, 60, 120, 400), strict=True))
-    shift = {name: rng.normal() for name in counts}
-    width = {name: float(rng.uniform(0.1, 0.6)) for name in counts}
-    alarms = {rate: dict.fromkeys(counts, 0) for rate in RATES}
-    new = 20
-    for _ in range(runs):
-        draw = {
-            name: np.exp(shift[name] + width[name] * rng.normal(size=100 + n + new))
-            for name, n in counts.items()
-        }
-        conformal = Conformal(
-            {name: draw[name][100 : 100 + n] for name, n in counts.items()},
-            log_score_stats({name: values[:100] for name, values in draw.items()}),
-        )
-        for name, n in counts.items():
-            p_values = [conformal.p_value(v, name) for v in draw[name][100 + n :].tolist()]
-            for rate in RATES:
-                alarms[rate][name] += int(np.sum(np.array(p_values) <= rate))
-    total = runs * new
-    return {
-        "runs": runs,
-        "new_images_per_product_and_run": new,
-        "rates": {
-            f"{rate:g}": {
-                name: {
-                    "held_back": counts[name],
-                    "realised": count / total,
-                    "interval": binomial_interval(count, total),
-                }
-                for name, count in by_product.items()
-            }
-            | {ALL: {"realised": sum(by_product.values()) / total / len(counts)}}
-            for rate, by_product in alarms.items()
-        },
-    }
-
-
 def groups(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
     """Return the groups found among all training images, and among those of each product.
 
@@ -319,131 +249,6 @@ def groups(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
     }
 
 
-def table(results: dict[str, Any]) -> str:
-    """Return Markdown: false alarms by product, ranking, recognition, unknown products."""
-    runs = results["runs"]
-    names = list(runs[0]["rates"]["0.05"])
-    parts = [
-        _false_alarm_table(runs, names),
-        _ranking_table(runs),
-        _left_out_table(runs, [name for name in names if name != ALL]),
-        _resplit_table(runs, names),
-    ]
-    return "\n\n".join("\n".join(lines) for lines in parts)
-
-
-def _false_alarm_table(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
-    heads = ["product", "held back"]
-    for rate in RATES:
-        heads += [f"{100 * rate:g} %: alarms (95 % bound)", "recognised", "by"]
-    heads += ["detected at 5 %"]
-    rows = []
-    for run in runs:
-        rows.append([f"**{run['bundle']}**", *[""] * (len(heads) - 1)])
-        for name in names:
-            cells = [name, str(run["held_back"].get(name, sum(run["held_back"].values())))]
-            for rate in RATES:
-                result = run["rates"][f"{rate:g}"][name]
-                bound = result.get("bound")
-                limits = f" ({bound[0]}..{bound[1]})" if bound else _percent(result["interval"])
-                cells += [
-                    f"{result['alarms']} of {result['normal']}{limits}",
-                    str(result["alarms_recognised"]),
-                    result.get("by", ""),
-                ]
-            result = run["rates"]["0.05"][name]
-            cells.append(f"{result['found']} of {result['anomalous']}")
-            rows.append(cells)
-    return markdown_table(heads, rows)
-
-
-def _percent(interval: Sequence[float] | None) -> str:
-    return f" ({100 * interval[0]:.1f}..{100 * interval[1]:.1f} %)" if interval else ""
-
-
-def _ranking_table(runs: Sequence[dict[str, Any]]) -> list[str]:
-    heads = ["bundle", "mean", "pooled, raw", "pooled, calibrated", "gap closed", "recognised"]
-    rows = []
-    for run in runs:
-        result = run["ranking"]
-        values = [result[name] for name in ("mean", "pooled_raw", "pooled_calibrated")]
-        closed = result["gap_closed"]
-        rows.append(
-            [
-                run["bundle"],
-                *("-" if value is None else f"{100 * value:.1f}" for value in values),
-                "-" if closed is None else f"{100 * closed:.0f} %",
-                f"{100 * run['recognised']:.2f} %",
-            ]
-        )
-    return markdown_table(heads, rows)
-
-
-def _left_out_table(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
-    columns = {
-        "auroc": "AUROC",
-        "unknown_at_0.01": "decided unknown, rate 1 %",
-        "unknown_at_0.05": "rate 5 %",
-        "known_normal_at_0.05": "known normal images decided unknown, 5 %",
-        "known_anomalous_at_0.01": "known anomalous images decided unknown, 1 %",
-        "known_anomalous_at_0.05": "5 %",
-    }
-    rows = []
-    for name in names:
-        cells = [name]
-        for key in columns:
-            values = [run["left_out"][name][key] for run in runs]
-            defined = [100 * value for value in values if value is not None]
-            cells.append(f"{np.mean(defined):.1f}" if defined else "-")
-        rows.append(cells)
-    return markdown_table(["left out", *columns.values()], rows)
-
-
-def _resplit_table(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
-    heads = ["exchangeable: mean rate of 200 random splits", *(f"{100 * r:g} %" for r in RATES)]
-    rows = []
-    for name in names:
-        means = [np.mean([run["resplit"][f"{rate:g}"][name] for run in runs]) for rate in RATES]
-        rows.append([name, *(f"{100 * mean:.1f}" for mean in means)])
-    return markdown_table(heads, rows)
-
-
 def _spread(records: list[Any]) -> list[Any]:
     """Return at most PER_PRODUCT records, evenly spaced."""
     return records[:: max(1, -(-len(records) // PER_PRODUCT))]
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = new_parser(__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    run = verbs.add_parser("run", help="bundles on the test images of their data set")
-    run.add_argument("data", type=Path)
-    run.add_argument("bundles", type=Path, nargs="+")
-    add_output(run)
-    add_output(verbs.add_parser("generated", help="scores drawn from a known distribution"))
-    mixed = verbs.add_parser("groups", help="training images without product names")
-    mixed.add_argument("data", type=Path)
-    mixed.add_argument("bundle", type=Path)
-    add_output(mixed)
-    add_table_verb(verbs)
-    return parser
-
-
-def main() -> None:
-    options = parser().parse_args()
-    if options.verb == "table":
-        write_or_print(table(read_results(options.results)), options.output)
-    elif options.verb == "generated":
-        write_json(options.output, generated())
-    elif options.verb == "groups":
-        write_json(options.output, groups(options.bundle, snl.Catalog.read(options.data)))
-    else:
-        catalog = snl.Catalog.read(options.data)
-        results: dict[str, Any] = {"title": "Decisions", "data": catalog.root.name, "runs": []}
-        for file in options.bundles:
-            results["runs"].append(measure(file, catalog))
-            write_json(options.output, results)
-
-
-if __name__ == "__main__":
-    run_main(main)
