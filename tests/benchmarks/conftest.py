@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ablation
 import pytest
 
-import ablation
 import snl
 
 Whole = tuple[Path, list[tuple[str, int]]]

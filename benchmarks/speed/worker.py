@@ -1,7 +1,9 @@
-"""One process of `speed.py`: holds one subject and lets one figure of it run when asked.
+"""One process of the benchmark: loads one subject and measures one of its figures on request.
 
-Started with a task as JSON. Writes a line of JSON when the subject is ready, and one for every line
-that it reads. Whatever libraries print goes to standard error.
+    python -m benchmarks.speed.worker TASK.json
+
+Writes one line of JSON when the subject is loaded, and one for each line that it reads. What
+libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -17,37 +19,36 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from speed_steps import metrics, training
-from speed_subjects import Plan, ours_file, peer_file
+from benchmarks.speed.plan import Plan, ours_file, peer_file
+from benchmarks.speed.steps import Figures, metrics, training
 
-Figures = dict[str, Callable[[], Any]]
 PRECISION = "INFERENCE_PRECISION_HINT"
 
 
 def ours(plan: Plan, work: Path, task: dict[str, Any]) -> Figures:
-    """`Inspector.predict` of uint8 arrays, and `Inspector.inspect` of a file."""
+    """Return calls of `Inspector.predict` with uint8 arrays and `Inspector.inspect` of a file."""
     import snl
 
     precision = task["precision"]
     file = ours_file(work, task["subject"], task["runtime"], precision)
-    told = "fp32" if precision == "int8" else precision
-    inspector = snl.load(file, "cpu", plan.threads, told)
-    one, many = (_pixels(size, plan.size) for size in (1, plan.batch))
+    run_precision = "fp32" if precision == "int8" else precision
+    inspector = snl.load(file, "cpu", plan.threads, run_precision)
+    single, batch = (_pixels(size, plan.size) for size in (1, plan.batch))
     picture = work / "part.png"
 
     def inspect() -> dict[str, Any]:
-        found = inspector.inspect(picture)
-        return {"regions": len(found.regions), "marked": found.region_threshold is not None}
+        result = inspector.inspect(picture)
+        return {"regions": len(result.regions), "marked": result.region_threshold is not None}
 
     return {
-        "batch 1": lambda: inspector.predict(one) and None,
-        f"batch {plan.batch}": lambda: inspector.predict(many) and None,
+        "batch 1": lambda: inspector.predict(single) and None,
+        f"batch {plan.batch}": lambda: inspector.predict(batch) and None,
         "file": inspect,
     }
 
 
 def peer(plan: Plan, work: Path, task: dict[str, Any]) -> Figures:
-    """anomalib's export, by its own inferencer where it has one, from the same uint8 arrays."""
+    """Return calls of anomalib's export with the same arrays, by its inferencer if it has one."""
     make = {"torch": _peer_torch, "onnx": _peer_onnx, "openvino": _peer_openvino}
     return make[task["runtime"]](plan, work, task["subject"], task["precision"])
 
@@ -62,14 +63,14 @@ def _peer_torch(plan: Plan, work: Path, name: str, precision: str) -> Figures:
 
     def whole(pixels: Any) -> Callable[[], None]:
         def call() -> None:
-            with torch.inference_mode(), halved():
+            with torch.inference_mode(), autocast():
                 images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
-                found = module(inferencer.pre_process(images))
-                found.anomaly_map.float().numpy(), found.pred_score.float().numpy()
+                result = module(inferencer.pre_process(images))
+                result.anomaly_map.float().numpy(), result.pred_score.float().numpy()
 
         return call
 
-    def alone(pixels: Any) -> Callable[[], None]:
+    def model_alone(pixels: Any) -> Callable[[], None]:
         with torch.inference_mode():
             floats = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
             ready = module.pre_processor(floats)
@@ -87,17 +88,17 @@ def _peer_torch(plan: Plan, work: Path, name: str, precision: str) -> Figures:
 
         return call
 
-    def halved() -> AbstractContextManager[object]:
+    def autocast() -> AbstractContextManager[object]:
         return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
 
-    one, many = (_pixels(size, plan.size) for size in (1, plan.batch))
-    figures: Figures = {"batch 1": whole(one), f"batch {plan.batch}": whole(many)}
+    single, batch = (_pixels(size, plan.size) for size in (1, plan.batch))
+    figures: Figures = {"batch 1": whole(single), f"batch {plan.batch}": whole(batch)}
     if precision != "fp32":
         return figures
     return {
         **figures,
-        "model alone, batch 1": alone(one),
-        f"model alone, batch {plan.batch}": alone(many),
+        "model alone, batch 1": model_alone(single),
+        f"model alone, batch {plan.batch}": model_alone(batch),
         "file": file(False),
         "file, inference mode": file(True),
     }
@@ -113,7 +114,7 @@ def _peer_onnx(plan: Plan, work: Path, name: str, precision: str) -> Figures:
         file, pixels = peer_file(work, name, "onnx", batch), _pixels(batch, plan.size)
 
         def call(file: Path = file, pixels: Any = pixels) -> None:
-            if file not in sessions:  # the second one is not in the memory of the first figure
+            if file not in sessions:  # the second session must not count for the first figure
                 options = onnxruntime.SessionOptions()
                 options.intra_op_num_threads = plan.threads
                 sessions[file] = onnxruntime.InferenceSession(str(file), options)
@@ -141,49 +142,60 @@ def _peer_openvino(plan: Plan, work: Path, name: str, precision: str) -> Figures
 
     def read() -> None:
         with Image.open(work / "part.png") as image:
-            small = image.convert("RGB").resize((plan.size, plan.size), Image.Resampling.BILINEAR)
-        predict(np.asarray(small)[None])
+            resized = image.convert("RGB").resize((plan.size, plan.size), Image.Resampling.BILINEAR)
+        predict(np.asarray(resized)[None])
 
-    one, many = (_pixels(size, plan.size) for size in (1, plan.batch))
+    single, batch = (_pixels(size, plan.size) for size in (1, plan.batch))
     return {
-        "batch 1": lambda: predict(one),
-        f"batch {plan.batch}": lambda: predict(many),
+        "batch 1": lambda: predict(single),
+        f"batch {plan.batch}": lambda: predict(batch),
         "file": read,
     }
 
 
 def _pixels(count: int, size: int) -> Any:
-    """uint8 (count, size, size, 3) that differ."""
+    """Return random images, uint8 (count, size, size, 3)."""
     import numpy as np
 
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype(np.uint8)
 
 
 def peak() -> float:
-    """Largest resident memory of this process so far, in MB."""
+    """Return the peak resident memory of this process so far, in MB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def turn(call: Callable[[], Any], seconds: float, passes: int, warm: int) -> dict[str, Any]:
-    """The median seconds of some passes, after some that do not count."""
+    """Return the median seconds of the passes of one turn, and what the last pass returned.
+
+    Args:
+        call: one pass.
+        seconds: minimum duration of the turn.
+        passes: minimum number of passes.
+        warm: passes beforehand that do not count.
+    """
     for _ in range(warm):
         call()
-    taken: list[float] = []
+    durations: list[float] = []
     value = None
-    while len(taken) < passes or sum(taken) < seconds:
-        began = time.perf_counter()
+    while len(durations) < passes or sum(durations) < seconds:
+        start = time.perf_counter()
         value = call()
-        taken.append(time.perf_counter() - began)
-    found = {"seconds": statistics.median(taken), "passes": len(taken), "memory": peak()}
-    return found | {"value": value}
+        durations.append(time.perf_counter() - start)
+    return {
+        "seconds": statistics.median(durations),
+        "passes": len(durations),
+        "memory": peak(),
+        "value": value,
+    }
 
 
 KINDS = {"ours": ours, "peer": peer, "training": training, "metrics": metrics}
 
 
-def main(text: str) -> int:
-    task = json.loads(text)
+def main(file: Path) -> None:
+    task = json.loads(file.read_text(encoding="utf-8"))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -203,11 +215,10 @@ def main(text: str) -> int:
             request = json.loads(line)
             call = figures[request.pop("figure")]
             answer(turn(call, **request))
-    except Exception as error:  # told by the process that asked
+    except Exception as error:  # the process that asked reports it
         answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"})
         raise
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    main(Path(sys.argv[1]))

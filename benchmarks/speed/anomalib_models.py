@@ -1,4 +1,4 @@
-"""anomalib's models for `speed.py`, as they are after training but for the weights; its exports."""
+"""anomalib's models with random weights, otherwise as after training, and their exports."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from speed_subjects import Plan
+from benchmarks.speed.plan import Plan
 
 BANK = 0.01 * 1000
-"""Vectors that PatchCore keeps of each position of its grid."""
+"""Vectors in PatchCore's memory bank per position of its grid: 1 % of 1000 images."""
 
 
 def make_peer(name: str, size: int, images: Any) -> Any:
-    """One of anomalib's Lightning modules as it is after training, but for the weights.
+    """Return one of anomalib's Lightning modules as it is after training, with random weights.
 
     Args:
-        name: one of PEERS.
-        size: side of the input.
-        images: float (N, 3, size, size) in 0..1, that the thresholds are set from.
+        name: a key of PEERS.
+        size: side of the input in pixels.
+        images: float (N, 3, size, size) in [0, 1]; thresholds are set from their scores.
     """
     import timm
     import torch
@@ -43,7 +43,9 @@ def make_peer(name: str, size: int, images: Any) -> Any:
     def offline(backbone: str, **given: Any) -> Any:
         return create(backbone, **{**given, "pretrained": False})
 
-    with mock.patch.object(timm, "create_model", offline):  # STFPM would always fetch weights
+    with mock.patch.object(
+        timm, "create_model", offline
+    ):  # STFPM always downloads weights otherwise
         module: Any = kind(**options)
     module.eval()
     model = module.model
@@ -54,9 +56,9 @@ def make_peer(name: str, size: int, images: Any) -> Any:
     with torch.inference_mode():
         if kind is EfficientAd:
             _normalise_efficientad(model, images)
-        found = model(module.pre_processor(images))
+        result = model(module.pre_processor(images))
     processor = module.post_processor
-    for part, values in (("image", found.pred_score), ("pixel", found.anomaly_map)):
+    for part, values in (("image", result.pred_score), ("pixel", result.anomaly_map)):
         getattr(processor, f"{part}_min").fill_(float(values.min()))
         getattr(processor, f"{part}_max").fill_(float(values.max()))
         getattr(processor, f"_{part}_threshold").fill_(float(values.mean()))
@@ -64,7 +66,7 @@ def make_peer(name: str, size: int, images: Any) -> Any:
 
 
 def _normalise_efficientad(model: Any, images: Any) -> None:
-    """What its training sets: the teacher's mean and deviation, and quantiles of the two maps."""
+    """Set what its training sets: mean and deviation of the teacher, quantiles of both maps."""
     import torch
 
     features = model.teacher(images).clone()
@@ -77,7 +79,7 @@ def _normalise_efficientad(model: Any, images: Any) -> None:
 
 
 def prepare_peers(plan: Plan, work: Path) -> None:
-    """anomalib's modules as it exports them, and their checkpoints."""
+    """Write anomalib's exports and checkpoints of its modules; keep what exists."""
     import torch
 
     torch.manual_seed(0)
@@ -95,7 +97,7 @@ def prepare_peers(plan: Plan, work: Path) -> None:
 
 
 def _checkpoint(module: Any, file: Path) -> None:
-    """As Lightning saves it, without the optimiser's state."""
+    """Save the module as Lightning does, without the state of the optimiser."""
     import lightning
 
     trainer = lightning.Trainer(
@@ -106,8 +108,10 @@ def _checkpoint(module: Any, file: Path) -> None:
 
 
 def _export_peer(module: Any, folder: Path, plan: Plan) -> None:
-    """With any size of batch, which is anomalib's default; where that gives a graph for two images
-    alone (PatchCore), one for each size that is measured."""
+    """Export with a dynamic batch size, which is anomalib's default.
+
+    PatchCore's graph then accepts two images only, so it is exported for each measured batch size.
+    """
     import onnxruntime
 
     size = (plan.size, plan.size)
@@ -123,7 +127,7 @@ def _export_peer(module: Any, folder: Path, plan: Plan) -> None:
     if "openvino" in plan.runtimes:
         import openvino
 
-        for file in files:  # as its `to_openvino` does it, of the graph that is there
+        for file in files:  # as its `to_openvino` does, from the existing graph
             model = folder / "weights" / "openvino" / f"{file.stem}.xml"
             model.parent.mkdir(parents=True, exist_ok=True)
             openvino.save_model(openvino.convert_model(file), model, compress_to_fp16=False)

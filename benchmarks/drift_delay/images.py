@@ -1,21 +1,14 @@
-"""How soon the drift monitor finds changed images of the demo's parts, and how often it is wrong.
+"""Delays and false alarms of the drift monitor on changed images of the demo's parts.
 
-    snl demo --out demo
-    python benchmarks/drift_images.py run demo/demo.snl -o docs/results/drift-images.json
-    python benchmarks/drift_images.py table docs/results/drift-images.json
-
-New normal parts of other seeds than the demo's go the way of `snl inspect`: network, verdict,
-monitor. After a quiet time, or from the first one on, every image is changed, until the alarm of
-any product. Twice: by the bundle's own calibration, and with more normal images added to it. Five
-to eight minutes on one core.
+New normal parts, drawn with other seeds than the demo's, are processed as `snl inspect` does:
+network, decision, monitor. After a number of unchanged images, or from the first image on, every
+image is changed until the monitor alarms for any product. This is done with the bundle's
+calibration, and again after more normal images were added to it.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,37 +21,48 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-import drift_images_table
 import snl
-from snl.data.catalog import Record
-from snl.data.images import to_input
-from snl.decision.calibration import ANOMALOUS, UNKNOWN, Calibration, Normals, Verdict
+from benchmarks.common import log
+from benchmarks.internals import (
+    ANOMALOUS,
+    UNKNOWN,
+    Calibration,
+    CalibrationSet,
+    Record,
+    Verdict,
+    monitoring,
+    set_normals,
+    to_input,
+)
 from snl.demo.dataset import demo_image
 from snl.demo.parts import PARTS
 from snl.demo.scene import Light, Scene, clouds, illuminate, noise, photograph
-from snl.files import write_text
-from snl.monitoring import baseline as monitoring
 from snl.monitoring.drift import DriftMonitor
-from snl.runtime.recalibrate import set_normals
 
 Pixels = NDArray[np.uint8]
 
-SEED = 1000  # not the demo's, which is 0
+SEED = 1000
+"""First seed of the new parts; the demo uses 0."""
 STREAMS, QUIET, WAIT, ADDED = 2, 60, 100, 60
+"""Streams per product; unchanged images and changed images of a stream; images per product that
+are added to the calibration."""
 SHUFFLES, HELD, SHUFFLED_RATE = 40, 20, 0.1
 SIZE = 256
 BACKGROUND = "other background"
-GROUND = np.array([0.3, 0.3, 0.29], np.float32)  # pale grey; those of the demo are darker
+GROUND = np.array([0.3, 0.3, 0.29], np.float32)
+"""Colour of the other background, a pale grey; the demo's backgrounds are darker."""
 
 
 def brighter(image: Pixels, factor: float) -> Pixels:
-    found: Pixels = np.clip(np.rint(image * factor), 0, 255).astype(np.uint8)
-    return found
+    """Return an image with its brightness multiplied by a factor."""
+    scaled: Pixels = np.clip(np.rint(image * factor), 0, 255).astype(np.uint8)
+    return scaled
 
 
 def blurred(image: Pixels, sigma: float) -> Pixels:
-    found: Pixels = ndimage.gaussian_filter(image, (sigma, sigma, 0))
-    return found
+    """Return an image after a Gaussian blur of `sigma` pixels."""
+    smooth: Pixels = ndimage.gaussian_filter(image, (sigma, sigma, 0))
+    return smooth
 
 
 CHANGES: Mapping[str, Callable[[Pixels, int], Pixels]] = {
@@ -68,10 +72,11 @@ CHANGES: Mapping[str, Callable[[Pixels, int], Pixels]] = {
     "blur 2 px": lambda image, k: blurred(image, 2),
     "brightness -0.2 % an image": lambda image, k: brighter(image, 1 - 0.002 * (k + 1)),
 }
+"""Changes of the k-th changed image, by name."""
 
 
-def on_other_ground(product: str, index: int, seed: int) -> Pixels | None:
-    """A new normal part of the demo on another ground; None: the product fills the image."""
+def on_other_background(product: str, index: int, seed: int) -> Pixels | None:
+    """Return a new normal part on another background; None: the product fills the image."""
     rng = np.random.default_rng([seed, *f"{product}/ground/{index}".encode()])
     scene = Scene.empty(SIZE, Light.draw(rng))
     PARTS[product].build(scene, rng, None)
@@ -83,44 +88,47 @@ def on_other_ground(product: str, index: int, seed: int) -> Pixels | None:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the network says of images, in their order."""
+class Predictions:
+    """Scores and distances of images, in their order."""
 
     scores: list[float]
     distances: list[dict[str, float]]
-    """To every product."""
+    """To each product."""
 
     def verdicts(self, calibration: Calibration, product: str | None) -> list[Verdict]:
-        both = zip(self.scores, self.distances, strict=True)
-        return [calibration.judge(score, row, product) for score, row in both]
+        """Return the decisions, with the product given or (None) recognised."""
+        rows = zip(self.scores, self.distances, strict=True)
+        return [calibration.judge(score, distances, product) for score, distances in rows]
 
-    def __add__(self, other: Seen) -> Seen:
-        return Seen(self.scores + other.scores, self.distances + other.distances)
+    def __add__(self, other: Predictions) -> Predictions:
+        return Predictions(self.scores + other.scores, self.distances + other.distances)
 
 
-def look(inspector: snl.Inspector, images: Sequence[Pixels]) -> Seen:
+def predict(inspector: snl.Inspector, images: Sequence[Pixels]) -> Predictions:
+    """Return the predictions of images (H, W, 3)."""
     scores: list[float] = []
     rows: list[np.ndarray] = []
     for first in range(0, len(images), 16):
         group = [to_input(image, inspector.image_size) for image in images[first : first + 16]]
-        found = inspector.predict(np.stack(group))
-        scores += found.scores.tolist()
-        rows += list(inspector.prototypes.distances(found.embeddings))
+        result = inspector.predict(np.stack(group))
+        scores += result.scores.tolist()
+        rows += list(inspector.prototypes.distances(result.embeddings))
     names = inspector.prototypes.names
-    return Seen(scores, [dict(zip(names, row.tolist(), strict=True)) for row in rows])
+    return Predictions(scores, [dict(zip(names, row.tolist(), strict=True)) for row in rows])
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Quiet images of a product, WAIT more of them, and those changed."""
+    """Images of one product: QUIET unchanged ones, WAIT more, and the latter after each change."""
 
     product: str
-    quiet: Seen
-    unchanged: Seen
-    changed: dict[str, Seen]
+    quiet: Predictions
+    unchanged: Predictions
+    changed: dict[str, Predictions]
 
 
 def streams(inspector: snl.Inspector) -> Iterator[Stream]:
+    """Yield STREAMS streams of each product."""
     for product in inspector.products:
         for number in range(STREAMS):
             seed = SEED + number
@@ -130,18 +138,20 @@ def streams(inspector: snl.Inspector) -> Iterator[Stream]:
             ]
             later = images[QUIET:]
             changed = {
-                name: look(inspector, [change(image, k) for k, image in enumerate(later)])
+                name: predict(inspector, [change(image, k) for k, image in enumerate(later)])
                 for name, change in CHANGES.items()
             }
-            other = [on_other_ground(product, i, seed) for i in range(WAIT)]
-            there = [image for image in other if image is not None]
-            if there:
-                changed[BACKGROUND] = look(inspector, there)
-            yield Stream(product, look(inspector, images[:QUIET]), look(inspector, later), changed)
-            sys.stderr.write(f"{product} {number + 1} of {STREAMS}\n")
+            drawn = [on_other_background(product, i, seed) for i in range(WAIT)]
+            other = [image for image in drawn if image is not None]
+            if other:
+                changed[BACKGROUND] = predict(inspector, other)
+            quiet, unchanged = predict(inspector, images[:QUIET]), predict(inspector, later)
+            yield Stream(product, quiet, unchanged, changed)
+            log(f"{product}, stream {number + 1} of {STREAMS}")
 
 
 def add_normals(inspector: snl.Inspector) -> None:
+    """Add ADDED new normal images of each product to the calibration."""
     with tempfile.TemporaryDirectory() as folder:
         records = []
         for product in inspector.products:
@@ -156,26 +166,38 @@ def add_normals(inspector: snl.Inspector) -> None:
 def follow(
     state: dict[str, Any], calibration: Calibration, verdicts: Sequence[Verdict]
 ) -> dict[str, Any]:
-    """The first alarm after the quiet time, and what was decided of the images meanwhile."""
+    """Return the first alarm after the change, and shares of the decisions on all its images.
+
+    Args:
+        state: of the monitor before the change.
+        calibration: of the decisions.
+        verdicts: on the changed images.
+    """
     monitor = DriftMonitor.from_dict(state)
-    found: dict[str, Any] = {"delay": None}
+    alarm: dict[str, Any] = {"delay": None}
     for k, verdict in enumerate(verdicts):
         drift = monitoring.watch(monitor, calibration, verdict, str(k))
         if drift.alarm:
-            since = int(drift.since_when or 0)  # negative: in the quiet time
-            found = {"delay": k + 1, "product": drift.product, "reason": drift.reason}
-            found["since_error"] = since
+            since = int(drift.since_when or 0)  # negative: before the change
+            alarm = {"delay": k + 1, "product": drift.product, "reason": drift.reason}
+            alarm["since_error"] = since
             break
     decisions = [verdict.decision for verdict in verdicts]
-    found["rejected"] = np.mean([d in (ANOMALOUS, UNKNOWN) for d in decisions]).item()
-    found["unknown"] = np.mean([d == UNKNOWN for d in decisions]).item()
-    return found
+    alarm["rejected"] = np.mean([d in (ANOMALOUS, UNKNOWN) for d in decisions]).item()
+    alarm["unknown"] = np.mean([d == UNKNOWN for d in decisions]).item()
+    return alarm
 
 
 def delays(
     calibration: Calibration, all_streams: Sequence[Stream], known: bool
 ) -> list[dict[str, Any]]:
-    """A row for each stream and change, after the quiet time and from the first image on."""
+    """Return a row per stream and change, after unchanged images and from the first image on.
+
+    Args:
+        calibration: of the decisions.
+        all_streams: the images.
+        known: the product is given; otherwise it is recognised.
+    """
     rows = []
     for stream in all_streams:
         product = stream.product if known else None
@@ -185,8 +207,8 @@ def delays(
             monitoring.watch(monitor, calibration, verdict, str(k - QUIET))
         early = any(drift.alarm for drift in monitor.status().values())
         states = {QUIET: monitor.to_dict(), 0: start}
-        for change, seen in stream.changed.items():
-            verdicts = seen.verdicts(calibration, product)
+        for change, predictions in stream.changed.items():
+            verdicts = predictions.verdicts(calibration, product)
             elsewhere = np.mean([verdict.recognised != stream.product for verdict in verdicts])
             for quiet, state in states.items():
                 row: dict[str, Any] = {"product": stream.product, "change": change, "quiet": quiet}
@@ -196,7 +218,7 @@ def delays(
 
 
 def quiet_alarms(calibration: Calibration, all_streams: Sequence[Stream]) -> dict[str, Any]:
-    """Alarms of one monitor over all products' unchanged images, one product after the other."""
+    """Return the alarms of one monitor on the unchanged images, one product after the other."""
     monitor = monitoring.start(calibration)
     rejected = images = 0
     for stream in all_streams:
@@ -210,42 +232,50 @@ def quiet_alarms(calibration: Calibration, all_streams: Sequence[Stream]) -> dic
 
 
 def shuffled_alarms(calibration: Calibration, all_streams: Sequence[Stream]) -> dict[str, Any]:
-    """Calibration and stream drawn anew from all unchanged images of a product: as often as this
-    is done, any order is as likely, so that even false alarms of a higher rate can be counted."""
-    alarms = fewer = count = images = 0
+    """Return false alarms where calibration and stream are random draws from unchanged images.
+
+    All images of a product are shuffled SHUFFLES times, so that every order is equally likely and
+    false alarms can be counted even at the higher SHUFFLED_RATE.
+    """
+    alarms = strict_alarms = count = images = 0
     for product, normals in calibration.normals.items():
-        own = [s.quiet + s.unchanged for s in all_streams if s.product == product]
-        scores = np.concatenate([normals.scores[:HELD], *(seen.scores for seen in own)])
-        rows = [row for seen in own for row in seen.distances]
-        near = [min(row.values()) for row in rows]
-        distances = np.concatenate([normals.distances[:HELD], near])
+        unchanged = [s.quiet + s.unchanged for s in all_streams if s.product == product]
+        scores = np.concatenate([normals.scores[:HELD], *(part.scores for part in unchanged)])
+        rows = [row for part in unchanged for row in part.distances]
+        nearest = [min(row.values()) for row in rows]
+        distances = np.concatenate([normals.distances[:HELD], nearest])
         for number in range(SHUFFLES):
             order = np.random.default_rng([number, *product.encode()]).permutation(len(scores))
             first, later = order[:HELD], order[HELD:]
-            drawn = Normals(
+            drawn = CalibrationSet(
                 scores[first].astype(np.float32),
                 distances[first].astype(np.float32),
                 normals.peaks[:HELD],
                 normals.hashes[:HELD],
             )
-            law = dataclasses.replace(calibration, normals={**calibration.normals, product: drawn})
-            monitor = monitoring.start(law, SHUFFLED_RATE)
+            normals_of = {**calibration.normals, product: drawn}
+            shuffled = dataclasses.replace(calibration, normals=normals_of)
+            monitor = monitoring.start(shuffled, SHUFFLED_RATE)
             for score, distance in zip(scores[later], distances[later], strict=True):
-                verdict = law.judge(float(score), {product: float(distance)})
-                monitoring.watch(monitor, law, verdict)
+                verdict = shuffled.judge(float(score), {product: float(distance)})
+                monitoring.watch(monitor, shuffled, verdict)
             evidence = monitor.status()[product].evidence
             alarms += evidence >= 1
-            fewer += evidence >= SHUFFLED_RATE / monitoring.FALSE_ALARM
+            strict_alarms += evidence >= SHUFFLED_RATE / monitoring.FALSE_ALARM
             count, images = count + 1, len(later)
     return {
         "streams": count,
         "images": images,
         "held_back": HELD,
-        "alarms": {str(SHUFFLED_RATE): int(alarms), str(monitoring.FALSE_ALARM): int(fewer)},
+        "alarms": {
+            str(SHUFFLED_RATE): int(alarms),
+            str(monitoring.FALSE_ALARM): int(strict_alarms),
+        },
     }
 
 
 def run(bundle: Path) -> dict[str, Any]:
+    """Return all figures of a bundle of `snl demo`."""
     began = time.perf_counter()
     inspector = snl.load(bundle, "cpu")
     all_streams = list(streams(inspector))
@@ -266,21 +296,3 @@ def run(bundle: Path) -> dict[str, Any]:
         )
     results["seconds"] = round(time.perf_counter() - began)
     return results
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    runner = verbs.add_parser("run")
-    runner.add_argument("bundle", type=Path)
-    runner.add_argument("-o", "--output", type=Path, required=True)
-    verbs.add_parser("table").add_argument("results", type=Path)
-    arguments = parser.parse_args()
-    if arguments.verb == "run":
-        write_text(arguments.output, json.dumps(run(arguments.bundle), allow_nan=False) + "\n")
-    else:
-        print(drift_images_table.table(json.loads(arguments.results.read_text())))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,29 +1,24 @@
-"""How soon a drift monitor finds a change, and how often it alarms without one.
+"""Delays of the drift monitor on values from a known distribution.
 
-    python benchmarks/drift.py run -o docs/results/drift.json
-    python benchmarks/drift.py table docs/results/drift.json
-
-Values of a known law, N(0, 1), two statistics, false alarm 0.01. After a quiet time the score moves
-by some standard deviations, the distance does not; or all images are rejected. The same streams
-are quiet before every change. A minute on one core.
+Two statistics are drawn from N(0, 1); the false-alarm probability is 0.01. After a number of
+unchanged images the score shifts by some standard deviations while the distance does not, or all
+images are rejected. All changes follow the same unchanged streams.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from snl.files import write_json
+from benchmarks.common import log, markdown_table
 from snl.monitoring.drift import Drift, DriftMonitor
 
 STARTS = [(20, 0), (50, 0), (200, 0), (50, 100), (50, 1000), (50, 10_000), (50, 100_000)]
-CHANGES: tuple[float | None, ...] = (0.5, 1.0, -1.0, 2.0, -2.0, None)  # None: all rejected
+"""Images of the baseline, and unchanged images before the change."""
+CHANGES: tuple[float | None, ...] = (0.5, 1.0, -1.0, 2.0, -2.0, None)
+"""Shift of the score in standard deviations; None: all images are rejected."""
 STREAMS, WAIT = 20, 2000
 ALARM_STREAMS, ALARM_IMAGES, ALARM_RATE = 500, 2000, 0.1
 
@@ -31,20 +26,30 @@ ALARM_STREAMS, ALARM_IMAGES, ALARM_RATE = 500, 2000, 0.1
 def delay(
     state: dict[str, Any], change: float | None, random: np.random.Generator
 ) -> tuple[int, Drift] | None:
-    """Images from a change to its alarm, and what was said of it; None: not within WAIT images."""
+    """Return the images from a change to its alarm, and the alarm.
+
+    Args:
+        state: of the monitor before the change.
+        change: one of CHANGES.
+        random: source of the values.
+
+    Returns:
+        None: no alarm within WAIT images.
+    """
     monitor = DriftMonitor.from_dict(state)
     for number in range(1, WAIT + 1):
         values = random.normal(size=2) + np.array([change or 0.0, 0.0])
-        found = monitor.update("nut", values.tolist(), rejected=change is None)
-        if found.alarm:
-            return number, found
+        drift = monitor.update("nut", values.tolist(), rejected=change is None)
+        if drift.alarm:
+            return number, drift
     return None
 
 
 def run() -> dict[str, Any]:
+    """Return the delays of all starts and changes, and the false alarms."""
     delays = []
     for baseline, quiet in STARTS:
-        found: dict[float | None, list[tuple[int, Drift] | None]] = {c: [] for c in CHANGES}
+        alarms: dict[float | None, list[tuple[int, Drift] | None]] = {c: [] for c in CHANGES}
         early = 0
         for stream in range(STREAMS):
             random = np.random.default_rng([stream, baseline, quiet])
@@ -56,22 +61,25 @@ def run() -> dict[str, Any]:
                 continue
             state = monitor.to_dict()
             for change in CHANGES:
-                found[change].append(delay(state, change, random))
-        for change, results in found.items():
+                alarms[change].append(delay(state, change, random))
+        for change, results in alarms.items():
             waits = [math.inf if result is None else result[0] for result in results]
-            late = [(r[1].since or 0) - quiet - 1 for r in results if r is not None]
-            ranks = np.quantile(waits, [0.5, 0.9], method="inverted_cdf").tolist()
+            errors = [(r[1].since or 0) - quiet - 1 for r in results if r is not None]
+            quantiles = np.quantile(waits, [0.5, 0.9], method="inverted_cdf").tolist()
             row: dict[str, Any] = {"baseline": baseline, "quiet": quiet, "change": change}
-            row |= {"streams": len(waits), "early": early, "found": len(late)}
-            row |= {"median": finite(ranks[0]), "ninety": finite(ranks[1])}
-            row |= {"since_error": float(np.median(np.abs(late))) if late else None}
+            row |= {"streams": len(waits), "early": early, "found": len(errors)}
+            row |= {"median": finite(quantiles[0]), "ninety": finite(quantiles[1])}
+            row |= {"since_error": float(np.median(np.abs(errors))) if errors else None}
             delays.append(row)
-        sys.stderr.write(f"baseline {baseline}, quiet {quiet}\n")
+        log(f"baseline {baseline}, {quiet} unchanged")
     return {"delays": delays, "false_alarms": false_alarms(), "wait": WAIT}
 
 
 def false_alarms() -> dict[str, Any]:
-    """Alarms without a change, at a rate that so many streams can measure."""
+    """Return the alarms of streams without a change.
+
+    The false-alarm probability is high enough (ALARM_RATE) to be measured with ALARM_STREAMS.
+    """
     alarms = 0
     for stream in range(ALARM_STREAMS):
         random = np.random.default_rng([stream, 1])
@@ -92,40 +100,25 @@ def false_alarms() -> dict[str, Any]:
 
 
 def finite(value: float) -> int | None:
+    """Return a number of images, or None where it is infinite."""
     return int(value) if math.isfinite(value) else None
 
 
 def table(results: dict[str, Any]) -> str:
+    """Return the delays as Markdown."""
     rows = results["delays"]
     changes = list(dict.fromkeys(row["change"] for row in rows))
     names = ["all rejected" if c is None else f"{c:+g} sd" for c in changes]
-    lines = ["| baseline | quiet images | " + " | ".join(names) + " |", "|---" * (len(names) + 2)]
-    lines[1] += "|"
+    lines = []
     for start in dict.fromkeys((row["baseline"], row["quiet"]) for row in rows):
         cells = [cell(row) for row in rows if (row["baseline"], row["quiet"]) == start]
-        lines.append(f"| {start[0]} | {start[1]} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([*map(str, start), *cells])
+    return "\n".join(markdown_table(["baseline", "unchanged images", *names], lines))
 
 
 def cell(row: dict[str, Any]) -> str:
-    """Median and 90 % of the images waited for, or in how many streams the change was found."""
+    """Return median and 90 % quantile of the delay, or in how many streams there was an alarm."""
     if row["median"] is None:
-        return f"found in {row['found']} of {row['streams']}"
+        return f"detected in {row['found']} of {row['streams']}"
     ninety = "more" if row["ninety"] is None else row["ninety"]
     return f"{row['median']} ({ninety})"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("run").add_argument("-o", "--output", type=Path, required=True)
-    verbs.add_parser("table").add_argument("results", type=Path)
-    arguments = parser.parse_args()
-    if arguments.verb == "run":
-        write_json(arguments.output, run())
-    else:
-        print(table(json.loads(arguments.results.read_text())))
-
-
-if __name__ == "__main__":
-    main()

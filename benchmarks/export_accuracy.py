@@ -1,14 +1,12 @@
-"""A bundle in half precision and its exports: size, what they differ by, AUROC, decisions, time of
-an image, start to first result.
+"""Exports of a bundle in all precisions: size, difference of scores, AUROC, decisions, latency.
 
-python benchmarks/exports.py demo/demo.snl demo/parts -o docs/results/exports.json
-python benchmarks/exports.py table docs/results/exports.json
+python -m benchmarks.export_accuracy run demo/demo.snl demo/parts -o docs/results/exports.json
+python -m benchmarks.export_accuracy table docs/results/exports.json
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -20,8 +18,18 @@ from typing import Any
 import numpy as np
 
 import snl
+from benchmarks.common import (
+    add_output,
+    add_table_verb,
+    log,
+    markdown_table,
+    new_parser,
+    read_results,
+    run_main,
+    write_or_print,
+)
 from snl.export.write import FORMATS, PRECISIONS, ExportError, export
-from snl.files import write_json, write_text
+from snl.files import write_json
 
 START = "import snl, sys; snl.load(sys.argv[1], 'cpu', 1, sys.argv[3]).inspect(sys.argv[2])"
 TIMES, STARTS = 60, 7
@@ -35,18 +43,18 @@ RUNS = [
     ),
     ("openvino fp32, run in bf16", "openvino", "fp32", "bf16"),
 ]
-"""Title, format, precision of the file, and `--precision` when it runs."""
+"""Title, format, precision of the file, and precision of inference (`--precision`)."""
 
 
 def measure(bundle: Path, data: snl.Catalog) -> dict[str, Any]:
-    """All formats and precisions, one thread each."""
+    """Return the figures of all formats and precisions, measured with one thread."""
     inspector = snl.load(bundle, "cpu")
     image = data.test()[0].path
     exact: list[tuple[float, str]] = []
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for title, kind, precision, run in RUNS:
-            print(title, file=sys.stderr, flush=True)
+            log(title)
             rows.append({"file": title})
             path = Path(folder) / f"{precision}{FORMATS[kind]}" if kind else bundle
             if not path.is_file():
@@ -59,9 +67,9 @@ def measure(bundle: Path, data: snl.Catalog) -> dict[str, Any]:
             files = [path, *([path.with_suffix(".bin")] if kind == "openvino" else [])]
             loaded = snl.load(path, "cpu", 1, run)
             evaluation = snl.evaluate(loaded, data)
-            found = [(s.score, s.verdict.decision) for s in evaluation.scores if s.verdict]
-            exact = exact or found
-            pairs = list(zip(exact, found, strict=True))
+            results = [(s.score, s.verdict.decision) for s in evaluation.scores if s.verdict]
+            exact = exact or results
+            pairs = list(zip(exact, results, strict=True))
             changes = [abs(b[0] - a[0]) / a[0] for a, b in pairs]
             rows[-1] |= {
                 "megabytes": sum(file.stat().st_size for file in files) / 1e6,
@@ -80,8 +88,10 @@ def measure(bundle: Path, data: snl.Catalog) -> dict[str, Any]:
 
 
 def _times(inspector: snl.Inspector, path: Path, image: Path, precision: str) -> dict[str, float]:
-    """Milliseconds of the network for one image, and seconds from the start of a process to its
-    result: the best of several, for other work on the machine only ever adds."""
+    """Return milliseconds of the network for one image, and seconds from process start to result.
+
+    Both are minima of several measurements, because other processes can only add time.
+    """
     size = inspector.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
     each = []
@@ -97,46 +107,55 @@ def _times(inspector: snl.Inspector, path: Path, image: Path, precision: str) ->
     return {"milliseconds": 1000 * min(each), "start": min(starts)}
 
 
-def table(found: dict[str, Any]) -> str:
-    """Markdown."""
-    lines = [
-        "| | MB | scores change, median, most | image AUROC | pixel AUROC | other decisions "
-        "| ms an image | s to result |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in found["rows"]:
+def table(results: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    heads = ["", "MB", "change of scores, median, maximum", "image AUROC", "pixel AUROC"]
+    heads += ["different decisions", "ms per image", "s to result"]
+    rows = []
+    for row in results["rows"]:
         if "refused" in row:
-            lines.append(f"| {row['file']} | {row['refused']} | | | | | | |")
+            rows.append([row["file"], row["refused"], *[""] * (len(heads) - 2)])
             continue
         change = row["score_change"]
-        differ = ", ".join(f"{100 * change[name]:.2g} %" for name in ("median", "max"))
-        lines.append(
-            f"| {row['file']} | {row['megabytes']:.1f} | {differ} | {100 * row['image_auroc']:.2f} "
-            f"| {100 * row['pixel_auroc']:.2f} | {row['other_decisions']} of {found['test']} "
-            f"| {row['milliseconds']:.1f} | {row['start']:.2f} |"
+        rows.append(
+            [
+                row["file"],
+                f"{row['megabytes']:.1f}",
+                ", ".join(f"{100 * change[name]:.2g} %" for name in ("median", "max")),
+                *(_auroc(row[f"{kind}_auroc"]) for kind in ("image", "pixel")),
+                f"{row['other_decisions']} of {results['test']}",
+                f"{row['milliseconds']:.1f}",
+                f"{row['start']:.2f}",
+            ]
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(markdown_table(heads, rows)) + "\n"
+
+
+def _auroc(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = new_parser(__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    run = verbs.add_parser("run", help="export and measure")
+    run.add_argument("bundle", type=Path, help="of snl train")
+    run.add_argument("data", type=Path, help="labelled images")
+    add_output(run)
+    add_table_verb(verbs)
+    return parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", help="of snl train; or the word table")
-    parser.add_argument("data", type=Path, help="labelled images; of table, the JSON")
-    parser.add_argument("-o", "--output", type=Path)
-    options = parser.parse_args()
-    if options.bundle == "table":
-        text = table(json.loads(options.data.read_text("utf-8")))
-        if options.output:
-            write_text(options.output, text)
-        else:
-            print(text, end="")
+    options = parser().parse_args()
+    if options.verb == "table":
+        write_or_print(table(read_results(options.results)), options.output)
         return
-    found = measure(Path(options.bundle), snl.Catalog.read(options.data))
-    found["command"] = f"python benchmarks/exports.py {' '.join(sys.argv[1:])}"
-    if options.output:
-        write_json(options.output, found)
-    print(table(found), end="")
+    results = measure(options.bundle, snl.Catalog.read(options.data))
+    results["command"] = f"python -m benchmarks.export_accuracy {' '.join(sys.argv[1:])}"
+    write_json(options.output, results)
+    print(table(results), end="")
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
