@@ -132,10 +132,10 @@ def run(
                     settings = snl.resolve(row["method"], preset, overrides)
                     inspector = with_map_settings(inspector, catalog, settings.map, device)
                 measured = evaluate_run(inspector, catalog)
-                training = dict(inspector.facts.training)
+                training = dict(inspector.training.facts)
                 if trained_by != row["name"]:
                     training["reused"] = trained_by
-                facts = {"training": training, "data": inspector.facts.data}
+                facts = {"training": training, "data": dict(inspector.training.data)}
                 add_run(results, {**key, **measured, **facts}, output, names)
 
 

@@ -43,7 +43,7 @@ from snl.errors import SnlError
 from snl.files import atomic
 
 if TYPE_CHECKING:
-    from snl.evaluation.evaluate import ImageScore
+    from snl.evaluation.image_score import ImageScore
     from snl.runtime.inspector import Inspector
 
 PANELS = ("image_auroc", "pixel_auroc", "aupro", "pooled_image_auroc")

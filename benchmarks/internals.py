@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +19,26 @@ from snl.data.catalog import Record
 from snl.data.images import to_input
 from snl.data.layouts import inside
 from snl.data.stream import batches, read
-from snl.decision.calibration import ANOMALOUS, MARGIN, UNKNOWN, Calibration, Verdict
-from snl.decision.calibration import Normals as CalibrationSet
+from snl.decision import decide, fit
+from snl.decision.calibration import UNKNOWN_MARGIN as MARGIN
+from snl.decision.calibration import Calibration, CalibrationSet
 from snl.decision.conformal import Conformal
 from snl.decision.conformal import usual as log_score_stats
+from snl.decision.inspection import ANOMALOUS, UNKNOWN, Verdict
 from snl.decision.products import find_groups
 from snl.decision.products import learn as learn_prototypes
+from snl.decision.sample import NormalSample
 from snl.errors import ImageError
-from snl.evaluation.decision_counts import bounds as binomial_interval
+from snl.evaluation.decision_counts import rate_interval as binomial_interval
 from snl.evaluation.metrics import auroc
 from snl.monitoring import baseline as monitoring
-from snl.runtime.recalibrate import Survey as ImageSample
-from snl.runtime.recalibrate import normals_of as calibration_sets
-from snl.runtime.recalibrate import set_normals, survey
+from snl.runtime import recalibrate
+from snl.runtime.measure import measure
 from snl.settings import MapSettings, Settings, TrainingSettings
 
 if TYPE_CHECKING:
-    from snl.evaluation.evaluate import Evaluation, Predictor
+    from snl.evaluation.result import Evaluation
+    from snl.runtime.predictor import BatchModel
 
 __all__ = [
     "ANOMALOUS",
@@ -54,6 +57,7 @@ __all__ = [
     "calibration_sets",
     "evaluate_run",
     "find_groups",
+    "judge",
     "learn_prototypes",
     "log_score_stats",
     "measure_images",
@@ -71,6 +75,28 @@ WORST = 3
 """Images listed per kind of mistake and product."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageSample:
+    """Measurements of M images, and their records."""
+
+    records: list[Record]
+    sample: NormalSample
+
+    @property
+    def scores(self) -> np.ndarray:
+        """float32 (M,), raw."""
+        return self.sample.scores
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        """float32 (M, D)."""
+        return self.sample.embeddings
+
+    def of(self, product: str) -> np.ndarray:
+        """Return bool (M,): which images show the product."""
+        return self.sample.of(product)
+
+
 # -- images and calibration
 
 
@@ -86,14 +112,49 @@ def measure_images(
     records: Sequence[Record],
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSample:
-    """Return scores and embeddings of images; unreadable images are left out.
+    """Return scores and embeddings of images.
 
     Args:
         inspector: computes them.
         records: of the images.
         progress: called with the number of images done and the number of all.
     """
-    return survey(inspector, records, [], progress)
+    errors: list[ImageError] = []
+    calibration = inspector.calibration
+    sample = measure(
+        inspector.predictor,
+        records,
+        errors,
+        tile=calibration.tile,
+        ignore_masks=calibration.ignore_masks,
+        progress=progress,
+    )
+    if errors:
+        raise errors[0]
+    return ImageSample(list(records), sample)
+
+
+def calibration_sets(inspector: snl.Inspector, images: ImageSample) -> dict[str, CalibrationSet]:
+    """Return the calibration sets that these images give, by product."""
+    prototypes = inspector.calibration.prototypes
+    return fit.calibration_sets(images.sample, prototypes, inspector.products)
+
+
+def judge(
+    calibration: Calibration,
+    score: float,
+    distances: Mapping[str, float],
+    product: str | None = None,
+) -> Verdict:
+    """Return the verdict on a score and the distances to every product's nearest prototype."""
+    recognised = min(distances, key=distances.__getitem__)
+    return decide.judge(calibration, score, recognised, distances[recognised], product)
+
+
+def set_normals(inspector: snl.Inspector, records: Sequence[Record], *, add: bool = False) -> None:
+    """Replace the held-out images of the products in `records`, or add to them."""
+    calibration, _ = recalibrate.add_normals(inspector, inspector.calibration, records, add=add)
+    inspector.recalibrate(calibration)
 
 
 def read_pixels(paths: Sequence[Path], size: int, errors: list[ImageError]) -> np.ndarray:
@@ -125,15 +186,14 @@ def training_images(catalog: snl.Catalog, size: int) -> tuple[np.ndarray, list[I
 
 
 class TimedPredictor:
-    """A predictor that adds up the seconds of its network, without reading and metrics."""
+    """A model that adds up the seconds of its network, without reading and metrics."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: BatchModel) -> None:
         self.predictor = predictor
         self.image_size = predictor.image_size
-        self.resize_map = predictor.resize_map
         self.seconds = 0.0
 
-    def predict(self, pixels: np.ndarray) -> tuple[np.ndarray, ...]:
+    def predict(self, pixels: np.ndarray) -> tuple[Any, ...]:
         """Return what the predictor returns."""
         start = time.perf_counter()
         result = self.predictor.predict(pixels)
@@ -141,7 +201,7 @@ class TimedPredictor:
         return result
 
 
-def evaluate_run(predictor: Predictor, catalog: snl.Catalog) -> dict[str, Any]:
+def evaluate_run(predictor: BatchModel, catalog: snl.Catalog) -> dict[str, Any]:
     """Return metrics, scores, worst images and seconds of the test images."""
     timed = TimedPredictor(predictor)
     start = time.perf_counter()
@@ -191,16 +251,18 @@ def with_map_settings(
 
     The statistics of normal errors are fitted again, as `snl.train` fits them.
     """
+    from snl.runtime.predictor import Predictor
     from snl.runtime.torch_engine import TorchEngine
-    from snl.training.fit_statistics import fit_errors
+    from snl.training.fit_statistics import fit_statistics
 
     network = inspector.network
     network.settings = dataclasses.replace(network.settings, map=settings)
     used, _ = split(catalog, network.settings)
-    fit_errors(network, [record.path for record in used])
+    fit_statistics(network, [record.path for record in used])
     # an engine keeps an optimised copy of the network, so a new one is needed
-    model = dataclasses.replace(inspector.known, settings=network.settings)
-    return snl.Inspector(TorchEngine(network, device), model)
+    metadata = dataclasses.replace(inspector.metadata, settings=network.settings)
+    predictor = Predictor(TorchEngine(network, device), metadata)
+    return snl.Inspector(predictor, inspector.calibrations)
 
 
 def training_step(
@@ -244,10 +306,10 @@ def training_step(
     numbered = enumerate(data.stream(schedule), 1)
 
     def step() -> str:
-        number, (images, features) = next(numbered)
+        number, batch = next(numbered)
         for group in optimizer.param_groups:
             group["lr"] = loop.learning_rate(number, settings.training)
-        loop.train_step(network, optimizer, images, features, number, precision)
+        loop.train_step(network, optimizer, batch, number, precision)
         return precision
 
     return step

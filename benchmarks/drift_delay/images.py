@@ -30,6 +30,7 @@ from benchmarks.internals import (
     CalibrationSet,
     Record,
     Verdict,
+    judge,
     monitoring,
     set_normals,
     to_input,
@@ -98,7 +99,7 @@ class Predictions:
     def verdicts(self, calibration: Calibration, product: str | None) -> list[Verdict]:
         """Return the decisions, with the product given or (None) recognised."""
         rows = zip(self.scores, self.distances, strict=True)
-        return [calibration.judge(score, distances, product) for score, distances in rows]
+        return [judge(calibration, score, distances, product) for score, distances in rows]
 
     def __add__(self, other: Predictions) -> Predictions:
         return Predictions(self.scores + other.scores, self.distances + other.distances)
@@ -112,8 +113,8 @@ def predict(inspector: snl.Inspector, images: Sequence[Pixels]) -> Predictions:
         group = [to_input(image, inspector.image_size) for image in images[first : first + 16]]
         result = inspector.predict(np.stack(group))
         scores += result.scores.tolist()
-        rows += list(inspector.prototypes.distances(result.embeddings))
-    names = inspector.prototypes.names
+        rows += list(inspector.calibration.prototypes.distances(result.embeddings))
+    names = inspector.calibration.prototypes.names
     return Predictions(scores, [dict(zip(names, row.tolist(), strict=True)) for row in rows])
 
 
@@ -238,7 +239,7 @@ def shuffled_alarms(calibration: Calibration, all_streams: Sequence[Stream]) -> 
     false alarms can be counted even at the higher SHUFFLED_RATE.
     """
     alarms = strict_alarms = count = images = 0
-    for product, normals in calibration.normals.items():
+    for product, normals in calibration.sets.items():
         unchanged = [s.quiet + s.unchanged for s in all_streams if s.product == product]
         scores = np.concatenate([normals.scores[:HELD], *(part.scores for part in unchanged)])
         rows = [row for part in unchanged for row in part.distances]
@@ -253,11 +254,11 @@ def shuffled_alarms(calibration: Calibration, all_streams: Sequence[Stream]) -> 
                 normals.peaks[:HELD],
                 normals.hashes[:HELD],
             )
-            normals_of = {**calibration.normals, product: drawn}
-            shuffled = dataclasses.replace(calibration, normals=normals_of)
+            sets = {**calibration.sets, product: drawn}
+            shuffled = dataclasses.replace(calibration, sets=sets)
             monitor = monitoring.start(shuffled, SHUFFLED_RATE)
             for score, distance in zip(scores[later], distances[later], strict=True):
-                verdict = shuffled.judge(float(score), {product: float(distance)})
+                verdict = judge(shuffled, float(score), {product: float(distance)})
                 monitoring.watch(monitor, shuffled, verdict)
             evidence = monitor.status()[product].evidence
             alarms += evidence >= 1
@@ -287,7 +288,7 @@ def run(bundle: Path) -> dict[str, Any]:
         calibration = inspector.calibration
         results["runs"].append(
             {
-                "held_back": {name: len(n) for name, n in calibration.normals.items()},
+                "held_back": {name: len(n) for name, n in calibration.sets.items()},
                 "baseline": {n: len(v) for n, v in monitoring.baseline(calibration).items()},
                 "unchanged": quiet_alarms(calibration, all_streams),
                 "recognised": delays(calibration, all_streams, known=False),

@@ -24,6 +24,9 @@ from benchmarks.internals import (
     measure_images,
     split,
 )
+from benchmarks.internals import (
+    judge as verdict_on,
+)
 from snl.errors import SnlError
 
 RESPLITS = 200
@@ -45,15 +48,17 @@ def measure(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
     fit, kept, test = (measure_images(inspector, part) for part in (subset, held, catalog.test()))
     calibration = inspector.calibration
     same = calibration_sets(inspector, kept)
-    for product, normals in calibration.normals.items():
+    for product, normals in calibration.sets.items():
         if not np.allclose(np.sort(normals.scores), np.sort(same[product].scores), rtol=1e-3):
             raise SnlError(f"{file}: was not trained on {catalog.root}; give its own data set")
-    judged = judge(calibration, inspector.prototypes.distances(test.embeddings), test, inspector)
+    judged = judge(
+        calibration, inspector.calibration.prototypes.distances(test.embeddings), test, inspector
+    )
     return {
         "bundle": file.name,
         "method": settings.method,
         "seed": settings.training.seed,
-        "held_back": {k: len(n) for k, n in calibration.normals.items()},
+        "held_back": {k: len(n) for k, n in calibration.sets.items()},
         "rates": {f"{rate:g}": false_alarms(calibration, test, judged, rate) for rate in RATES},
         "ranking": ranking(test, judged),
         "recognised": float(np.mean(judged["right"])),
@@ -75,12 +80,12 @@ def judge(
     whether the product was recognised correctly, `unknown` whether the decision is `unknown
     product`, `calibrated` is the calibrated score; `label` and `product` are the true ones.
     """
-    names = inspector.prototypes.names
+    names = inspector.calibration.prototypes.names
     rows: dict[str, list[Any]] = {
         k: [] for k in ("p_given", "p_recognised", "right", "unknown", "calibrated")
     }
     for record, score, row in zip(test.records, test.scores.tolist(), distances, strict=True):
-        verdict = calibration.judge(score, dict(zip(names, row.tolist(), strict=True)))
+        verdict = verdict_on(calibration, score, dict(zip(names, row.tolist(), strict=True)))
         rows["p_given"].append(calibration.scores.p_value(score, record.product))
         rows["p_recognised"].append(verdict.p_value)
         rows["right"].append(verdict.recognised == record.product)
@@ -121,8 +126,8 @@ def false_alarms(
         }
         if product != ALL:
             _, by = calibration.scores.threshold(rate, product)
-            n = len(calibration.normals[product])
-            n = n if by == "product" else sum(map(len, calibration.normals.values()))
+            n = len(calibration.sets[product])
+            n = n if by == "product" else sum(len(data) for data in calibration.sets.values())
             result |= {"by": by, "bound": expected_range(images, n, rate)}
         results[product] = result
     return results
@@ -169,8 +174,10 @@ def resplit(
     rates: dict[str, dict[str, list[float]]] = {f"{rate:g}": {} for rate in RATES}
     for _ in range(RESPLITS):
         shuffled = {p: rng.permutation(v) for p, v in together.items()}
-        counts = {p: len(calibration.normals[p]) for p in together}
-        conformal = Conformal({p: v[: counts[p]] for p, v in shuffled.items()}, calibration.usual)
+        counts = {p: len(calibration.sets[p]) for p in together}
+        conformal = Conformal(
+            {p: v[: counts[p]] for p, v in shuffled.items()}, calibration.log_score_stats
+        )
         pooled: list[float] = []
         for p, values in shuffled.items():
             p_values = [conformal.p_value(v, p) or 0.0 for v in values[counts[p] :].tolist()]
