@@ -1,5 +1,5 @@
-"""Overlay pictures: normal pixels stay unchanged, defects are coloured, every decision and image size
-is drawn, and all text lies inside the picture without overlaps."""
+"""Overlay pictures: normal pixels stay unchanged, defects are coloured, every decision and image
+size is drawn, and all text lies inside the picture without overlaps."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ QUIET, CHANGED = 30, 20
 
 
 def monitored(inspector: snl.Inspector, change: Change | None) -> DriftMonitor:
-    """Return a monitor after QUIET normal and CHANGED changed images, or after 200 normal images."""
+    """Return a monitor after QUIET normal and CHANGED changed images, or after 200 normal ones."""
     state = monitor.start(inspector.calibration)
     for n in range(QUIET + CHANGED if change else 200):
         image = draw(5000 + n)[0]

@@ -1,4 +1,4 @@
-"""One browser and one demo report for the tests of the page."""
+"""Fixtures for the tests of the page: one browser and one demo report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def driver() -> Iterator[Any]:
 
 @pytest.fixture(scope="package")
 def demo() -> Demo:
-    """About a hundred images of the demo set, small."""
+    """A report on about a hundred small images of the demo set."""
     return demo_report(size=96, n_good=6, n_defect=2)
 
 
@@ -34,10 +34,10 @@ def demo_file(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(driver: Any) -> Iterator[Page]:
-    """A page; in the end nothing was asked for and, unless a test read it, the console is empty."""
+    """A page; afterwards it must have requested nothing and have written nothing to the console."""
     opened = Page(driver)
     yield opened
-    console, asked = opened.logs()
+    console, requested = opened.logs()
     loaded = opened.js("return performance.getEntriesByType('resource').map(e => e.name)")
     assert console == []
-    assert [url for url in [*asked, *loaded] if not url.startswith("data:")] == []
+    assert [url for url in [*requested, *loaded] if not url.startswith("data:")] == []

@@ -1,4 +1,4 @@
-"""The report in a real browser: every figure follows the slider, by mouse and by keyboard."""
+"""The report in a real browser: every number follows the sliders, by mouse and by keyboard."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ OPEN = "return document.getElementById('view').open"
 
 
 def by_product(page: Page) -> dict[str, list[str]]:
+    """Return the counts of the outcome table by product."""
     buttons = "[...n.querySelectorAll('td button')].map(b => b.textContent)"
     rows = page.all("#confusion tbody tr", f"[n.cells[0].textContent, {buttons}]")
     return dict(rows)
@@ -32,7 +33,7 @@ def by_product(page: Page) -> dict[str, list[str]]:
 def test_counts_follow_the_sliders(page: Page, demo: Any, demo_file: Path) -> None:
     _, images = demo
     page.open(demo_file)
-    seen = set()
+    settings = set()
     for key, presses in (
         ("rate", [HOME]),
         ("rate", [RIGHT] * 3),
@@ -45,18 +46,20 @@ def test_counts_follow_the_sliders(page: Page, demo: Any, demo_file: Path) -> No
         page.js(f"document.getElementById('{key}').focus()")
         page.keys(*presses)
         rate, uncertain = page.rate(), page.rate("uncertain")
-        seen.add((rate, uncertain))
+        settings.add((rate, uncertain))
         expected = outcomes(images, rate, uncertain)
         assert page.summary() == expected
         for product, row in by_product(page).items():
-            own = outcomes([i for i in images if i.product == product], rate, uncertain)
+            product_counts = outcomes([i for i in images if i.product == product], rate, uncertain)
             order = [("normal", k) for k in ("pass", "uncertain", "unknown", "false_alarm")]
             order += [("anomalous", k) for k in ("hit", "uncertain", "unknown", "miss")]
-            assert row == [str(own.get(k, 0)) for k in order]
-        words = page.text("#defect-words")
-        assert f"{expected.get(('anomalous', 'hit'), 0)} w" in words
-        assert f"{expected.get(('anomalous', 'miss'), 0) or 'none'} missed" in words
-    assert len(seen) == 7
+            assert row == [str(product_counts.get(k, 0)) for k in order]
+        sentence = page.text("#defect-words")
+        for key, word in (("hit", "detected"), ("miss", "missed")):
+            count = expected.get(("anomalous", key), 0)
+            verb = "were" if count > 1 else "was"
+            assert f" {count or 'none'} {verb} {word}" in sentence
+    assert len(settings) == 7
     for typed in (0.571, 7, 33.3):
         page.enter("#rate-number", typed)
         assert page.summary() == outcomes(images, typed / 100, page.rate("uncertain"))
@@ -67,10 +70,10 @@ def test_counts_follow_the_sliders(page: Page, demo: Any, demo_file: Path) -> No
     assert page.summary() == outcomes(images, 0.05, 0.10)
 
 
-def test_a_rate_equal_to_a_p_value_counts_it(page: Page, tmp_path: Path) -> None:
+def test_a_p_value_equal_to_the_rate_is_anomalous(page: Page, tmp_path: Path) -> None:
     _, stream = many(3)
-    one = next(stream)
-    images = [dataclasses.replace(one, p_value=n / 1000, unknown_p=None) for n in range(1, 501)]
+    image = next(stream)
+    images = [dataclasses.replace(image, p_value=n / 1000, unknown_p=None) for n in range(1, 501)]
     page.open(write_page(tmp_path / "a.html", report([], {}), images))
     page.js("document.getElementById('rate').focus()")
     page.keys(HOME)
@@ -87,9 +90,9 @@ def test_filters_and_address(page: Page, demo: Any, demo_file: Path) -> None:
     page.open(demo_file)
     page.scroll_to("#gallery-title")
 
-    def shows(wanted: list[str]) -> bool:
-        shown = page.cards()
-        return page.count() == len(wanted) and set(shown) <= set(wanted) and len(shown) > 0
+    def shows(paths: list[str]) -> bool:
+        cards = page.cards()
+        return page.count() == len(paths) and set(cards) <= set(paths) and len(cards) > 0
 
     for key in ("miss", "false_alarm", "uncertain", "unknown", "hit", "pass"):
         page.click(f"#chips [data-outcome='{key}']")
@@ -104,14 +107,14 @@ def test_filters_and_address(page: Page, demo: Any, demo_file: Path) -> None:
     page.enter("#sort", "path")
     gears = [i for i in images if i.product == "gear"]
     hits = [i for i in gears if outcome(i, 0.2, 0.1) == "hit"]
-    wanted = sorted(i.path for i in hits if "scratch" in i.defect)
-    assert page.cards() == wanted and page.summary() == outcomes(gears, 0.2, 0.1)
+    expected = sorted(i.path for i in hits if "scratch" in i.defect)
+    assert page.cards() == expected and page.summary() == outcomes(gears, 0.2, 0.1)
     address = page.driver.current_url.split("#")[1]
     page.open(demo_file, after=f"#{address}")
     page.scroll_to("#gallery-title")
-    assert page.cards() == wanted and page.rate() == 0.2
+    assert page.cards() == expected and page.rate() == 0.2
     page.enter("#query", "no such image")
-    assert page.cards() == [] and page.one("#nothing").is_displayed()
+    assert page.cards() == [] and page.element("#nothing").is_displayed()
     page.click("#clear")
     assert page.count() == len(images) and page.rate() == 0.2
     page.click("#reset")
@@ -125,58 +128,59 @@ def test_filters_and_address(page: Page, demo: Any, demo_file: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["__proto__", "constructor", "hit-toString", "miss-", "-"])
-def test_nonsense_in_the_address_is_left_out(
+def test_invalid_values_in_the_address_are_ignored(
     page: Page, demo: Any, demo_file: Path, word: str
 ) -> None:
     page.open(demo_file, after=f"#rate=7e9&uncertain=x&product={word}&outcome={word}&order={word}")
     assert page.rate() == 0.05 and page.count() == len(demo[1])
-    assert page.one("#sort").get_attribute("value") == "worst"
+    assert page.element("#sort").get_attribute("value") == "worst"
 
 
-def test_orders(page: Page, demo: Any, demo_file: Path) -> None:
+def test_sort_orders(page: Page, demo: Any, demo_file: Path) -> None:
     _, images = demo
     page.open(demo_file)
     page.scroll_to("#images")
     rows = page.all(".strip", "[...n.querySelectorAll('.card')].map(card => card.title)")
     page.scroll_to("#gallery-title")
-    shown = page.cards()
+    cards = page.cards()
     kinds = {i.path: outcome(i, 0.05, 0.1) for i in images}
     wrong = [path for path, kind in kinds.items() if kind in ("miss", "false_alarm")]
-    assert set(shown[: len(wrong)]) <= set(wrong) and len(shown) >= 12
+    assert set(cards[: len(wrong)]) <= set(wrong) and len(cards) >= 12
     for order in ("calibrated", "score"):
         page.enter("#sort", order)
         values = {i.path: getattr(i, order) for i in images}
-        shown = page.cards()
-        assert [values[p] for p in shown] == sorted(values.values(), reverse=True)[: len(shown)]
+        cards = page.cards()
+        expected = sorted(values.values(), reverse=True)[: len(cards)]
+        assert [values[path] for path in cards] == expected
     page.enter("#sort", "path")
     assert page.cards() == sorted(kinds)[: len(page.cards())]
     p = {i.path: i.p_value for i in images}
     for key, row, sign in (("miss", rows[0], -1), ("false_alarm", rows[1], 1)):
-        expected = sorted(sign * p[path] for path, kind in kinds.items() if kind == key)[:12]
-        assert [sign * p[path] for path in row] == expected
+        p_values = sorted(sign * p[path] for path, kind in kinds.items() if kind == key)[:12]
+        assert [sign * p[path] for path in row] == p_values
         assert all(kinds[path] == key for path in row)
 
 
-def test_every_control_is_reached_by_tab(page: Page, demo_file: Path) -> None:
+def test_tab_reaches_every_control(page: Page, demo_file: Path) -> None:
     page.open(demo_file)
     stops: list[str] = []
     for _ in range(200):
         page.driver.switch_to.active_element.send_keys(TAB)
-        stop, seen, named = page.js(
+        stop, outlined, named = page.js(
             "const n = document.activeElement, style = getComputedStyle(n);"
             "return [n.id || n.className || n.tagName, style.outlineStyle !== 'none',"
             "Boolean(n.ariaLabel || n.textContent || n.labels?.length)]"
         )
-        assert seen and named, stop
+        assert outlined and named, stop
         stops.append(str(stop))
         if stop == "SUMMARY" and "sort" in stops:
             break
     assert [stop for stop in stops if stop in STOPS] == STOPS
     gallery = stops[stops.index("sort") :]
-    assert len([stop for stop in gallery if stop.startswith("card")]) == 1  # one stop for all
+    assert len([stop for stop in gallery if stop.startswith("card")]) == 1  # one stop for all cards
 
 
-def test_gallery_and_large_view_by_keyboard(page: Page, demo: Any, demo_file: Path) -> None:
+def test_gallery_and_dialog_by_keyboard(page: Page, demo: Any, demo_file: Path) -> None:
     titles = sorted(image.path for image in demo[1])
     page.open(demo_file, after="#order=path")
     page.scroll_to("#gallery-title")
@@ -208,7 +212,7 @@ def test_gallery_and_large_view_by_keyboard(page: Page, demo: Any, demo_file: Pa
     assert page.js(TITLE) == titles[3]
 
 
-def test_large_view_shows_all_figures(page: Page, demo: Any, demo_file: Path) -> None:
+def test_dialog_shows_all_values(page: Page, demo: Any, demo_file: Path) -> None:
     image = next(i for i in demo[1] if i.mask and i.product == "tile")
     page.open(demo_file)
     page.enter("#query", image.path)
@@ -220,17 +224,17 @@ def test_large_view_shows_all_figures(page: Page, demo: Any, demo_file: Path) ->
     kinds = [source.split(";")[0] for source, _ in pictures]
     assert kinds == ["data:image/webp", "data:image/webp", "data:image/png"]
     assert all(width == 96 for _, width in pictures)
-    figures = dict(zip(page.texts("#view-figures dt"), page.texts("#view-figures dd"), strict=True))
-    assert figures["Product"] == "tile" and figures["Defect"] == image.defect
-    assert float(figures["Raw score"]) == pytest.approx(image.score, rel=1e-3)
-    assert float(figures["Calibrated score"]) == pytest.approx(image.calibrated, rel=1e-3)
-    p_value = float(figures["p-value"].rstrip("\u202f%")) / 100
+    values = dict(zip(page.texts("#view-figures dt"), page.texts("#view-figures dd"), strict=True))
+    assert values["Product"] == "tile" and values["Defect"] == image.defect
+    assert float(values["Raw score"]) == pytest.approx(image.score, rel=1e-3)
+    assert float(values["Calibrated score"]) == pytest.approx(image.calibrated, rel=1e-3)
+    p_value = float(values["p-value"].rstrip("\u202f%")) / 100
     assert p_value == pytest.approx(image.p_value, rel=5e-3)
     page.click("#view-close")
     assert not page.js(OPEN)
 
 
-def test_thresholds_move(page: Page, demo: Any, demo_file: Path) -> None:
+def test_thresholds_follow_the_rate(page: Page, demo: Any, demo_file: Path) -> None:
     data, _ = demo
     page.open(demo_file)
     for rate in (0.05, 0.02, 0.2):
@@ -240,30 +244,32 @@ def test_thresholds_move(page: Page, demo: Any, demo_file: Path) -> None:
             page.scroll_to(card, "center")
             line = f"{card} .limit.anomalous"
             (drawn,) = page.all(line, "!n.classList.contains('off')")
-            over = {t: sum(score > t for score in held) for t in held}
-            allowed = [t for t in held if (1 + over[t]) / (len(held) + 1) <= rate]
+            above = {t: sum(score > t for score in held) for t in held}
+            allowed = [t for t in held if (1 + above[t]) / (len(held) + 1) <= rate]
             expected = min(allowed, default=None)
             assert drawn == (expected is not None)
             if expected is None:
                 note = page.text(f"{card} .note")
-                assert f"{len(held)} held-back images promise" in note
+                assert f"{len(held)} calibration images guarantee" in note
             else:
                 assert float(page.text(line)) == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_threshold_of_all_products_is_drawn_where_it_is_known(page: Page, tmp_path: Path) -> None:
+def test_a_pooled_threshold_is_drawn_if_it_is_known(page: Page, tmp_path: Path) -> None:
     _, stream = many(20, products=1)
     given = {"product 000": {"anomalous": 1.25, "uncertain": None}}
     data = report(images := list(stream), {"product 000": [0.8, 1.0]}, thresholds=given)
     page.open(write_page(tmp_path / "a.html", data, images))
     page.scroll_to(".histogram", "center")
     assert page.text(".histogram .limit.anomalous") == "1.25"
-    assert page.text(".histogram .note").endswith("A threshold drawn below that is theirs.")
+    assert page.text(".histogram .note").endswith(
+        "The threshold drawn here is such a pooled threshold."
+    )
     page.enter("#rate-number", 4)
     assert page.all(".histogram .off", "n.classList[1]") == ["uncertain", "anomalous"]
 
 
-def test_metrics_sort_and_are_explained(page: Page, demo: Any, demo_file: Path) -> None:
+def test_metrics_are_sorted_and_explained(page: Page, demo: Any, demo_file: Path) -> None:
     tables = demo[0].metrics["products"]
     page.open(demo_file)
     assert page.texts("#metrics-table tbody th") == sorted(tables)
@@ -277,10 +283,12 @@ def test_metrics_sort_and_are_explained(page: Page, demo: Any, demo_file: Path) 
     assert set(page.texts("#metrics-table thead button")[1:]) <= set(page.texts("#glossary dt"))
 
 
-def test_curves_are_chosen_and_read(page: Page, demo_file: Path) -> None:
+def test_curves_can_be_selected_and_read(page: Page, demo_file: Path) -> None:
     page.open(demo_file)
-    names = page.all("#legend [data-curve]", "n.dataset.curve")
-    assert Counter(page.all("#curve-charts polyline", "n.dataset.curve")) == dict.fromkeys(names, 2)
+    names = page.all("#legend [aria-pressed=true]", "n.dataset.curve ?? null")
+    assert names[0] is None and len(names) == 9  # pooled and the first eight products
+    drawn = page.all("#curve-charts polyline", "n.dataset.curve ?? null")
+    assert Counter(drawn) == dict.fromkeys(names, 2)
     page.click("#legend [data-curve='gear']")
     assert "gear" not in page.all("#curve-charts polyline", "n.dataset.curve")
     page.scroll_to("#curve-charts svg", "center")
@@ -291,4 +299,4 @@ def test_curves_are_chosen_and_read(page: Page, demo_file: Path) -> None:
     page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", **middle})
     page.frames()
     assert page.js("return document.getElementById('tip').matches(':popover-open')")
-    assert "all pooled" in page.text("#tip") and "gear" not in page.text("#tip")
+    assert "pooled over products" in page.text("#tip") and "gear" not in page.text("#tip")

@@ -1,4 +1,4 @@
-"""The report in a real browser: hostile names, odd data, every width, paper, 10,000 images."""
+"""The report in a real browser: hostile names, unusual data, window sizes, print, 10,000 images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIANTS = [
 ]
 
 
-def test_hostile_names_are_text(page: Page, tmp_path: Path) -> None:
+def test_hostile_names_are_displayed_as_text(page: Page, tmp_path: Path) -> None:
     _, stream = many(4)
     names = [HOSTILE, "a\"b'c`${1}&amp;", "גלגל 歯車 \u202eפגם", "__proto__"]
     images = [
@@ -35,12 +35,13 @@ def test_hostile_names_are_text(page: Page, tmp_path: Path) -> None:
     held = {name: [0.5, 1.0] for name in names}
     data = report(images, held, title=HOSTILE, notes=names, provenance=settings)
     page.open(write_page(tmp_path / "<a&b>.html", data, images))
-    seen = [name.replace("\udcff", "\\udcff") for name in names]
-    assert page.text("h1") == seen[0] and page.texts("#notes li") == seen
-    assert set(page.texts("#confusion tbody th")) == set(seen)
+    escaped = [name.replace("\udcff", "\\udcff") for name in names]
+    assert page.text("h1") == escaped[0] and page.texts("#notes li") == escaped
+    assert set(page.texts("#confusion tbody th")) == set(escaped)
     assert page.texts("#product option") == ["all products", *page.texts("#confusion tbody th")]
-    assert seen[0] in page.texts("#facts-table td") and seen[0] in page.texts("#facts-table th")
-    assert set(seen) <= set(page.texts("#legend bdi")) & set(page.texts("figcaption bdi"))
+    assert escaped[0] in page.texts("#settings-table td")
+    assert escaped[0] in page.texts("#settings-table th")
+    assert set(escaped) <= set(page.texts("#legend bdi")) & set(page.texts("figcaption bdi"))
     for n, name in enumerate(page.texts("#product option")[1:]):
         page.js("document.getElementById('product').selectedIndex = arguments[0]", n + 1)
         page.js("document.getElementById('product').dispatchEvent(new Event('change'))")
@@ -50,7 +51,7 @@ def test_hostile_names_are_text(page: Page, tmp_path: Path) -> None:
         page.click("#gallery .card")
         assert page.text("#view-title") == f"{name}/x.png"
         page.click("#view-close")
-        page.js("dispatchEvent(new Event('hashchange'))")  # the address holds the name as it is
+        page.js("dispatchEvent(new Event('hashchange'))")  # the name survives in the address
         page.frames()
         assert page.count() == 2
     assert page.texts("img[src=x], [onerror], [srcdoc]") == []
@@ -59,7 +60,7 @@ def test_hostile_names_are_text(page: Page, tmp_path: Path) -> None:
 
 def test_the_policy_forbids_the_network(page: Page, demo_file: Path) -> None:
     page.open(demo_file)
-    refused, ran = page.driver.execute_async_script(
+    violations, executed = page.driver.execute_async_script(
         "const done = arguments[0], seen = [], script = document.createElement('script');"
         "addEventListener('securitypolicyviolation', e => seen.push(e.effectiveDirective));"
         "new Image().src = 'http://localhost:9/x.png';"
@@ -68,7 +69,8 @@ def test_the_policy_forbids_the_network(page: Page, demo_file: Path) -> None:
         "document.head.append(script);"
         "setTimeout(() => done([seen, window.bad ?? null]), 300);"
     )
-    assert set(refused) == {"img-src", "connect-src", "script-src-elem"} and ran is None
+    assert set(violations) == {"img-src", "connect-src", "script-src-elem"}
+    assert executed is None
     console, _ = page.logs()
     assert len(console) >= 3 and all("Content Security Policy" in line for line in console[:3])
     page.driver.get("about:blank")
@@ -81,36 +83,37 @@ def variants() -> dict[str, tuple[ReportData, list[Shown]]]:
     images = list(stream)
     held = {name: [0.5, 1.0, 1.5] for name in sorted({i.product for i in images})}
     normal = [i for i in images if i.label == "normal"]
-    lone = [i for i in images if i.product == "product 001"]
-    unjudged = [dataclasses.replace(i, p_value=None, calibrated=None) for i in images]
-    bare = [dataclasses.replace(i, mask=None) for i in images]
+    single = [i for i in images if i.product == "product 001"]
+    undecided = [dataclasses.replace(i, p_value=None, calibrated=None) for i in images]
+    unmasked = [dataclasses.replace(i, mask=None) for i in images]
     _, stream = many(400, products=200)
-    crowd = list(stream)
-    wide = {name: [0.9, 1.1] for name in sorted({i.product for i in crowd})}
+    large = list(stream)
+    large_held = {name: [0.9, 1.1] for name in sorted({i.product for i in large})}
     nothing = {
         "metrics": {"products": {}, "mean": {}, "pooled": {}},
         "curves": {},
+        "pooled_curves": {},
         "provenance": {},
         "notes": [],
     }
     return {
         "no anomalous images": (report(normal, held), normal),
-        "one product": (report(lone, {"product 001": held["product 001"]}), lone),
-        "no p-values": (report(unjudged, {n: [] for n in held}), unjudged),
-        "no masks": (report(bare, held), bare),
-        "200 products": (report(crowd, wide), crowd),
+        "one product": (report(single, {"product 001": held["product 001"]}), single),
+        "no p-values": (report(undecided, {n: [] for n in held}), undecided),
+        "no masks": (report(unmasked, held), unmasked),
+        "200 products": (report(large, large_held), large),
         "a product without images": (report(images, held | {"empty": []}), images),
         "no scores": (
             report(images, held),
             [dataclasses.replace(i, score=float("nan"), calibrated=None) for i in images],
         ),
         "equal scores": (report(images, held), [dataclasses.replace(i, score=0.0) for i in images]),
-        "nothing at all": (report([], {}, least_rates={}, thresholds={}, **nothing), []),
+        "nothing at all": (report([], {}, **nothing), []),
     }
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_odd_data(page: Page, tmp_path: Path, name: str) -> None:
+def test_unusual_data(page: Page, tmp_path: Path, name: str) -> None:
     data, images = variants()[name]
     page.open(write_page(tmp_path / "odd.html", data, images), width=380, height=800)
     for rate in (0.1, 5, 50):
@@ -120,7 +123,7 @@ def test_odd_data(page: Page, tmp_path: Path, name: str) -> None:
         page.js("document.querySelector(arguments[0]).scrollIntoView()", section)
         page.frames()
     text = page.js("return document.body.innerText")
-    assert not [word for word in ("NaN", "undefined", "null", "Infinity") if word in text]
+    assert not [value for value in ("NaN", "undefined", "null", "Infinity") if value in text]
     assert page.js("return document.documentElement.scrollWidth <= innerWidth")
     if images:
         page.scroll_to("#gallery-title")
@@ -129,7 +132,9 @@ def test_odd_data(page: Page, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(380, "light"), (820, "dark"), (1600, "light")])
-def test_pictures_of_the_page(page: Page, demo_file: Path, width: int, scheme: str) -> None:
+def test_every_width_and_colour_scheme(
+    page: Page, demo_file: Path, width: int, scheme: str
+) -> None:
     feature = {"name": "prefers-color-scheme", "value": scheme}
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     try:
@@ -145,7 +150,7 @@ def test_pictures_of_the_page(page: Page, demo_file: Path, width: int, scheme: s
     assert np.median(levels) > 200 if scheme == "light" else np.median(levels) < 70
 
 
-def test_prints(page: Page, demo_file: Path) -> None:
+def test_print(page: Page, demo_file: Path) -> None:
     page.open(demo_file)
     page.scroll_to("#gallery-title")
     before = page.cards()
@@ -156,13 +161,13 @@ def test_prints(page: Page, demo_file: Path) -> None:
 
 
 def test_ten_thousand_images(page: Page, tmp_path: Path) -> None:
-    """Times are a tenth of these bounds where nothing else runs."""
+    """On an idle machine the times are a tenth of these limits."""
     data, images = many(10_000)
     path = write_page(tmp_path / "many.html", data, images)
     assert 20e6 < path.stat().st_size < 60e6
-    began = time.perf_counter()
+    start = time.perf_counter()
     page.open(path, 1600, 1000)
-    assert time.perf_counter() - began < 15
+    assert time.perf_counter() - start < 15
     painted = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
     assert page.js(painted) < 5000
     assert page.count() == 10_000
@@ -171,20 +176,20 @@ def test_ten_thousand_images(page: Page, tmp_path: Path) -> None:
         "const { top, height } = document.getElementById('gallery').getBoundingClientRect();"
         "return [top + scrollY, height]"
     )
-    most = 0
+    most_pictures = 0
     for part in (*np.linspace(0, 0.999, 24), 0.5, 0.02):
         page.js("scrollTo(0, arguments[0])", top + float(part) * (height - 1000))
         page.frames()
-        most = max(most, page.js("return document.images.length"))
+        most_pictures = max(most_pictures, page.js("return document.images.length"))
         edges = page.all("#gallery li", "[n.getBoundingClientRect().top, n.offsetHeight]")
         assert min(t for t, _ in edges) <= 200 and max(t + h for t, h in edges) >= 900
-    assert 40 < most <= 300
-    slow = page.driver.execute_async_script(
-        "const done = arguments[0], began = performance.now(), n = document.getElementById('rate');"
+    assert 40 < most_pictures <= 300
+    duration = page.driver.execute_async_script(
+        "const done = arguments[0], start = performance.now(), n = document.getElementById('rate');"
         "n.value = 0.8; n.dispatchEvent(new Event('input'));"
-        "requestAnimationFrame(() => setTimeout(() => done(performance.now() - began)))"
+        "requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)))"
     )
-    assert slow < 2000
+    assert duration < 2000
     page.scroll_to("#gallery-title")
     page.js("document.querySelector('#gallery .card').focus()")
     page.keys("\ue010")

@@ -63,7 +63,7 @@ class Bag:
         rank = (low + float(random.random()) * (high - low + 1)) / (len(self.values) + 1)
         self.values.insert(high, value)
         if len(self.values) > CAPACITY:
-            # not `permutation`: it draws 32-bit words, of which the saved state could lose half
+            # not `permutation`: it draws 32-bit words, and the saved state has no buffered half
             order = np.argsort(random.random(len(self.values)))
             self.values = array("d", np.sort(np.asarray(self.values)[order[: CAPACITY // 2]]))
         return rank

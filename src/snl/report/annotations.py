@@ -1,9 +1,8 @@
-"""Defect regions for labelling tools: COCO object detection JSON and LabelMe JSON.
+"""Export defect regions for labelling tools: COCO object detection JSON and LabelMe JSON.
 
-COCO: https://cocodataset.org/#format-data; LabelMe: the files of version 5 of
-https://github.com/wkentaro/labelme. Polygons are outer contours in coordinates of pixel corners, as
-`Region` has them, which is what both formats draw; sizes are those of the image upright, as its
-EXIF orientation says.
+COCO: https://cocodataset.org/#format-data. LabelMe: file format version 5 of
+https://github.com/wkentaro/labelme. Polygons are the outer contours of `Region`, in coordinates of
+pixel corners, as both formats draw them. Image sizes are those after applying the EXIF orientation.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from snl.errors import DataError, SnlError
 from snl.files import atomic
 
 CATEGORY = "anomaly"
-"""The only category (COCO) and label (LabelMe)."""
-_LABELME = "5.5.0"
+"""Name of the only category (COCO) and label (LabelMe)."""
+_LABELME_VERSION = "5.5.0"
 _HEAD: dict[str, Any] = {
     "info": {
-        "description": "defect regions found by snl; the score of an annotation is the highest "
-        "value of the anomaly map in it, raw, p_value is that of this value"
+        "description": "defect regions detected by snl; the score of an annotation is the highest "
+        "raw value of the anomaly map in the region, and p_value is the p-value of this score"
     },
     "licenses": [],
     "categories": [{"id": 1, "name": CATEGORY, "supercategory": "defect"}],
@@ -35,16 +34,16 @@ _HEAD: dict[str, Any] = {
 
 
 class Inspected(Protocol):
-    """What is asked of an inspection here.
+    """The part of an inspection that is exported.
 
     Attributes:
-        path: of the image; None if it came from no file.
+        path: image file; None if the image was not read from a file.
         image: uint8 (H, W, 3).
-        score: of the image, raw.
-        decision: about the image.
-        product: its class; None if not known.
-        regions: of the image.
-        p_value: of the score; None if not known.
+        score: raw anomaly score of the image.
+        decision: decision about the image.
+        product: product of the image; None if unknown.
+        regions: defect regions.
+        p_value: p-value of the score; None if unknown.
     """
 
     @property
@@ -64,17 +63,17 @@ class Inspected(Protocol):
 
 
 def to_coco(inspections: Iterable[Inspected], root: str | Path | None = None) -> dict[str, Any]:
-    """COCO object detection JSON of all regions; `coco_file` does the same in little memory.
+    """Return COCO object detection JSON of all regions; `coco_file` needs less memory.
 
-    Images and annotations are numbered from 1 in the order given. An annotation's `area` is that
-    of the region, without its holes; its `score` is the region's peak, raw: always there, the
-    higher the more abnormal, not a probability; `p_value` stands beside it, None if not known.
-    Beyond the format an image carries `product`, `decision`, `score` and `p_value`.
+    Images and annotations are numbered from 1 in input order. An annotation has these values:
+    `area`: area of the region without its holes; `score`: the region's peak, a raw value (higher =
+    more abnormal, not a probability); `p_value`: p-value of the peak, None if unknown. In addition
+    to the format, each image has `product`, `decision`, `score` and `p_value`.
 
     Args:
-        inspections: with regions; read once.
-        root: folder that file names are relative to where the image lies below it; None: as given.
-            An image from no file is called `image-` and its number.
+        inspections: inspections with regions; iterated once.
+        root: file names are relative to this folder if the image lies in it; None: unchanged.
+            Images without a file are called `image-1`, `image-2`, ..., by their number.
 
     Returns:
         JSON values.
@@ -91,17 +90,17 @@ def to_coco(inspections: Iterable[Inspected], root: str | Path | None = None) ->
 def coco_file(
     path: str | Path, root: str | Path | None = None
 ) -> Iterator[Callable[[Inspected], None]]:
-    """What `to_coco` gives, written one image at a time; kept is one short record an image.
+    """Write the JSON of `to_coco` one image at a time; only a short record per image is kept.
 
     Args:
-        path: of the file; whole, or as it was before if the block ends with an error.
+        path: JSON file; if the block ends with an error, an existing file stays unchanged.
         root: as in `to_coco`.
 
     Yields:
-        A function that takes the next inspection.
+        A function that adds the next inspection.
 
     Raises:
-        SnlError: the file cannot be written.
+        SnlError: the file cannot be written, or an inspection is added after the block.
 
     Example:
         with coco_file("regions.json") as add:
@@ -117,10 +116,10 @@ def coco_file(
         def add(inspection: Inspected) -> None:
             nonlocal number
             image = _image(inspection, len(images) + 1, root)
-            found = _annotations(inspection, len(images) + 1, number + 1)
-            lines = [json.dumps(annotation, allow_nan=False) for annotation in found]
+            annotations = _annotations(inspection, len(images) + 1, number + 1)
+            lines = [json.dumps(annotation, allow_nan=False) for annotation in annotations]
             if file.closed:
-                raise SnlError(f"{path}: is finished; add inspections inside the with block")
+                raise SnlError(f"{path}: is already closed; add inspections inside the with block")
             file.writelines((",\n" if number + i else "\n") + line for i, line in enumerate(lines))
             images.append(image)
             number += len(lines)
@@ -135,26 +134,28 @@ def coco_file(
 
 
 def to_labelme(inspection: Inspected, image_path: str | None = None) -> dict[str, Any]:
-    """LabelMe 5 JSON of one image; the image itself is not in it.
+    """Return LabelMe 5 JSON of one image, without the image data.
 
     Args:
-        inspection: with regions.
-        image_path: of the image as seen from the folder of the label file; None: beside it, by
-            the name of its file.
+        inspection: inspection with regions.
+        image_path: path of the image relative to the folder of the label file; None: the image is
+            in the same folder.
 
     Returns:
-        JSON values; the decision is the image's flag, peak and area stand in the `description`
-        of each shape.
+        JSON values. The decision is the image's flag; the `description` of each shape contains
+        peak and area.
 
     Raises:
-        DataError: neither `image_path` nor the path of the inspection is known.
+        DataError: neither `image_path` nor the inspection's path is known.
     """
     if image_path is None:
         if inspection.path is None:
-            raise DataError("image from no file; give image_path, LabelMe opens the image by it")
+            raise DataError(
+                "the inspection has no image file; give image_path, which LabelMe opens"
+            )
         image_path = Path(inspection.path).name
     return {
-        "version": _LABELME,
+        "version": _LABELME_VERSION,
         "flags": {inspection.decision: True},
         "shapes": [
             {
@@ -176,7 +177,7 @@ def to_labelme(inspection: Inspected, image_path: str | None = None) -> dict[str
 
 
 def _image(inspection: Inspected, number: int, root: str | Path | None) -> dict[str, Any]:
-    """COCO's record of an image."""
+    """Return the COCO record of an image."""
     height, width = inspection.image.shape[:2]
     return {
         "id": number,
@@ -191,7 +192,7 @@ def _image(inspection: Inspected, number: int, root: str | Path | None) -> dict[
 
 
 def _annotations(inspection: Inspected, image: int, first: int) -> list[dict[str, Any]]:
-    """COCO's records of the regions of an image, numbered from `first`."""
+    """Return the COCO records of an image's regions, numbered from `first`."""
     return [
         {
             "id": first + i,
@@ -209,16 +210,16 @@ def _annotations(inspection: Inspected, image: int, first: int) -> list[dict[str
 
 
 def _file_name(path: str | None, root: str | Path | None) -> str | None:
-    """Below the root where it is there, with forward slashes."""
+    """Return the path with forward slashes, relative to the root if it lies in it."""
     if path is None:
         return None
     if root is not None:
-        whole, above = Path(path).resolve(), Path(root).resolve()
-        if whole.is_relative_to(above):
-            return whole.relative_to(above).as_posix()
+        absolute, folder = Path(path).resolve(), Path(root).resolve()
+        if absolute.is_relative_to(folder):
+            return absolute.relative_to(folder).as_posix()
     return Path(path).as_posix()
 
 
 def _finite(value: float | None) -> float | None:
-    """None for what strict JSON has no word for."""
+    """Return None for NaN and infinity, which strict JSON does not have."""
     return float(value) if value is not None and math.isfinite(value) else None

@@ -1,8 +1,8 @@
-"""From an inspector and labelled images to the report page."""
+"""Evaluate an inspector and collect the contents of the report page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,8 @@ from snl import __version__
 from snl.drawing.heat import heat
 from snl.evaluation.evaluate import evaluate
 from snl.evaluation.result import EvaluatedImage, Evaluation
-from snl.report.page import LONGEST, ReportData, Shown, mask_thumbnail, thumbnail, write_page
+from snl.report.page import ReportData, Shown, write_page
+from snl.report.thumbnails import LONGEST, mask_thumbnail, thumbnail
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
@@ -29,17 +30,20 @@ def report(
     products_given: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate and write the page, see `snl.report.page`.
+    """Evaluate an inspector and write the report page; see `snl.report.page`.
 
     Args:
-        inspector: its decisions are shown.
-        catalog: with labelled test images.
-        path: of the HTML file.
-        products_given: decide knowing the product.
-        progress: called with (done, total).
+        inspector: its decisions are reported.
+        catalog: contains labelled test images.
+        path: HTML file to write.
+        products_given: use the true product for each decision instead of recognising it.
+        progress: callback with (images done, total).
+
+    Returns:
+        The evaluation that the page shows.
 
     Raises:
-        DataError: no labelled test image.
+        DataError: there are no labelled test images.
         SnlError: the file cannot be written.
     """
     shown: list[Shown] = []
@@ -55,38 +59,40 @@ def report(
 
 
 def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog) -> Shown:
-    """Thumbnails in the image's own proportions, and what was decided."""
-    one, verdict = seen.result, seen.result.verdict
-    assert verdict is not None  # an inspector decides
+    """Return one image for the page, with thumbnails in the aspect ratio of the original image."""
+    result, verdict = seen.result, seen.result.verdict
+    assert verdict is not None  # an inspector always decides
     height, width = seen.size
     factor = LONGEST / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     image = np.asarray(Image.fromarray(seen.image).resize(size, Image.Resampling.BILINEAR))
-    levels = Image.fromarray(np.asarray(seen.anomaly_map, np.float32))
-    anomaly_map = np.asarray(levels.resize(size, Image.Resampling.BILINEAR))
-    over = heat(image, anomaly_map, inspector.calibration.map_range)
+    map_picture = Image.fromarray(np.asarray(seen.anomaly_map, np.float32))
+    anomaly_map = np.asarray(map_picture.resize(size, Image.Resampling.BILINEAR))
+    overlay = heat(image, anomaly_map, inspector.calibration.map_range)
     mask = None
     if seen.mask is not None and seen.mask.any():
-        share = Image.fromarray(seen.mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
-        mask = mask_thumbnail(np.asarray(share) > 0)
+        coverage = Image.fromarray(seen.mask.astype(np.float32))
+        coverage = coverage.resize(size, Image.Resampling.BOX)
+        mask = mask_thumbnail(np.asarray(coverage) > 0)
     given = verdict.product_from == "given"
     return Shown(
-        path=catalog.relative(one.path),
-        product=one.product,
-        label=one.label,
-        defect="" if one.defect == "good" else one.defect,
-        score=one.score,
+        path=catalog.relative(result.path),
+        product=result.product,
+        label=result.label,
+        defect="" if result.defect == "good" else result.defect,
+        score=result.score,
         calibrated=verdict.calibrated,
         p_value=verdict.p_value,
         unknown_p=None if given else verdict.unknown_p,
         recognised=verdict.recognised,
         image=thumbnail(image),
-        overlay=thumbnail(over),
+        overlay=thumbnail(overlay),
         mask=mask,
     )
 
 
 def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> ReportData:
+    """Return the contents of the page except the images."""
     calibration = inspector.calibration
     training, settings = inspector.training, inspector.settings
     name = catalog.root.resolve().name
@@ -99,9 +105,9 @@ def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> Rep
             "unknown": calibration.unknown_rate(),
         },
         least_rates={
-            **{product: calibration.scores.least_rate(product) for product in inspector.products},
-            "all products": calibration.scores.least_rate(),
+            product: calibration.scores.least_rate(product) for product in inspector.products
         },
+        pooled_least_rate=calibration.scores.least_rate(),
         calibration_scores={k: n.scores.tolist() for k, n in calibration.sets.items()},
         thresholds={
             product: {
@@ -112,21 +118,27 @@ def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> Rep
             for rates in [calibration.rates_for(product)]
         },
         metrics=evaluation.to_dict(),
-        curves={
-            name: {kind: [x.tolist(), y.tolist()] for kind, (x, y) in curves.items()}
-            for name, curves in evaluation.curves.items()
-        },
+        curves={product: _lists(curves) for product, curves in evaluation.curves.items()},
+        pooled_curves=_lists(evaluation.pooled_curves),
         provenance={
             "data": {"name": name, "layout": catalog.layout, "images": len(evaluation.scores)},
             "training data": {**training.data, "products": dict(training.products)},
             "calibration": {
                 "created": calibration.created,
                 "reason": calibration.reason,
-                "held-back images": {k: len(n) for k, n in calibration.sets.items()},
+                "calibration images": {k: len(n) for k, n in calibration.sets.items()},
             },
             "settings": settings.to_dict(),
             "training": dict(training.facts),
             "versions": {"report": f"snl {__version__}", **training.facts.get("versions", {})},
         },
-        notes=[f"left out: {text}" for text in evaluation.skipped],
+        notes=[
+            *(f"skipped: {text}" for text in evaluation.skipped),
+            *(f"mask not used: {text}" for text in evaluation.unusable_masks),
+        ],
     )
+
+
+def _lists(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, list[list[float]]]:
+    """Return curves as lists of x and y values."""
+    return {kind: [x.tolist(), y.tolist()] for kind, (x, y) in curves.items()}

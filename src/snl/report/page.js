@@ -1,30 +1,30 @@
-// Puts the page together; from here on everything follows `change`.
+// Draws the page once and registers the event handlers; later updates go through `change`.
 
 function refresh() {
-  const counts = judge();
+  const counts = decideAll();
   showControls();
   showSummary(counts);
   showTradeoff();
-  showPromise();
+  showGuarantee();
   showConfusion(counts);
   showHistograms();
-  showDots(counts);
+  showOperatingPoints(counts);
   showWorst();
   showGallery();
 }
 
-/** On paper the gallery cannot scroll: its first cards stand in rows. */
-function printing(on) {
-  const place = byId("gallery");
-  place.classList.toggle("printed", on);
+/** Switches the print layout of the gallery on or off: the first cards in rows, without scrolling. */
+function setPrintLayout(on) {
+  const container = byId("gallery");
+  container.classList.toggle("printed", on);
   if (!on) return layout();
   clearGallery();
   const count = Math.min(48, gallery.list.length);
-  for (let n = 0; n < count; n += 1) place.append(cell(n));
+  for (let n = 0; n < count; n += 1) container.append(galleryItem(n));
   byId("count").textContent = `The first ${count} of ${gallery.list.length} images.`;
   for (const product of PRODUCTS) {
     const item = histograms.get(product);
-    if (!item.card.hidden) moveLines(item);
+    if (!item.card.hidden) moveThresholds(item);
   }
   return undefined;
 }
@@ -39,16 +39,16 @@ drawCurves();
 drawProvenance();
 drawWorst();
 drawView();
-Object.assign(state, recall());
+Object.assign(state, readAddress());
 refresh();
 showCurves();
-stick();
+updateStickyOffset();
 
 for (const link of document.querySelectorAll("nav a, a.skip")) {
   link.addEventListener("click", (event) => {
-    event.preventDefault(); // the address after # belongs to the state
+    event.preventDefault(); // the part of the address after # holds the state of the page
     const target = byId(link.getAttribute("href").slice(1));
-    goTo(target);
+    scrollToNode(target);
     target.setAttribute("tabindex", "-1");
     target.focus({ preventScroll: true });
   });
@@ -58,21 +58,21 @@ byId("gallery").addEventListener("focusin", (event) => {
   const node = event.target.closest("li");
   for (const [n, other] of gallery.nodes) if (other === node && n !== gallery.active) setActive(n);
 });
-addEventListener("scroll", scrolled, { passive: true });
+addEventListener("scroll", onScroll, { passive: true });
 addEventListener("hashchange", () => {
-  Object.assign(state, recall());
+  Object.assign(state, readAddress());
   refresh();
 });
-addEventListener("beforeprint", () => printing(true));
-addEventListener("afterprint", () => printing(false));
+addEventListener("beforeprint", () => setPrintLayout(true));
+addEventListener("afterprint", () => setPrintLayout(false));
 let width = innerWidth;
 new ResizeObserver(() => {
-  stick();
+  updateStickyOffset();
   showTradeoff();
   if (width !== document.body.clientWidth) {
     width = document.body.clientWidth;
     layout();
-  } else showWindow();
+  } else showVisibleCards();
 }).observe(document.body);
-if (document.readyState === "loading") addEventListener("DOMContentLoaded", fillLate);
+if (document.readyState === "loading") addEventListener("DOMContentLoaded", fillMissingPictures);
 document.documentElement.dataset.ready = "yes";

@@ -1,8 +1,9 @@
-"""The report: one self-contained HTML file that answers "what if the rate were another?".
+"""Write the report: one self-contained HTML file in which the false-alarm rate can be changed.
 
-The page holds every figure once as JSON, and every image's thumbnails as base64 in a script block
-of its own, which the browser reads only when that image comes near the window. It loads nothing:
-a Content-Security-Policy forbids it, and style and script are allowed by their hashes.
+The page contains all numbers once, as JSON, and the thumbnails of each image as base64 in a script
+block of their own. The browser decodes a block only when its image is near the visible part of the
+page. The page loads nothing: a Content-Security-Policy forbids it, and allows the page's style and
+script by their hashes.
 """
 
 from __future__ import annotations
@@ -23,116 +24,103 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
 
 from snl.errors import SnlError
 from snl.files import atomic
 
-LONGEST = 144
-"""Longer side of a thumbnail in pixels."""
-QUALITY = 70
 CURVE_POINTS = 256
-"""A curve is thinned to this many points."""
+"""Maximum number of points of a curve; more points are thinned out."""
 _SCRIPTS = ("data", "summary", "charts", "curves", "tables", "gallery", "dialog", "controls")
 _POLICY = (
     "default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; "
     "base-uri 'none'; form-action 'none'"
 )
-_PICTURES = (b"\xff\xd8", b"\x89PNG", b"RIFF")
+_PICTURE_HEADERS = (b"\xff\xd8", b"\x89PNG", b"RIFF")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One test image.
+    """One test image of the report.
 
-    An image is `anomalous` where `p_value` <= rate, else `uncertain` where it is <= the uncertain
-    rate or None, else `normal`; an `unknown_p` <= the unknown rate makes it an unknown product.
+    The page decides as follows: an unknown product if `unknown_p` <= unknown rate; else anomalous
+    if `p_value` <= anomalous rate; else uncertain if `p_value` <= uncertain rate or None; else
+    normal.
     """
 
     path: str
-    """As shown, relative to the data's root."""
+    """Path as displayed, relative to the root of the data."""
     product: str
+    """True product."""
     label: str
     """`normal` or `anomalous`."""
     defect: str
+    """Type of defect; empty for a normal image."""
     score: float
+    """Raw anomaly score."""
     calibrated: float | None
-    """The score made comparable over products."""
+    """z-score of the log score, comparable across products."""
     p_value: float | None
-    """Share of normal images that score as high, 0..1; None: too few images to say."""
+    """Share of normal images with at least this score, in [0, 1]; None: no calibration images."""
     unknown_p: float | None
-    """P-value of belonging to a taught product; None: the product was given."""
+    """p-value of the hypothesis that the image shows a known product; None: product was given."""
     recognised: str | None
+    """Recognised product; None: recognition was not used."""
     image: bytes
-    """Thumbnail, WebP, JPEG or PNG."""
+    """Thumbnail as WebP, JPEG or PNG."""
     overlay: bytes
-    """The map as heat over the image."""
+    """Thumbnail of the image with the anomaly map over it."""
     mask: bytes | None
-    """The ground truth, a 1-bit PNG; None: unknown, or nothing to mark."""
+    """Ground truth as a 1-bit PNG; None: unknown, or no defect."""
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything on the page but the images."""
+    """All contents of the page except the images.
+
+    Values by product and values of all products together are separate fields, because a product
+    may have any name.
+    """
 
     title: str
+    """Title of the page."""
     created: str
+    """ISO 8601 time."""
     rates: Mapping[str, float]
-    """`anomalous`, `uncertain`, `unknown`: where the sliders begin."""
+    """Initial rates: `anomalous`, `uncertain` and `unknown`."""
     least_rates: Mapping[str, float]
-    """Smallest rate that a product's own held-back images can promise; also `all products`."""
+    """By product: the smallest false-alarm rate that its own calibration images can guarantee."""
+    pooled_least_rate: float
+    """The smallest rate that the calibration images of all products together can guarantee; 1 or
+    more if there are no calibration images."""
     calibration_scores: Mapping[str, list[float]]
-    """Scores of held-back normal images by product."""
+    """By product: scores of the held-out calibration images."""
     thresholds: Mapping[str, Mapping[str, float | None]]
-    """By product `anomalous` and `uncertain`, at the rates above."""
+    """By product: thresholds `anomalous` and `uncertain` at the initial rates."""
     metrics: Mapping[str, Any]
-    """`products`, `mean` and `pooled`, as `Evaluation.to_dict` gives them."""
+    """`products` (a table by product), `mean` and `pooled`; see `Evaluation.to_dict`."""
     curves: Mapping[str, Mapping[str, list[list[float]]]]
-    """By product and `pooled`: `roc` and `pro`, each [[x ...], [y ...]] in 0..1."""
+    """By product: curves `roc` and `pro`, each as [[x, ...], [y, ...]] in [0, 1]."""
+    pooled_curves: Mapping[str, list[list[float]]]
+    """`roc` and `pro` over the images of all products."""
     provenance: Mapping[str, Any]
+    """Settings, data and versions; nested JSON values."""
     notes: list[str] = field(default_factory=list)
-
-
-def thumbnail(image: np.ndarray, longest: int = LONGEST) -> bytes:
-    """A small WebP of an image, its sides in proportion; never enlarged.
-
-    Args:
-        image: uint8 (H, W, 3).
-        longest: of the longer side, in pixels.
-    """
-    picture = Image.fromarray(image)
-    size = _size(picture.height, picture.width, longest)
-    if size != picture.size:
-        picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    file = io.BytesIO()
-    picture.save(file, "WEBP", quality=QUALITY, method=4)
-    return file.getvalue()
-
-
-def mask_thumbnail(mask: np.ndarray, longest: int = LONGEST) -> bytes:
-    """A small 1-bit PNG of a mask, as large as the image's thumbnail; no thin defect gets lost.
-
-    Args:
-        mask: bool (H, W).
-        longest: of the longer side, in pixels.
-    """
-    share = Image.fromarray(np.asarray(mask, dtype=bool).astype(np.float32))
-    share = share.resize(_size(share.height, share.width, longest), Image.Resampling.BOX)
-    file = io.BytesIO()
-    Image.fromarray(np.asarray(share) > 1e-6).convert("1").save(file, "PNG", optimize=True)
-    return file.getvalue()
+    """Notes for the reader, one sentence each."""
 
 
 def write_page(path: str | Path, data: ReportData, images: Iterable[Shown]) -> Path:
-    """Write the report to a file, whole or not at all.
+    """Write the report to a file; an existing file is replaced atomically.
 
     Args:
-        path: of the HTML file; replaced whole.
-        data: figures, tables, curves.
-        images: taken one at a time; their pictures go straight to the disk.
+        path: HTML file.
+        data: numbers, tables and curves.
+        images: read one at a time; thumbnails are not kept in memory.
+
+    Returns:
+        The path.
 
     Raises:
-        SnlError: the file cannot be written, or a thumbnail is no picture.
+        SnlError: the file cannot be written, or a thumbnail has an unknown image format.
     """
     path = Path(path)
     with (
@@ -145,14 +133,18 @@ def write_page(path: str | Path, data: ReportData, images: Iterable[Shown]) -> P
 
 
 def render(data: ReportData, images: Iterable[Shown]) -> str:
-    """The report as text; for many images `write_page` takes far less memory."""
+    """Return the report as text; for many images `write_page` needs much less memory."""
     file, pictures = io.BytesIO(), io.BytesIO()
     _write(file, pictures, data, images)
     return file.getvalue().decode()
 
 
 def _write(file: IO[bytes], pictures: IO[bytes], data: ReportData, images: Iterable[Shown]) -> None:
-    """The figures come before the pictures, so that the page lives before it has read them all."""
+    """Write the page to a file; `pictures` is a temporary file for the thumbnails.
+
+    The data and the script come before the thumbnails, so that the page can be used while the
+    browser still reads the thumbnails.
+    """
     columns = _Columns()
     for number, image in enumerate(images):
         pictures.write(_block(f"p{number}", _pictures(image)).encode())
@@ -165,7 +157,7 @@ def _write(file: IO[bytes], pictures: IO[bytes], data: ReportData, images: Itera
         "title": html.escape(_text(data.title)),
         "style": style,
         "script": script,
-        "facts": _block("facts", _facts(data, columns)),
+        "data": _block("data", _page_data(data, columns)),
     }
     for piece in re.split(r"(\{\{\w+\}\})", _asset("page.html")):
         name = piece[2:-2] if piece.startswith("{{") else ""
@@ -177,7 +169,7 @@ def _write(file: IO[bytes], pictures: IO[bytes], data: ReportData, images: Itera
 
 
 class _Columns:
-    """The images' figures by column, which is a third of the size of a list of objects."""
+    """The images' values by column: a third of the size of a list of objects."""
 
     NAMES = (
         *("path", "product", "label", "defect", "score", "calibrated", "p_value", "unknown_p"),
@@ -192,25 +184,24 @@ class _Columns:
             column.append(getattr(image, name) if name != "mask" else image.mask is not None)
 
 
-def _facts(data: ReportData, columns: _Columns) -> dict[str, Any]:
-    """What the script reads. Names of products stand once, images refer to them by number."""
+def _page_data(data: ReportData, columns: _Columns) -> dict[str, Any]:
+    """Return the data that the script reads. Images refer to products by their index."""
     images = dict(columns.values)
     tables = data.metrics.get("products", {})
     products = sorted({*images["product"], *data.calibration_scores, *tables})
-    number = {name: n for n, name in enumerate(products)}
-    images["product"] = [number[name] for name in images["product"]]
+    index = {name: n for n, name in enumerate(products)}
+    images["product"] = [index[name] for name in images["product"]]
     return {
         "title": data.title,
         "created": data.created,
         "rates": {"anomalous": 0.05, "uncertain": 0.10, "unknown": 0.01, **data.rates},
         "least_rates": data.least_rates,
+        "pooled_least_rate": data.pooled_least_rate,
         "calibration": {name: sorted(v) for name, v in data.calibration_scores.items()},
         "thresholds": data.thresholds,
         "metrics": data.metrics,
-        "curves": {
-            name: {kind: _thin(*curve) for kind, curve in kinds.items() if len(curve) == 2}
-            for name, kinds in data.curves.items()
-        },
+        "curves": {name: _thin_all(curves) for name, curves in data.curves.items()},
+        "pooled_curves": _thin_all(data.pooled_curves),
         "provenance": data.provenance,
         "notes": data.notes,
         "products": products,
@@ -218,8 +209,12 @@ def _facts(data: ReportData, columns: _Columns) -> dict[str, Any]:
     }
 
 
+def _thin_all(curves: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]]]:
+    return {kind: _thin(*curve) for kind, curve in curves.items() if len(curve) == 2}
+
+
 def _thin(x: Iterable[float], y: Iterable[float]) -> list[list[float]]:
-    """A curve by at most `CURVE_POINTS` of its points, evenly along its length."""
+    """Return about `CURVE_POINTS` points of a curve, evenly distributed along its length."""
     xs, ys = np.asarray(list(x), dtype=float), np.asarray(list(y), dtype=float)
     if len(xs) > CURVE_POINTS:
         length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(xs)) + np.abs(np.diff(ys)))])
@@ -230,28 +225,28 @@ def _thin(x: Iterable[float], y: Iterable[float]) -> list[list[float]]:
 
 
 def _pictures(image: Shown) -> list[str | None]:
-    """Image, overlay and mask as base64."""
+    """Return image, overlay and mask as base64."""
     encoded: list[str | None] = []
     for content in (image.image, image.overlay, image.mask):
-        if content is not None and not content.startswith(_PICTURES):
+        if content is not None and not content.startswith(_PICTURE_HEADERS):
             raise SnlError(
-                f"{image.path}: a thumbnail is neither WebP, JPEG nor PNG; use snl.report.page's "
-                "thumbnail and mask_thumbnail"
+                f"{image.path}: a thumbnail is neither WebP, JPEG nor PNG; make it with thumbnail "
+                "or mask_thumbnail of snl.report.thumbnails"
             )
         encoded.append(None if content is None else base64.b64encode(content).decode())
     return encoded
 
 
 def _block(name: str, value: Any) -> str:
-    """A script block of JSON that no content can end early: it has no <, > or &, all is ASCII."""
-    text = json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    """Return a script block of JSON without <, > and &, so that no content can end the block."""
+    text = json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))  # ASCII only
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
     return f'<script type="application/json" id="{name}">{text}</script>\n'
 
 
 def _plain(value: Any) -> Any:
-    """JSON values of whatever settings and measurements hold; what is not finite becomes None."""
+    """Convert any value to JSON values; numbers that are not finite become None."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, str):
@@ -268,18 +263,12 @@ def _plain(value: Any) -> Any:
 
 
 def _text(text: str) -> str:
-    """Bytes of a file's name that are no UTF-8 are spelt out."""
+    """Replace lone surrogates (bytes of file names that are not UTF-8) by escape sequences."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _size(height: int, width: int, longest: int) -> tuple[int, int]:
-    """(width, height) of a thumbnail."""
-    factor = min(1.0, longest / max(height, width))
-    return max(1, round(width * factor)), max(1, round(height * factor))
-
-
 def _script() -> str:
-    """The page's script: its files in a row, hidden from the page's own names by a function."""
+    """Return the page's script: all files inside one function, which hides their names."""
     parts = [_asset(f"page_{name}.js") for name in _SCRIPTS] + [_asset("page.js")]
     return '(() => {\n"use strict";\n' + "\n".join(parts) + "\n})();\n"
 

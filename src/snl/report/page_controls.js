@@ -1,56 +1,58 @@
-// Sliders, filters, the address, and the small notes that appear on pointing.
+// Sliders, filters, the state in the page's address, and tooltips.
 
-/** Round rates, a step of the slider each: 0.1, 0.11 ... 0.2, 0.22 ... 0.5, 0.55 ... 1 percent ... */
-const STEPS = [];
+/** Rates that the slider can select, in percent: 0.1, 0.11 ... 0.2, 0.22 ... 0.5, 0.55 ... 1 ... */
+const roundRates = [];
 for (const power of [-3, -2, -1]) {
   for (const [from, to, step] of [[10, 20, 1], [20, 50, 2], [50, 100, 5]]) {
-    for (let n = from; n < to; n += step) STEPS.push(Number(`${n / 10}e${power}`));
+    for (let n = from; n < to; n += step) roundRates.push(Number(`${n / 10}e${power}`));
   }
 }
-STEPS.push(0.5, RATES.anomalous, RATES.uncertain);
-const ROUND = [...new Set(STEPS)].filter((rate) => rate >= LEAST && rate <= MOST).sort((a, b) => a - b);
+roundRates.push(0.5, RATES.anomalous, RATES.uncertain);
+const RATE_STEPS = [...new Set(roundRates)].filter((rate) => rate >= MIN_RATE && rate <= MAX_RATE).sort((a, b) => a - b);
 
-function nearest(rate) {
-  return ROUND.reduce((best, other) => Math.abs(Math.log(other / rate)) < Math.abs(Math.log(best / rate)) ? other : best);
+/** Returns the selectable rate nearest to a rate, by ratio. */
+function nearestRate(rate) {
+  return RATE_STEPS.reduce((best, other) => Math.abs(Math.log(other / rate)) < Math.abs(Math.log(best / rate)) ? other : best);
 }
 
-let waiting = false;
+let frameRequested = false;
 
-/** Takes over a choice; the page follows with the next frame. */
+/** Changes the state; the page is updated in the next animation frame. */
 function change(changes) {
   Object.assign(state, changes);
-  if (waiting) return;
-  waiting = true;
+  if (frameRequested) return;
+  frameRequested = true;
   requestAnimationFrame(() => {
-    waiting = false;
+    frameRequested = false;
     refresh();
-    remember();
+    writeAddress();
   });
 }
 
 function drawRate(key) {
   const slider = byId(key), number = byId(`${key}-number`);
-  slider.addEventListener("input", () => change({ [key]: nearest(rateAt(Number(slider.value))) }));
+  slider.addEventListener("input", () => change({ [key]: nearestRate(rateAt(Number(slider.value))) }));
   slider.addEventListener("keydown", (event) => {
-    const now = ROUND.findIndex((rate) => rate >= state[key] - 1e-12), on = ROUND[now] <= state[key] + 1e-12;
-    const places = { ArrowRight: on ? now + 1 : now, ArrowUp: on ? now + 1 : now, ArrowLeft: now - 1, ArrowDown: now - 1,
-      PageUp: now + 10, PageDown: now - 10, Home: 0, End: ROUND.length - 1 };
-    if (!(event.key in places)) return;
+    const current = RATE_STEPS.findIndex((rate) => rate >= state[key] - 1e-12);
+    const next = RATE_STEPS[current] <= state[key] + 1e-12 ? current + 1 : current; // a typed rate lies between two steps
+    const steps = { ArrowRight: next, ArrowUp: next, ArrowLeft: current - 1, ArrowDown: current - 1,
+      PageUp: current + 10, PageDown: current - 10, Home: 0, End: RATE_STEPS.length - 1 };
+    if (!(event.key in steps)) return;
     event.preventDefault();
-    change({ [key]: ROUND[Math.min(ROUND.length - 1, Math.max(0, places[event.key]))] });
+    change({ [key]: RATE_STEPS[Math.min(RATE_STEPS.length - 1, Math.max(0, steps[event.key]))] });
   });
   number.addEventListener("change", () => {
     const rate = Number((Number(number.value) / 100).toPrecision(6));
-    if (rate > 0) change({ [key]: Math.min(MOST, Math.max(LEAST, rate)) });
+    if (rate > 0) change({ [key]: Math.min(MAX_RATE, Math.max(MIN_RATE, rate)) });
     else showRate(key);
   });
 }
 
 function showRate(key) {
-  const slider = byId(key), number = byId(`${key}-number`), place = placeOf(state[key]);
-  if (document.activeElement !== slider || Math.abs(Number(slider.value) - place) > 0.004) slider.value = place;
+  const slider = byId(key), number = byId(`${key}-number`), position = positionOf(state[key]);
+  if (document.activeElement !== slider || Math.abs(Number(slider.value) - position) > 0.004) slider.value = position;
   slider.setAttribute("aria-valuetext", percent(state[key]));
-  slider.style.setProperty("--place", place);
+  slider.style.setProperty("--position", position);
   number.value = Number((100 * state[key]).toPrecision(4));
 }
 
@@ -65,7 +67,7 @@ function drawControls() {
   byId("sort").addEventListener("change", () => change({ sort: byId("sort").value }));
   byId("reset").addEventListener("click", () => {
     byId("query").value = "";
-    change({ ...FIRST });
+    change({ ...INITIAL });
   });
   byId("clear").addEventListener("click", () => {
     byId("query").value = "";
@@ -82,60 +84,62 @@ function showControls() {
   if (byId("query").value.trim() !== state.query) byId("query").value = state.query;
 }
 
-/** Lets all above the slider scroll away; the slider stays in sight. */
-function stick() {
-  const panel = byId("what-if").getBoundingClientRect(), slider = document.querySelector(".wide").getBoundingClientRect();
-  document.documentElement.style.setProperty("--above", `${Math.round(8 + panel.top - slider.top)}px`);
+/** Sets the offset of the sticky panel, so that only the slider stays visible while scrolling. */
+function updateStickyOffset() {
+  const panel = byId("rates").getBoundingClientRect(), slider = document.querySelector(".wide").getBoundingClientRect();
+  document.documentElement.style.setProperty("--sticky-top", `${Math.round(8 + panel.top - slider.top)}px`);
 }
 
-/** Height of what stays in sight at the top of the window. */
-function roof() {
-  return byId("what-if").getBoundingClientRect().bottom - document.querySelector(".wide").getBoundingClientRect().top + 8;
+/** Returns the height in pixels of the sticky panel at the top of the window. */
+function stickyHeight() {
+  return byId("rates").getBoundingClientRect().bottom - document.querySelector(".wide").getBoundingClientRect().top + 8;
 }
 
-/** Leads from a count to its images. */
+/** Filters the gallery to the images of one count and scrolls to it. */
 function showOutcome(product, key, kind) {
   const both = key === "uncertain" || key === "unknown";
   change({ product, outcome: both && kind ? `${key}-${kind}` : key, query: "", sort: "worst" });
-  requestAnimationFrame(() => goTo(byId("gallery-title")));
+  requestAnimationFrame(() => scrollToNode(byId("gallery-title")));
 }
 
-function goTo(node) {
+function scrollToNode(node) {
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  scrollTo({ top: node.getBoundingClientRect().top + scrollY - roof() - 8, behavior: calm ? "instant" : "smooth" });
+  scrollTo({ top: node.getBoundingClientRect().top + scrollY - stickyHeight() - 8, behavior: calm ? "instant" : "smooth" });
 }
 
-// the address: what differs from the first state, after the #
+// the address: after the # it holds the values that differ from the initial state
 
-const KEYS = { rate: "rate", uncertain: "uncertain", product: "product", outcome: "outcome", query: "search", sort: "order" };
+const ADDRESS_KEYS = { rate: "rate", uncertain: "uncertain", product: "product", outcome: "outcome", query: "search", sort: "order" };
 
-function remember() {
-  const words = new URLSearchParams();
-  for (const [key, word] of Object.entries(KEYS)) if (state[key] !== FIRST[key]) words.set(word, state[key]);
-  const hash = words.toString() ? `#${words}` : location.pathname + location.search;
+function writeAddress() {
+  const parameters = new URLSearchParams();
+  for (const [key, parameter] of Object.entries(ADDRESS_KEYS)) {
+    if (state[key] !== INITIAL[key]) parameters.set(parameter, state[key]);
+  }
+  const hash = parameters.toString() ? `#${parameters}` : location.pathname + location.search;
   try {
     if (hash !== location.hash) history.replaceState(null, "", hash);
   } catch {
-    // a page without an address of its own, as in a preview
+    // the page has no address of its own, for example in a preview
   }
 }
 
-/** The state that an address asks for; what makes no sense in it is left out. */
-function recall() {
-  const words = new URLSearchParams(location.hash.slice(1)), asked = { ...FIRST };
+/** Returns the state in the address; invalid values are ignored. */
+function readAddress() {
+  const parameters = new URLSearchParams(location.hash.slice(1)), result = { ...INITIAL };
   for (const key of ["rate", "uncertain"]) {
-    const rate = Number(words.get(KEYS[key]));
-    if (rate >= LEAST && rate <= MOST) asked[key] = rate;
+    const rate = Number(parameters.get(ADDRESS_KEYS[key]));
+    if (rate >= MIN_RATE && rate <= MAX_RATE) result[key] = rate;
   }
-  if (PRODUCTS.includes(words.get("product"))) asked.product = words.get("product");
-  const [key, kind] = (words.get("outcome") ?? "").split("-");
-  if (Object.hasOwn(OUTCOMES, key) && (kind === undefined || Object.hasOwn(KINDS, kind))) asked.outcome = words.get("outcome");
-  asked.query = words.get("search") ?? "";
-  if ([...byId("sort").options].some(({ value }) => value === words.get("order"))) asked.sort = words.get("order");
-  return asked;
+  if (PRODUCTS.includes(parameters.get("product"))) result.product = parameters.get("product");
+  const [key, kind] = (parameters.get("outcome") ?? "").split("-");
+  if (Object.hasOwn(OUTCOMES, key) && (kind === undefined || Object.hasOwn(KINDS, kind))) result.outcome = parameters.get("outcome");
+  result.query = parameters.get("search") ?? "";
+  if ([...byId("sort").options].some(({ value }) => value === parameters.get("order"))) result.sort = parameters.get("order");
+  return result;
 }
 
-// notes on pointing, or on reaching by keyboard
+// tooltips: shown when the pointer or the keyboard focus reaches an element with data-tip
 
 function showTip(text, x, y) {
   const tip = byId("tip");
@@ -151,13 +155,13 @@ function hideTip() {
 }
 
 function drawTips() {
-  const noted = (event) => event.target instanceof Element ? event.target.closest("[data-tip]") : null;
+  const tipTarget = (event) => event.target instanceof Element ? event.target.closest("[data-tip]") : null;
   document.addEventListener("pointerover", (event) => {
-    const node = noted(event);
+    const node = tipTarget(event);
     if (node) showTip(node.dataset.tip, event.clientX, event.clientY); else hideTip();
   });
   document.addEventListener("focusin", (event) => {
-    const node = noted(event);
+    const node = tipTarget(event);
     if (!node?.matches(":focus-visible")) return hideTip();
     const box = node.getBoundingClientRect();
     return showTip(node.dataset.tip, box.left, box.bottom - 12);

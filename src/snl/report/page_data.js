@@ -1,59 +1,58 @@
-// Figures, the rule of decision, what is chosen, and small helpers. No picture is read here.
+// The page's data and state, the decision rule, number formats and helpers. No thumbnails are read here.
 
-// without prototypes, so that a product may be called "constructor"
-const FACTS = JSON.parse(document.getElementById("facts").textContent, (_, value) =>
+// objects without prototype, so that a product may be called "constructor"
+const DATA = JSON.parse(document.getElementById("data").textContent, (_, value) =>
   value && typeof value === "object" && !Array.isArray(value) ? Object.setPrototypeOf(value, null) : value);
-const PRODUCTS = FACTS.products;
-const RATES = FACTS.rates;
-const ALL = "all products";
-const LEAST = 0.001, MOST = 0.5; // ends of the sliders
+const PRODUCTS = DATA.products;
+const RATES = DATA.rates;
+const MIN_RATE = 0.001, MAX_RATE = 0.5; // ends of the sliders
 
 const OUTCOMES = {
   miss: { word: "missed", plural: "Missed", good: false, decision: "normal" },
   false_alarm: { word: "false alarm", plural: "False alarms", good: false, decision: "anomalous" },
   uncertain: { word: "uncertain", plural: "Uncertain", good: null, decision: "uncertain" },
   unknown: { word: "unknown product", plural: "Unknown product", good: null, decision: "unknown" },
-  hit: { word: "found", plural: "Found", good: true, decision: "anomalous" },
+  hit: { word: "detected", plural: "Detected", good: true, decision: "anomalous" },
   pass: { word: "passed", plural: "Passed", good: true, decision: "normal" },
 };
 const DECISIONS = {
   normal: "normal", uncertain: "uncertain", anomalous: "anomalous", unknown: "unknown product",
 };
 
-const IMAGES = FACTS.images.path.map((path, index) => ({
+const IMAGES = DATA.images.path.map((path, index) => ({
   index, path,
-  product: PRODUCTS[FACTS.images.product[index]],
-  anomalous: FACTS.images.label[index] === "anomalous",
-  defect: FACTS.images.defect[index] || "",
-  score: FACTS.images.score[index],
-  calibrated: FACTS.images.calibrated[index],
-  p: FACTS.images.p_value[index],
-  unknownP: FACTS.images.unknown_p[index],
-  recognised: FACTS.images.recognised[index],
-  mask: FACTS.images.mask[index],
+  product: PRODUCTS[DATA.images.product[index]],
+  anomalous: DATA.images.label[index] === "anomalous",
+  defect: DATA.images.defect[index] || "",
+  score: DATA.images.score[index],
+  calibrated: DATA.images.calibrated[index],
+  p: DATA.images.p_value[index],
+  unknownP: DATA.images.unknown_p[index],
+  recognised: DATA.images.recognised[index],
+  mask: DATA.images.mask[index],
   decision: "", outcome: "",
 }));
 for (const image of IMAGES) {
   image.text = `${image.path}\n${image.product}\n${image.defect}`.toLocaleLowerCase();
 }
-const SOME_MASK = IMAGES.some((image) => image.mask);
-const SOME_UNKNOWN = IMAGES.some((image) => image.unknownP !== null);
-rank();
+const HAS_MASKS = IMAGES.some((image) => image.mask);
+const HAS_UNKNOWN = IMAGES.some((image) => image.unknownP !== null);
+rankImages();
 
-/** Place of every image in the order of scores, 0..1: breaks ties of p-values, and stands for them. */
-function rank() {
+/** Sets `scoreRank` of every image: its rank by score in (0, 1), which breaks ties of p-values. */
+function rankImages() {
   const value = (image) => image.calibrated ?? image.score ?? -Infinity;
   const order = [...IMAGES].sort((a, b) => value(a) - value(b) || a.index - b.index);
-  order.forEach((image, place) => { image.strength = (place + 0.5) / order.length; });
+  order.forEach((image, position) => { image.scoreRank = (position + 0.5) / order.length; });
 }
 
-const FIRST = {
+const INITIAL = {
   rate: RATES.anomalous, uncertain: RATES.uncertain, product: "", outcome: "", query: "",
   sort: "worst",
 };
-const state = { ...FIRST };
+const state = { ...INITIAL };
 
-/** The rule of decision; the same as in Python, and the only one on this page. */
+/** The decision rule, as documented for `Shown` in page.py; the only one on this page. */
 function decide(image, rate, uncertain) {
   if (image.unknownP !== null && image.unknownP <= RATES.unknown) return "unknown";
   if (image.p === null) return "uncertain";
@@ -67,83 +66,86 @@ function outcome(image) {
   return image.decision === "anomalous" ? "false_alarm" : "pass";
 }
 
-function noCounts() {
+function emptyCounts() {
   const zero = () => ({ total: 0, miss: 0, false_alarm: 0, uncertain: 0, unknown: 0, hit: 0, pass: 0 });
   return { normal: zero(), anomalous: zero() };
 }
 
-/** Decides all images; counts by product and, under "", for what the product filter leaves. */
-function judge() {
-  const counts = new Map([...PRODUCTS, ""].map((name) => [name, noCounts()]));
+/** Decides all images; returns the outcome counts by product and of the selected product(s). */
+function decideAll() {
+  const counts = { products: new Map(PRODUCTS.map((product) => [product, emptyCounts()])), selected: emptyCounts() };
   for (const image of IMAGES) {
     image.decision = decide(image, state.rate, state.uncertain);
     image.outcome = outcome(image);
     const kind = image.anomalous ? "anomalous" : "normal";
-    const places = [counts.get(image.product)[kind]];
-    if (!state.product || image.product === state.product) places.push(counts.get("")[kind]);
-    for (const place of places) {
-      place.total += 1;
-      place[image.outcome] += 1;
+    const groups = [counts.products.get(image.product)[kind]];
+    if (!state.product || image.product === state.product) groups.push(counts.selected[kind]);
+    for (const group of groups) {
+      group.total += 1;
+      group[image.outcome] += 1;
     }
   }
   return counts;
 }
 
-/** How wrong a decision is, for the order "worst first": 3.. wrong, 2 unknown, 1 uncertain, 0 right. */
-function wrongness(image) {
-  const { outcome: name, anomalous, p, strength } = image;
-  const level = { miss: 3, false_alarm: 3, unknown: 2, uncertain: 1, hit: 0, pass: 0 }[name];
-  const odd = 1 - (p ?? 0.5) + 1e-6 * strength; // how anomalous it was taken for
-  return 4 * level + (anomalous ? 1 - odd : odd);
+/** Sort key of "worst first": 12 to 13 for a wrong decision, 8 to 9 unknown, 4 to 5 uncertain, 0 to 1 correct. */
+function severity(image) {
+  const { outcome: key, anomalous, p, scoreRank } = image;
+  const level = { miss: 3, false_alarm: 3, unknown: 2, uncertain: 1, hit: 0, pass: 0 }[key];
+  const abnormality = 1 - (p ?? 0.5) + 1e-6 * scoreRank; // according to the inspector
+  return 4 * level + (anomalous ? 1 - abnormality : abnormality);
 }
 
-/** The score above which p <= rate by a product's own held-back images; null: too few of them. */
+/** Returns the score above which p <= rate, from the product's own calibration images; null if they are too few. */
 function threshold(product, rate, kind) {
-  const scores = FACTS.calibration[product] ?? [];
+  const scores = DATA.calibration[product] ?? [];
   const k = Math.ceil(Number(((scores.length + 1) * (1 - rate)).toFixed(9)));
   if (k >= 1 && k <= scores.length) return scores[k - 1];
-  return rate === RATES[kind] ? FACTS.thresholds[product]?.[kind] ?? null : null;
+  return rate === RATES[kind] ? DATA.thresholds[product]?.[kind] ?? null : null;
 }
 
-function leastRate(product) {
-  return FACTS.least_rates[product] ?? 1 / ((FACTS.calibration[product]?.length ?? 0) + 1);
+/** Returns the smallest false-alarm rate that the product's own calibration images can guarantee. */
+function smallestRate(product) {
+  return DATA.least_rates[product] ?? 1 / ((DATA.calibration[product]?.length ?? 0) + 1);
 }
 
-// words and figures
+// number formats
 
-const SPACE = "\u202f"; // narrow, and keeps figure and sign on one line
+const SPACE = "\u202f"; // narrow no-break space between number and % sign
 
 function percent(value, digits) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  const hundred = 100 * value;
-  const text = digits === undefined ? String(Number(hundred.toPrecision(3))) : hundred.toFixed(digits);
+  const scaled = 100 * value;
+  const text = digits === undefined ? String(Number(scaled.toPrecision(3))) : scaled.toFixed(digits);
   return `${text}${SPACE}%`;
 }
 
-/** A share of counted things: whole percent, one decimal where that would say 0 or 100 falsely. */
-function share(part, whole) {
+/** Formats a share of a count: whole percent, with one decimal for counts of 200 and more. */
+function percentOf(part, whole) {
   if (!whole) return "–";
   const digits = whole >= 200 && part !== whole && part !== 0 ? 1 : 0;
   return percent(part / whole, digits);
 }
 
-function figure(value) {
+function formatNumber(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2);
   return String(Number(value.toPrecision(size >= 100 ? 5 : 4)));
 }
 
-function tally(count) { return count.toLocaleString("en-GB"); }
+function formatCount(count) { return count.toLocaleString("en-GB"); }
 
-function plural(count, one, many) { return `${tally(count)} ${count === 1 ? one : many}`; }
+function plural(count, one, many) { return `${formatCount(count)} ${count === 1 ? one : many}`; }
 
-function rateAt(place) { return LEAST * (MOST / LEAST) ** place; }
-function placeOf(rate) {
-  return Math.log(Math.min(Math.max(rate, LEAST), MOST) / LEAST) / Math.log(MOST / LEAST);
+// the slider is logarithmic: position 0 is MIN_RATE, position 1 is MAX_RATE
+
+function rateAt(position) { return MIN_RATE * (MAX_RATE / MIN_RATE) ** position; }
+function positionOf(rate) {
+  return Math.log(Math.min(Math.max(rate, MIN_RATE), MAX_RATE) / MIN_RATE) / Math.log(MAX_RATE / MIN_RATE);
 }
 
-// elements; text is only ever set as text
+// DOM elements; text is never parsed as HTML
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
@@ -169,11 +171,12 @@ function icon(decision) {
     draw("use", { href: `#i-${decision}` }));
 }
 
-function name(text) { return make("bdi", { text }); }
+/** Returns an element that isolates the direction of a text, for names in any script. */
+function bdi(text) { return make("bdi", { text }); }
 
 function byId(id) { return document.getElementById(id); }
 
-/** Three or more round values in a range, for an axis. */
+/** Returns about `count` round values in a range, for an axis. */
 function ticks(low, high, count) {
   if (!(high > low)) return [low];
   const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));

@@ -1,19 +1,19 @@
-// Cards, the rows of worst mistakes, and the gallery, which holds only the cards near the window.
+// Image cards, the rows of the worst errors, and the gallery, which contains only cards near the window.
 
-const GAP = 14, NARROWEST = 300, SLACK = 600; // pixels; slack above and below the window
-const ROW = 12; // cards of a row of worst mistakes
-const PANELS = SOME_MASK ? 3 : 2;
+const GAP = 14, MIN_CARD_WIDTH = 300, OVERSCAN = 600; // pixels; overscan: above and below the window
+const MAX_WORST = 12; // cards in a row of worst errors
+const PANEL_COUNT = HAS_MASKS ? 3 : 2;
 
-/** Thumbnails of one image as data URLs, read from its block; null while the page still loads. */
-function pictures(image) {
+/** Returns the thumbnails of an image as data URLs from its script block; null if not loaded yet. */
+function pictureUrls(image) {
   const block = byId(`p${image.index}`);
   if (!block || (document.readyState === "loading" && !byId(`p${image.index + 1}`))) return null;
   const kinds = { "/": "jpeg", i: "png", U: "webp" };
   return JSON.parse(block.textContent).map((text) => text && `data:image/${kinds[text[0]]};base64,${text}`);
 }
 
-/** What stands in place of a mask. */
-function noMask(image) { return image.anomalous ? "no mask" : "no defect"; }
+/** Returns the text shown instead of a mask. */
+function maskPlaceholder(image) { return image.anomalous ? "no mask" : "no defect"; }
 
 function decisionPill(image) {
   return make("span", { class: `pill ${image.decision}` }, icon(image.decision), DECISIONS[image.decision]);
@@ -21,14 +21,14 @@ function decisionPill(image) {
 
 function outcomeTag(image) {
   const { word, good } = OUTCOMES[image.outcome];
-  if (good === null) return make("span", { class: "tag", text: image.anomalous ? "defective" : "normal part" });
+  if (good === null) return make("span", { class: "tag", text: image.anomalous ? "defective" : "normal" });
   return make("span", { class: `tag ${good ? "right" : "wrong"}`, text: `${good ? "✓" : "✗"} ${word}` });
 }
 
-/** Where recognition named another product. */
-function mistaken({ product, recognised }) {
+/** Returns a label if the image was recognised as another product. */
+function misrecognised({ product, recognised }) {
   if (recognised === null || recognised === product) return null;
-  return make("span", { class: "other" }, " taken for ", name(recognised));
+  return make("span", { class: "other" }, " recognised as ", bdi(recognised));
 }
 
 function card(image, list, position, attributes = {}) {
@@ -36,70 +36,72 @@ function card(image, list, position, attributes = {}) {
   const wrong = OUTCOMES[image.outcome].good === false;
   const button = make("button", {
     type: "button", class: `card ${wrong ? "wrong" : ""}`, "data-index": image.index,
-    "aria-label": `${image.path}: judged ${DECISIONS[image.decision]}, ${OUTCOMES[image.outcome].word}; ${image.anomalous ? "defective" : "normal"} part, score ${figure(image.score)}`,
+    "aria-label": `${image.path}: decision ${DECISIONS[image.decision]}, outcome ${OUTCOMES[image.outcome].word}; ${image.anomalous ? "defective" : "normal"} image, score ${formatNumber(image.score)}`,
     onclick: () => openView(list, position, button), ...attributes,
   },
   make("span", { class: "thumbs" }),
   make("span", { class: "line" }, decisionPill(image), outcomeTag(image)),
-  make("span", { class: "line figures" }, make("span", {}, "score ", make("b", { text: figure(image.score) })),
+  make("span", { class: "line figures" }, make("span", {}, "score ", make("b", { text: formatNumber(image.score) })),
     make("span", {}, "p ", make("b", { text: percent(image.p) }))),
-  make("span", { class: "line names" }, make("b", {}, name(image.product), mistaken(image)), make("span", {}, name(image.defect || (image.anomalous ? "defective" : "good")))),
+  make("span", { class: "line names" }, make("b", {}, bdi(image.product), misrecognised(image)), make("span", {}, bdi(image.defect || (image.anomalous ? "defective" : "good")))),
   make("span", { class: "line path" }, make("bdi", { class: "folder", text: image.path.slice(0, cut) }), make("bdi", { class: "file", text: image.path.slice(cut) })));
   button.title = image.path;
   return button;
 }
 
 function addPictures(button, image) {
-  const place = button.querySelector(".thumbs");
-  if (place.dataset.filled) return;
-  const urls = pictures(image);
-  if (urls) place.dataset.filled = "yes";
-  const panels = [0, 1, 2].slice(0, PANELS).map((n) => urls?.[n]
+  const container = button.querySelector(".thumbs");
+  if (container.dataset.filled) return;
+  const urls = pictureUrls(image);
+  if (urls) container.dataset.filled = "yes";
+  const panels = [0, 1, 2].slice(0, PANEL_COUNT).map((n) => urls?.[n]
     ? make("img", { src: urls[n], alt: "", decoding: "async", draggable: "false", class: n === 2 ? "mask" : "" })
-    : make("span", { class: "blank", text: n === 2 ? noMask(image) : "" }));
-  place.replaceChildren(...panels);
+    : make("span", { class: "blank", text: n === 2 ? maskPlaceholder(image) : "" }));
+  container.replaceChildren(...panels);
 }
 
 // the gallery
 
 const gallery = { list: [], nodes: new Map(), columns: 1, width: 0, height: 0, active: 0, pending: false };
 
+/** Returns the comparison function of the selected sort order. */
 function compare() {
-  const up = (value) => value ?? -Infinity;
+  const known = (value) => value ?? -Infinity;
   const orders = {
-    worst: (a, b) => wrongness(b) - wrongness(a),
-    calibrated: (a, b) => up(b.calibrated) - up(a.calibrated) || up(b.score) - up(a.score),
-    score: (a, b) => up(b.score) - up(a.score),
+    worst: (a, b) => severity(b) - severity(a),
+    calibrated: (a, b) => known(b.calibrated) - known(a.calibrated) || known(b.score) - known(a.score),
+    score: (a, b) => known(b.score) - known(a.score),
     path: (a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0),
   };
   const order = orders[state.sort];
   return (a, b) => order(a, b) || a.index - b.index;
 }
 
-function fits(image, withOutcome = true) {
+/** Checks the filters by product, search text and, unless switched off, outcome. */
+function passesFilters(image, withOutcome = true) {
   return (!state.product || image.product === state.product)
-    && (!withOutcome || !state.outcome || matches(image, state.outcome))
+    && (!withOutcome || !state.outcome || hasOutcome(image, state.outcome))
     && (!state.query || image.text.includes(state.query.toLocaleLowerCase()));
 }
 
-/** An outcome, or an outcome of one kind of part as `uncertain-normal`. */
-function matches(image, wanted) {
+/** Checks for an outcome such as `uncertain`, or with the label of the image: `uncertain-normal`. */
+function hasOutcome(image, wanted) {
   const [key, kind] = wanted.split("-");
   return image.outcome === key && (!kind || (kind === "anomalous") === image.anomalous);
 }
 
 function showGallery() {
   const before = gallery.list[gallery.active];
-  const held = gallery.nodes.get(gallery.active)?.contains(document.activeElement);
-  gallery.list = IMAGES.filter((image) => fits(image)).sort(compare());
+  const hadFocus = gallery.nodes.get(gallery.active)?.contains(document.activeElement);
+  gallery.list = IMAGES.filter((image) => passesFilters(image)).sort(compare());
   gallery.active = Math.max(0, gallery.list.indexOf(before));
   byId("nothing").hidden = gallery.list.length > 0;
   byId("gallery").hidden = gallery.list.length === 0;
-  byId("count").textContent = `${tally(gallery.list.length)} of ${plural(IMAGES.length, "image", "images")}. Each card: image, anomaly map${SOME_MASK ? ", true defect" : ""}; p is the share of normal parts that score as high.`;
+  byId("count").textContent = `${formatCount(gallery.list.length)} of ${plural(IMAGES.length, "image", "images")}. Each card shows the image, the anomaly map${HAS_MASKS ? ", the defect mask" : ""} and p, the share of normal images with a score this high or higher.`;
   showChips();
   clearGallery();
   layout();
-  if (held) gallery.nodes.get(gallery.active)?.querySelector("button").focus({ preventScroll: true });
+  if (hadFocus) gallery.nodes.get(gallery.active)?.querySelector("button").focus({ preventScroll: true });
 }
 
 function clearGallery() {
@@ -107,47 +109,47 @@ function clearGallery() {
   gallery.nodes.clear();
 }
 
-/** Columns and height of a row from the width there is and from one card as it really comes out. */
+/** Computes the number of columns from the available width, and the row height by measuring a card. */
 function layout() {
-  const place = byId("gallery"), width = place.clientWidth;
+  const container = byId("gallery"), width = container.clientWidth;
   if (!width || !gallery.list.length) return;
-  gallery.columns = Math.max(1, Math.floor((width + GAP) / (NARROWEST + GAP)));
+  gallery.columns = Math.max(1, Math.floor((width + GAP) / (MIN_CARD_WIDTH + GAP)));
   gallery.width = (width - GAP * (gallery.columns - 1)) / gallery.columns;
   const probe = make("li", { class: "probe" }, card(gallery.list[0], [], 0, { tabindex: -1 }));
   probe.style.width = `${gallery.width}px`;
-  place.append(probe);
+  container.append(probe);
   gallery.height = Math.ceil(probe.offsetHeight) + GAP;
   probe.remove();
-  place.style.height = `${Math.ceil(gallery.list.length / gallery.columns) * gallery.height - GAP}px`;
+  container.style.height = `${Math.ceil(gallery.list.length / gallery.columns) * gallery.height - GAP}px`;
   clearGallery();
-  showWindow();
+  showVisibleCards();
 }
 
-/** Makes the cards near the window and drops the others, but never the one that has the focus. */
-function showWindow() {
-  const place = byId("gallery"), top = place.getBoundingClientRect().top;
+/** Creates the cards near the window and removes the others, except the card with the focus. */
+function showVisibleCards() {
+  const container = byId("gallery"), top = container.getBoundingClientRect().top;
   const { columns, height, nodes, list } = gallery;
   if (!height) return;
-  const first = Math.max(0, Math.floor((-top - SLACK) / height)) * columns;
-  const last = Math.min(list.length, Math.ceil((innerHeight - top + SLACK) / height) * columns);
+  const first = Math.max(0, Math.floor((-top - OVERSCAN) / height)) * columns;
+  const last = Math.min(list.length, Math.ceil((innerHeight - top + OVERSCAN) / height) * columns);
   const wanted = (n) => n >= first && n < last;
   for (const [n, node] of nodes) {
     if (wanted(n) || node.contains(document.activeElement)) continue;
     node.remove();
     nodes.delete(n);
   }
-  for (let n = first; n < last; n += 1) if (!nodes.has(n)) place.insertBefore(cell(n), following(n));
+  for (let n = first; n < last; n += 1) if (!nodes.has(n)) container.insertBefore(galleryItem(n), nextNode(n));
   if (!nodes.has(gallery.active) && last > first) setActive(first);
 }
 
-/** The node before which card `n` stands, so that the order of the page is that of the list. */
-function following(n) {
+/** Returns the node to insert card `n` before, so that the DOM order equals the list order. */
+function nextNode(n) {
   let next = null;
   for (const key of gallery.nodes.keys()) if (key > n && (next === null || key < next)) next = key;
   return next === null ? null : gallery.nodes.get(next);
 }
 
-function cell(n) {
+function galleryItem(n) {
   const { columns, width, height, list, nodes } = gallery;
   const button = card(list[n], list, n, { tabindex: n === gallery.active ? 0 : -1 });
   const node = make("li", { "aria-setsize": list.length, "aria-posinset": n + 1 }, button);
@@ -165,14 +167,14 @@ function setActive(n) {
   gallery.nodes.get(n)?.querySelector("button").setAttribute("tabindex", 0);
 }
 
-/** Moves the focus to a card, which is scrolled to and made first. */
+/** Scrolls to a card, creates it if necessary and moves the focus to it. */
 function focusCard(n) {
-  const place = byId("gallery"), row = Math.floor(n / gallery.columns) * gallery.height;
-  const top = place.getBoundingClientRect().top + row, under = roof() + 8;
-  if (top < under) scrollBy({ top: top - under, behavior: "instant" });
+  const container = byId("gallery"), row = Math.floor(n / gallery.columns) * gallery.height;
+  const top = container.getBoundingClientRect().top + row, minimum = stickyHeight() + 8;
+  if (top < minimum) scrollBy({ top: top - minimum, behavior: "instant" });
   else if (top + gallery.height > innerHeight) scrollBy({ top: top + gallery.height - innerHeight, behavior: "instant" });
   setActive(n);
-  showWindow();
+  showVisibleCards();
   setActive(n);
   gallery.nodes.get(n)?.querySelector("button").focus({ preventScroll: true });
 }
@@ -187,50 +189,50 @@ function galleryKey(event) {
   focusCard(Math.min(list.length - 1, Math.max(0, gallery.active + step)));
 }
 
-function scrolled() {
+function onScroll() {
   if (gallery.pending) return;
   gallery.pending = true;
   requestAnimationFrame(() => {
     gallery.pending = false;
-    showWindow();
+    showVisibleCards();
   });
 }
 
-// outcomes as buttons above the gallery
+// the outcome filter: buttons above the gallery
 
 function showChips() {
-  const images = IMAGES.filter((image) => fits(image, false));
+  const images = IMAGES.filter((image) => passesFilters(image, false));
   const chip = (key, word, kind) => {
-    const count = key ? images.filter((image) => matches(image, key)).length : images.length;
+    const count = key ? images.filter((image) => hasOutcome(image, key)).length : images.length;
     return make("button", { type: "button", class: `chip ${kind}`, "data-outcome": key, "aria-pressed": String(state.outcome === key),
-      onclick: () => change({ outcome: state.outcome === key ? "" : key }) }, word, make("b", { text: tally(count) }));
+      onclick: () => change({ outcome: state.outcome === key ? "" : key }) }, word, make("b", { text: formatCount(count) }));
   };
-  const place = byId("chips"), held = place.contains(document.activeElement) ? document.activeElement.dataset.outcome : null;
+  const container = byId("chips"), focused = container.contains(document.activeElement) ? document.activeElement.dataset.outcome : null;
   const chips = [chip("", "All", "plain"), ...Object.entries(OUTCOMES)
-    .filter(([key]) => key !== "unknown" || SOME_UNKNOWN).map(([key, { plural: word }]) => chip(key, word, tone(key)))];
+    .filter(([key]) => key !== "unknown" || HAS_UNKNOWN).map(([key, { plural: word }]) => chip(key, word, toneOf(key)))];
   if (state.outcome.includes("-")) {
     const [key, kind] = state.outcome.split("-");
-    chips.push(chip(state.outcome, `${OUTCOMES[key].plural}, ${KINDS[kind][1]} only`, tone(key)));
+    chips.push(chip(state.outcome, `${OUTCOMES[key].plural}, ${KINDS[kind][1]} only`, toneOf(key)));
   }
-  place.replaceChildren(...chips);
-  if (held !== null) (chips.find((node) => node.dataset.outcome === held) ?? chips[0]).focus();
+  container.replaceChildren(...chips);
+  if (focused !== null) (chips.find((node) => node.dataset.outcome === focused) ?? chips[0]).focus();
 }
 
-// the worst mistakes
+// the worst errors
 
 const worst = {};
 
 function drawWorst() {
-  for (const [key, title, none] of [
-    ["miss", "Worst misses", "No defective part is passed as normal at these rates."],
-    ["false_alarm", "Worst false alarms", "No normal part is called anomalous at this rate."]]) {
+  for (const [key, title, emptyText] of [
+    ["miss", "Worst missed defects", "No defective image is called normal at these rates."],
+    ["false_alarm", "Worst false alarms", "No normal image is called anomalous at this rate."]]) {
     const row = make("ul", { class: "strip", role: "list", "aria-label": title });
-    const empty = make("p", { class: "empty", text: none });
+    const empty = make("p", { class: "empty", text: emptyText });
     const more = make("button", { type: "button", class: "quiet link", onclick: () => showOutcome(state.product, key) });
     const section = make("div", { class: "worst" }, make("div", { class: "worst-head" }, make("h3", { text: title }), more), row, empty);
     const entry = { row, empty, more, list: [], near: false, shown: "" };
-    new IntersectionObserver(([seen]) => {
-      entry.near = seen.isIntersecting;
+    new IntersectionObserver(([observed]) => {
+      entry.near = observed.isIntersecting;
       fillRow(entry);
     }, { rootMargin: "400px" }).observe(section);
     worst[key] = entry;
@@ -241,7 +243,7 @@ function drawWorst() {
 function showWorst() {
   for (const [key, entry] of Object.entries(worst)) {
     const all = IMAGES.filter((image) => image.outcome === key && (!state.product || image.product === state.product));
-    entry.list = all.sort((a, b) => wrongness(b) - wrongness(a) || a.index - b.index).slice(0, ROW);
+    entry.list = all.sort((a, b) => severity(b) - severity(a) || a.index - b.index).slice(0, MAX_WORST);
     entry.more.textContent = all.length > 1 ? `show all ${all.length}` : "show it";
     entry.more.hidden = all.length === 0;
     entry.empty.hidden = all.length > 0;
@@ -250,7 +252,7 @@ function showWorst() {
   }
 }
 
-/** Cards only while the row is near the window. */
+/** Fills a row of worst errors with cards while it is near the window. */
 function fillRow(entry) {
   const list = entry.near ? entry.list : [];
   const shown = list.map((image) => `${image.index}${image.decision}`).join();
@@ -265,7 +267,7 @@ function fillRow(entry) {
   }));
 }
 
-/** Pictures that were not yet read when their cards were made. */
-function fillLate() {
+/** Adds thumbnails to cards that were created before their script block was loaded. */
+function fillMissingPictures() {
   for (const button of document.querySelectorAll("button.card")) addPictures(button, IMAGES[Number(button.dataset.index)]);
 }
