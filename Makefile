@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # OpenVINO, ONNX Runtime and the quantisers have thread pools and signal handlers of their own: tests
 # that load them run in a process of their own.
-RUNTIMES := tests/export $(addprefix tests/runtime/,test_runtimes.py test_cpp.py test_without_torch.py)
+RUNTIMES := tests/exporting $(addprefix tests/runtime/,test_runtimes.py test_cpp.py test_without_torch.py)
 
 .PHONY: demo test lint types unit format clean
 

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
         SnlError: an unknown product, or matplotlib is needed and not installed.
     """
     import snl
-    from snl.report.plots import check_matplotlib, draw_probes
+    from snl.reporting.plots import check_matplotlib, draw_probes
 
     if options.picture:
         check_matplotlib()

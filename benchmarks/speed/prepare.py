@@ -77,7 +77,7 @@ def prepare_ours(plan: Plan, work: Path, names: Sequence[str], *, tiny: bool) ->
         tiny: also make the bundle of the tiny network.
     """
     import snl
-    from snl.export.write import export
+    from snl.exporting.write import export
 
     parts = work / "parts"
     options: dict[str, Any] = {"quiet": True, "device": "cpu", "overwrite": True}

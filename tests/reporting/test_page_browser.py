@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snl.report.page import write_page
-from tests.report.browser import Page
-from tests.report.made_up import many, outcome, outcomes, report
+from snl.reporting.page import write_page
+from tests.reporting.browser import Page
+from tests.reporting.made_up import many, outcome, outcomes, report
 
 UP, DOWN, LEFT, RIGHT = "\ue013", "\ue015", "\ue012", "\ue014"
 HOME, END, TAB, ENTER, ESCAPE, PAGE_UP = "\ue011", "\ue010", "\ue004", "\ue007", "\ue00c", "\ue00e"

@@ -14,8 +14,8 @@ from snl import __version__
 from snl.drawing.heat import heat
 from snl.evaluation.evaluate import evaluate
 from snl.evaluation.result import EvaluatedImage, Evaluation
-from snl.report.page import ReportData, Shown, write_page
-from snl.report.thumbnails import LONGEST, mask_thumbnail, thumbnail
+from snl.reporting.page import ReportData, Shown, write_page
+from snl.reporting.thumbnails import LONGEST, mask_thumbnail, thumbnail
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
@@ -30,7 +30,7 @@ def report(
     products_given: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate an inspector and write the report page; see `snl.report.page`.
+    """Evaluate an inspector and write the report page; see `snl.reporting.page`.
 
     Args:
         inspector: its decisions are reported.

@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from snl.errors import SnlError
-from snl.report import page
-from snl.report.page import Shown, render, write_page
-from snl.report.thumbnails import mask_thumbnail, thumbnail
-from tests.report.made_up import HOSTILE, demo_report, many, report
+from snl.reporting import page
+from snl.reporting.page import Shown, render, write_page
+from snl.reporting.thumbnails import mask_thumbnail, thumbnail
+from tests.reporting.made_up import HOSTILE, demo_report, many, report
 
 
 def block(text: str, name: str) -> Any:
@@ -195,7 +195,7 @@ def test_a_report_on_270_demo_images_is_smaller_than_3_megabytes() -> None:
 
 
 def test_assets_are_part_of_the_package() -> None:
-    folder = resources.files("snl.report")
+    folder = resources.files("snl.reporting")
     for name in ("page.html", "page.css", "page.js", *(f"page_{n}.js" for n in page._SCRIPTS)):
         text = folder.joinpath(name).read_text(encoding="utf-8")
         assert "</script" not in text or name == "page.html"

@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from snl.demo.dataset import DEFECTS, PRODUCTS, demo_image
-from snl.report.page import ReportData, Shown
-from snl.report.thumbnails import mask_thumbnail, thumbnail
+from snl.reporting.page import ReportData, Shown
+from snl.reporting.thumbnails import mask_thumbnail, thumbnail
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & \"quotes\" 'too' \u2028 \u202etxt.exe 🔩 \udcff"
 RATES = {"anomalous": 0.05, "uncertain": 0.10, "unknown": 0.01}

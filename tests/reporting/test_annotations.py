@@ -16,7 +16,7 @@ from skimage.measure import label
 
 from snl.decision.regions import find_regions
 from snl.errors import DataError, SnlError
-from snl.report.annotations import coco_file, to_coco, to_labelme
+from snl.reporting.annotations import coco_file, to_coco, to_labelme
 
 LEVEL = 0.05
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from snl.errors import DependencyError, SnlError
 from snl.evaluation.probe_results import Cell, Interference
-from snl.report.plots import WIDEST, check_matplotlib, draw_probes
+from snl.reporting.plots import WIDEST, check_matplotlib, draw_probes
 
 
 def made_up(rows: list[str], columns: list[str], value: float | None = 0.9) -> Interference:

@@ -25,7 +25,7 @@ from snl.data.stream import batches, read
 from snl.data.tiles import samples
 from snl.demo.dataset import PRODUCTS, demo_image
 from snl.errors import DependencyError, ImageError, SettingsError, SnlError
-from snl.export.quantise import quantise_onnx, quantise_openvino
+from snl.exporting.quantise import quantise_onnx, quantise_openvino
 from snl.files import atomic
 from snl.runtime.inspector import Inspector, load
 from snl.runtime.onnx_engine import write_onnx

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from snl.report.page import ReportData, Shown, write_page
-from tests.report.browser import Page, chromium
-from tests.report.made_up import demo_report
+from snl.reporting.page import ReportData, Shown, write_page
+from tests.reporting.browser import Page, chromium
+from tests.reporting.made_up import demo_report
 
 Demo = tuple[ReportData, list[Shown]]
 

@@ -231,7 +231,7 @@ def _pictures(image: Shown) -> list[str | None]:
         if content is not None and not content.startswith(_PICTURE_HEADERS):
             raise SnlError(
                 f"{image.path}: a thumbnail is neither WebP, JPEG nor PNG; make it with thumbnail "
-                "or mask_thumbnail of snl.report.thumbnails"
+                "or mask_thumbnail of snl.reporting.thumbnails"
             )
         encoded.append(None if content is None else base64.b64encode(content).decode())
     return encoded
@@ -274,7 +274,7 @@ def _script() -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("snl.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("snl.reporting").joinpath(name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from snl.report.page import ReportData, Shown, write_page
-from tests.report.browser import Page
-from tests.report.made_up import HOSTILE, many, outcomes, report
+from snl.reporting.page import ReportData, Shown, write_page
+from tests.reporting.browser import Page
+from tests.reporting.made_up import HOSTILE, many, outcomes, report
 
 VARIANTS = [
     *("no anomalous images", "one product", "no p-values", "no masks", "200 products"),

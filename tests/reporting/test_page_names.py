@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from snl.report.page import Shown, write_page
-from tests.report.browser import Page
-from tests.report.made_up import many, report
+from snl.reporting.page import Shown, write_page
+from tests.reporting.browser import Page
+from tests.reporting.made_up import many, report
 
 NAMES = ["all products", "mean", "pooled"]
 HELD = {"all products": [0.9] * 9, "mean": [0.8, 1.1], "pooled": [0.7] * 24}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import snl
-from snl.report.collect import report
+from snl.reporting.collect import report
 
 
 def test_the_page_has_tables_curves_and_rates_by_product_and_pooled(

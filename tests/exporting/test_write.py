@@ -15,7 +15,7 @@ import pytest
 import snl
 from snl.cli.main import main
 from snl.errors import BundleError, DependencyError, SettingsError
-from snl.export import write as exporting
+from snl.exporting import write as exporting
 from snl.runtime.graph_metadata import FORMAT, KEY
 from snl.runtime.onnx_file import join, split
 from tests.runtime.conftest import FILES
