@@ -76,7 +76,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     value = getattr(importlib.import_module(_PUBLIC[name]), name)
-    globals()[name] = value  # a subpackage such as `snl.export` must not hide the function
+    globals()[name] = value  # looked up once
     return value
 
 
