@@ -14,11 +14,13 @@ from scipy import ndimage
 import snl
 from snl.cli.main import main
 from snl.data.catalog import Record
-from snl.decision.calibration import PEAKS, Calibration, Normals, Rates
+from snl.decision.calibration import Calibration, CalibrationSet, Rates
+from snl.decision.products import Prototypes
+from snl.decision.sample import PEAKS
 from snl.errors import SnlError
 from snl.monitoring import baseline as monitor
 from snl.monitoring.drift import DriftMonitor
-from snl.runtime.recalibrate import set_normals
+from snl.runtime.recalibrate import add_normals
 from tests.trees import PRODUCTS, draw, save_part
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -30,7 +32,7 @@ def random_calibration(
     """Return a calibration with random values: `counts` calibration images by product."""
     rng = np.random.default_rng(seed)
     normals = {
-        name: Normals(
+        name: CalibrationSet(
             rng.lognormal(size=n).astype(np.float32),
             rng.lognormal(size=n).astype(np.float32),
             np.zeros((n, PEAKS), np.float32),
@@ -39,7 +41,10 @@ def random_calibration(
         for name, n in counts.items()
     }
     return Calibration(
-        normals, {name: (0.02 * i, 1.1) for i, name in enumerate(counts)}, rates or Rates()
+        normals,
+        {name: (0.02 * i, 1.1) for i, name in enumerate(counts)},
+        Prototypes(np.zeros((len(counts), 1), np.float32), tuple(counts)),
+        rates=rates or Rates(),
     )
 
 
@@ -53,7 +58,8 @@ def inspector(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> snl.Ins
         for n in range(40):
             save_part(folder / product / f"{n}.png", 1000 + n, product=product)
             records.append(Record(folder / product / f"{n}.png", product, "test", "normal"))
-    set_normals(inspector, records, add=True)
+    calibration, _ = add_normals(inspector, inspector.calibration, records, add=True)
+    inspector.recalibrate(calibration)
     return inspector
 
 
@@ -68,10 +74,10 @@ def test_baseline_contains_values_strictly_below_the_thresholds(seed: int) -> No
     calibration = random_calibration(seed, {"many": 150, "medium": 100, "few": 5})
     baselines = monitor.baseline(calibration)
     allowed = 255 // 100  # number of the 255 images that may be unknown at a rate of 1 %
-    all_distances = np.concatenate([n.distances for n in calibration.normals.values()])
+    all_distances = np.concatenate([n.distances for n in calibration.sets.values()])
     max_distance = np.sqrt(2) * np.sort(all_distances)[-allowed]
     for product, at_threshold in (("many", 7), ("medium", 5)):
-        normals = calibration.normals[product]
+        normals = calibration.sets[product]
         limit = np.sort(normals.scores)[-at_threshold]  # at_threshold is floor(0.05 (n + 1))
         expected = [
             (score, distance)
@@ -85,7 +91,7 @@ def test_the_image_that_sets_the_pooled_threshold_is_left_out() -> None:
     count = 0
     for seed in range(100):
         calibration = random_calibration(seed, {"one": 12, "two": 12}, Rates(0.04, 0.1))
-        for product, normals in calibration.normals.items():
+        for product, normals in calibration.sets.items():
             limit, basis = calibration.scores.threshold(0.04, product)
             assert limit is not None and basis == "all products"
             highest = float(normals.scores.max())
