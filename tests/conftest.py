@@ -34,6 +34,19 @@ TINY_OPTIONS = [
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+SLOW = Path(__file__).parent / "slow.txt"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow.txt, which `make durations` writes, as slow."""
+    if not SLOW.is_file():
+        return
+    slow = set(SLOW.read_text(encoding="utf-8").split())
+    for item in items:
+        if item.nodeid.partition("[")[0] in slow:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
     """Restore the process-wide number of PyTorch threads after each test, because sums round
