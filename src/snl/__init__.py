@@ -1,8 +1,8 @@
 """Visual inspection with one model for all products.
 
->>> import snl
->>> inspector = snl.train("parts/", output="parts.snl")     # doctest: +SKIP
->>> snl.load("parts.snl").inspect("new.jpg").score           # doctest: +SKIP
+    import snl
+    inspector = snl.train("parts/", output="parts.snl")
+    snl.load("parts.snl").inspect("new.jpg").score
 
 Importing this package imports neither torch nor numpy; every public name is loaded when it is
 first used.

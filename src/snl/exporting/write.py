@@ -81,7 +81,7 @@ def export(
     batch: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checked:
-    """Write the graph, run it beside the bundle, and keep it if they agree.
+    """Export the network of a bundle, compare the export with it, and keep it if they agree.
 
     Args:
         inspector: of a bundle.
@@ -98,6 +98,10 @@ def export(
         ExportError: the export differs by more than is allowed.
         DependencyError: a package of the extra `export` is missing.
         SettingsError: an unknown format or precision, int8 without data.
+
+    Example:
+        >>> snl.export(snl.load("parts.snl"), "parts.onnx").differences["scores"] < 1e-4
+        True
     """
     path = Path(path)
     if format not in FORMATS or precision not in PRECISIONS:

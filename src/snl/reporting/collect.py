@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from snl import __version__
+from snl.data.catalog import Catalog
 from snl.drawing.heat import heat
 from snl.evaluation.evaluate import evaluate
 from snl.evaluation.result import EvaluatedImage, Evaluation
@@ -18,13 +19,12 @@ from snl.reporting.page import ReportData, Shown, write_page
 from snl.reporting.thumbnails import LONGEST, mask_thumbnail, thumbnail
 
 if TYPE_CHECKING:
-    from snl.data.catalog import Catalog
     from snl.runtime.inspector import Inspector
 
 
 def report(
     inspector: Inspector,
-    catalog: Catalog,
+    data: Catalog | str | Path,
     path: str | Path,
     *,
     products_given: bool = False,
@@ -34,7 +34,7 @@ def report(
 
     Args:
         inspector: its decisions are reported.
-        catalog: contains labelled test images.
+        data: a catalog, or a folder or manifest to read one from; with labelled test images.
         path: HTML file to write.
         products_given: use the true product for each decision instead of recognising it.
         progress: callback with (images done, total).
@@ -45,7 +45,13 @@ def report(
     Raises:
         DataError: there are no labelled test images.
         SnlError: the file cannot be written.
+
+    Example:
+        >>> evaluation = snl.report(snl.load("parts.snl"), "parts/", "report.html")
+        >>> len(evaluation.scores) > 0
+        True
     """
+    catalog = data if isinstance(data, Catalog) else Catalog.read(data)
     shown: list[Shown] = []
     evaluation = evaluate(
         inspector,
