@@ -329,7 +329,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = new_parser(__doc__)
+    parser = new_parser("peers", __doc__)
     parser.add_argument("data", type=Path)
     add_output(parser)
     parser.add_argument("--teacher-weights", default="pretrained", metavar="FILE")

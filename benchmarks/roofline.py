@@ -192,7 +192,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = new_parser(__doc__)
+    parser = new_parser("roofline", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     runner = verbs.add_parser("run", help="measure")
     add_output(runner)

@@ -95,7 +95,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = new_parser(__doc__)
+    parser = new_parser("teacher_speed", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="measure")
     add_output(run)
