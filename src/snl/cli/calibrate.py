@@ -193,7 +193,7 @@ def _change(options: Options, inspector: Inspector, edits: list[Calibration]) ->
     inspector.check_product(options.product)
     if options.add and options.normals is None:
         raise SettingsError("--add has nothing to add; give NORMALS with it")
-    edits += _tile(options, _latest(inspector, edits))
+    edits += _tile(options, inspector, _latest(inspector, edits))
     edits += _masks(options, inspector, _latest(inspector, edits))
     edits += _numbers(options, _latest(inspector, edits))
     edits += _normals(options, inspector, _latest(inspector, edits))
@@ -208,10 +208,11 @@ def _latest(inspector: Inspector, edits: list[Calibration]) -> Calibration:
     return edits[-1] if edits else inspector.calibration
 
 
-def _tile(options: Options, calibration: Calibration) -> Iterator[Calibration]:
+def _tile(
+    options: Options, inspector: Inspector, calibration: Calibration
+) -> Iterator[Calibration]:
     """Set the tile size, which needs new normal images of all products."""
     from snl.decision.edit import edit
-    from snl.settings import Settings
 
     if options.tile is None or options.tile == calibration.tile:
         return
@@ -219,7 +220,7 @@ def _tile(options: Options, calibration: Calibration) -> Iterator[Calibration]:
         raise SettingsError("--tile changes every score; give NORMALS of all products with it")
     if options.add:
         raise SettingsError("--tile changes every score; leave out --add, NORMALS replace all")
-    Settings().replace({"tile": options.tile})  # checks the range
+    inspector.settings.replace({"tile": options.tile})  # checks the range
     yield edit(calibration, f"tile {options.tile}", tile=options.tile)
 
 
