@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import snl
-from snl.data.catalog import Record
 from snl.data.images import to_input
-from snl.data.layouts import inside
+from snl.data.listing import inside
+from snl.data.records import Record
 from snl.data.stream import batches, read
 from snl.decision import decide, fit
 from snl.decision.calibration import UNKNOWN_MARGIN as MARGIN

@@ -250,7 +250,7 @@ def test_p_values_of_unseen_parts_are_valid(calibrated: Path, tmp_path: Path) ->
     from snl.runtime.recalibrate import set_normals
 
     inspector = snl.load(calibrated, "cpu")
-    from snl.data.catalog import Record
+    from snl.data.records import Record
 
     records = [
         Record(save_varied(tmp_path / f"{product}-{n}.png", 7000 + n, product=product), product,

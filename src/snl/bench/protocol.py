@@ -24,7 +24,7 @@ from snl.bench import table as report
 from snl.bench.published import BENCHMARKS, COLUMNS, Benchmark
 from snl.bench.workers import run_workers
 from snl.data.catalog import Catalog
-from snl.data.layouts import Record
+from snl.data.records import Record
 from snl.errors import DataError, SettingsError, SnlError
 from snl.evaluation.evaluate import evaluate
 from snl.files import check_output, write_json, write_text

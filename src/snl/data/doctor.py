@@ -17,16 +17,12 @@ from snl.data.diagnosis import (
     Problem,
     ProductCounts,
     count_of,
-    format_diagnosis,
     format_modes,
     format_size,
-    to_dict,
 )
 from snl.data.images import load_mask, name_of, open_image, to_rgb
 from snl.data.records import Record
 from snl.errors import ImageError
-
-__all__ = ["Diagnosis", "diagnose", "format_diagnosis", "to_dict"]
 
 FEW_IMAGES = 10
 """A product with fewer training images gets a warning."""

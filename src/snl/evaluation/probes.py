@@ -17,7 +17,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from snl.data.catalog import Catalog, Record
+from snl.data.catalog import Catalog
+from snl.data.records import Record
 from snl.data.stream import Loaded, batches, read
 from snl.errors import DataError, ImageError, SettingsError
 from snl.evaluation.composites import Images, cutpastes, mixups

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from snl.data.catalog import Catalog, Record
-from snl.data.layouts import images_in
+from snl.data.catalog import Catalog
+from snl.data.listing import images_in
+from snl.data.records import Record
 from snl.decision import edit
 from snl.decision.calibration import Calibration
 from snl.decision.edit import MAX_UNCERTAIN_RATE

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from snl.data.catalog import Catalog, Record
+from snl.data.catalog import Catalog
+from snl.data.records import Record
 from snl.data.stream import batches, read
 from snl.decision.products import find_groups
 from snl.errors import DataError, ImageError
