@@ -9,9 +9,10 @@ import pytest
 from sklearn.metrics import silhouette_score
 
 from snl.decision import products
-from snl.decision.calibration import Calibration, CalibrationSet, Rates
-from snl.decision.decide import judge as verdict_on
+from snl.decision.calibration import Calibration, Rates
+from snl.decision.decide import judge as decide_at
 from snl.decision.products import Prototypes, find_groups, learn
+from tests.decision.calibrations import calibration_set
 
 
 def blobs(seed: int, *counts: int, width: int = 6, apart: float = 12.0) -> np.ndarray:
@@ -65,14 +66,6 @@ def test_kinds_of_one_product_get_a_prototype_each() -> None:
     np.testing.assert_array_equal(found.centres, again.centres)
 
 
-def normals_at(distances: np.ndarray) -> CalibrationSet:
-    n = len(distances)
-    rows = np.full((n, 16), -np.inf, np.float32)
-    return CalibrationSet(
-        np.ones(n, np.float32), distances.astype(np.float32), rows, np.arange(n, dtype=np.uint64)
-    )
-
-
 def test_new_images_of_taught_products_are_known_and_others_are_not() -> None:
     """From embeddings to the verdict, over many draws: unknown at most at its rate."""
     rate, unknown, wrong, foreign = 0.05, [], [], []
@@ -84,11 +77,12 @@ def test_new_images_of_taught_products_are_known_and_others_are_not() -> None:
         trained, held, new = taught[:120], taught[120:220], taught[220:]
         prototypes = learn(rows[trained], names[trained].tolist(), seed)
         nearest = prototypes.distances(rows[held]).min(1)
-        normals = {name: normals_at(nearest[names[held] == name]) for name in "ab"}
-        calibration = Calibration(normals, dict.fromkeys("ab", (0.0, 1.0)), prototypes)
+        distances = {name: nearest[names[held] == name] for name in "ab"}
+        sets = {name: calibration_set(np.ones(len(d)), d) for name, d in distances.items()}
+        calibration = Calibration(sets, dict.fromkeys("ab", (0.0, 1.0)), prototypes)
 
         def judge(row: np.ndarray, by: Calibration = calibration) -> tuple[bool, str]:
-            verdict = verdict_on(by, 1.0, *by.prototypes.nearest(row), rates=Rates(unknown=rate))
+            verdict = decide_at(by, 1.0, *by.prototypes.nearest(row), rates=Rates(unknown=rate))
             return verdict.decision == "unknown product", verdict.recognised
 
         told = [judge(rows[i]) for i in new]
