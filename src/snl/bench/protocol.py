@@ -168,7 +168,7 @@ class _Job:
         benchmark = BENCHMARKS[task.benchmark]
         if "training.seed" in task.overrides:
             raise SettingsError("the seeds are 0, 1, ...: use --seeds for how many, --seed for one")
-        # held-back images would be missing from training, and the protocol decides nothing
+        # held-out images would be missing from training, and the protocol decides nothing
         overrides = {"training.holdout": 0.0, **task.overrides}
         settings = resolve(task.method, task.preset, overrides).to_dict()
         del settings["training"]["seed"]
