@@ -247,7 +247,7 @@ def test_p_values_of_unseen_parts_are_valid(calibrated: Path, tmp_path: Path) ->
 
     Both samples have one distribution, so the number of p <= a has mean at most 200 a and variance
     200 a (1 - a) (1 + 200 / 200). The bounds are a plus three standard deviations."""
-    from snl.runtime.recalibrate import set_normals
+    from snl.runtime.recalibrate import add_normals
 
     inspector = snl.load(calibrated, "cpu")
     from snl.data.records import Record
@@ -257,7 +257,8 @@ def test_p_values_of_unseen_parts_are_valid(calibrated: Path, tmp_path: Path) ->
                "test", "normal")
         for product in ("bolt", "plate") for n in range(200)
     ]  # fmt: skip
-    set_normals(inspector, records)
+    calibration, _ = add_normals(inspector, inspector.calibration, records)
+    inspector.recalibrate(calibration)
     for product in ("bolt", "plate"):
         fresh = [draw_varied(8000 + n, product=product)[0] for n in range(200)]
         results = inspector.inspect(fresh, product)
@@ -306,8 +307,8 @@ def test_a_mixed_folder_is_split_into_groups(mixed: Path, tmp_path: Path, capsys
     )
     inspector = snl.load(file, "cpu")
     assert inspector.products == ("mixed 1", "mixed 2")
-    assert inspector.facts.products == {"mixed 1": 22, "mixed 2": 18}
-    assert [len(n) for n in inspector.calibration.normals.values()] == [14, 12]
+    assert inspector.training.products == {"mixed 1": 22, "mixed 2": 18}
+    assert [len(n) for n in inspector.calibration.sets.values()] == [14, 12]
     records = inspect(capsys, file, mixed / "test", "--quiet")
     for record in records:
         wanted = "mixed 1" if "bolt" in record["path"] else "mixed 2"
@@ -327,7 +328,7 @@ def test_grouping_can_be_switched_off(mixed: Path, tmp_path: Path, capsys: Captu
     assert main(["train", str(mixed), "-o", str(file), *COMPACT, *off]) == 0
     assert "told apart" not in capsys.readouterr().err
     inspector = snl.load(file, "cpu")
-    assert inspector.products == ("mixed",) and len(inspector.calibration.normals["mixed"]) == 26
+    assert inspector.products == ("mixed",) and len(inspector.calibration.sets["mixed"]) == 26
     assert (
         main(
             [

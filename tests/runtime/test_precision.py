@@ -133,7 +133,7 @@ def test_verbs(
         about = json.loads((tmp_path / "metrics.json").read_text())["about"]
         assert "bf16" in about["engine"]
     else:
-        held = [snl.load(f).calibration.normals for f in (taught, tmp_path / "other.snl")]
+        held = [snl.load(f).calibration.sets for f in (taught, tmp_path / "other.snl")]
         assert held[0].keys() == held[1].keys()
 
 

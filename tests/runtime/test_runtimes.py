@@ -160,10 +160,10 @@ def test_held_back_images_are_looked_at_again(
     checked = low[kind, precision]
     assert checked.recalibrated
     runtime = snl.load(checked.path, "cpu", threads=1)
-    assert [c.why for c in runtime.calibrations] == ["training", "export"]
+    assert [c.reason for c in runtime.calibrations] == ["training", "export"]
     files = {content_hash(f): f for f in plant.glob("*/train/good/*.png")}
-    for product, normals in runtime.calibration.normals.items():
-        before = inspector.calibration.normals[product]
+    for product, normals in runtime.calibration.sets.items():
+        before = inspector.calibration.sets[product]
         assert set(normals.hashes.tolist()) == set(before.hashes.tolist()) and len(normals) >= 10
         for held, score in zip(normals.hashes.tolist(), normals.scores, strict=True):
             own = runtime.inspect(files[held], product).score
