@@ -25,8 +25,8 @@ from scipy.stats import betabinom
 import snl
 from snl import progress
 from snl.decision.calibration import MARGIN, Calibration
-from snl.decision.conformal import Conformal, usual
-from snl.decision.products import find_groups, learn
+from snl.decision.conformal import Conformal, log_score_stats
+from snl.decision.products import find_groups, fit_prototypes
 from snl.evaluation.decision_counts import bounds
 from snl.evaluation.metrics import auroc
 from snl.files import write_json
@@ -190,7 +190,7 @@ def left_out(fit: Survey, kept: Survey, test: Survey, seed: int) -> dict[str, An
     found = {}
     for product in sorted({r.product for r in test.records}):
         names = [r.product for r, own in zip(fit.records, fit.of(product), strict=True) if not own]
-        prototypes = learn(fit.embeddings[~fit.of(product)], names, seed)
+        prototypes = fit_prototypes(fit.embeddings[~fit.of(product)], names, seed)
         near = {
             name: prototypes.distances(part.embeddings).min(1)
             for name, part in (("kept", kept), ("test", test))
@@ -229,7 +229,7 @@ def generated(runs: int = 2000) -> dict[str, Any]:
         }
         law = Conformal(
             {name: draw[name][100 : 100 + n] for name, n in counts.items()},
-            usual({name: values[:100] for name, values in draw.items()}),
+            log_score_stats({name: values[:100] for name, values in draw.items()}),
         )
         for name, n in counts.items():
             ps = np.array([law.p_value(v, name) for v in draw[name][100 + n :].tolist()])

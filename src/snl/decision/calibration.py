@@ -195,7 +195,7 @@ class Calibration:
             raise SettingsError(
                 f"a false-alarm rate of {wanted:g} needs {int(np.ceil(1 / wanted - 1e-9)) - 1} "
                 f"held-back normal images; there are {own}{count} of all products, which can "
-                f"promise {self.scores.least_rate():.2g} and more: add images by snl calibrate "
+                f"promise {self.scores.smallest_rate():.2g} and more: add images by snl calibrate "
                 "FILE NORMALS --add, or let a tail be fitted by snl calibrate FILE --tail fit"
             )
 

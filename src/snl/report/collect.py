@@ -98,8 +98,10 @@ def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> Rep
             "unknown": calibration.unknown_rate(),
         },
         least_rates={
-            **{product: calibration.scores.least_rate(product) for product in inspector.products},
-            "all products": calibration.scores.least_rate(),
+            **{
+                product: calibration.scores.smallest_rate(product) for product in inspector.products
+            },
+            "all products": calibration.scores.smallest_rate(),
         },
         calibration_scores={k: n.scores.tolist() for k, n in calibration.normals.items()},
         thresholds={

@@ -256,7 +256,7 @@ def format_calibration(inspector: Inspector) -> str:
             [
                 product,
                 str(len(normals)),
-                f"{calibration.scores.least_rate(product):.2g}",
+                f"{calibration.scores.smallest_rate(product):.2g}",
                 _number(threshold),
                 _number(uncertain),
                 basis if threshold is not None else "-",
@@ -267,7 +267,7 @@ def format_calibration(inspector: Inspector) -> str:
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
              for row in rows]  # fmt: skip
     count = sum(map(len, calibration.normals.values()))
-    least = calibration.scores.least_rate()
+    least = calibration.scores.smallest_rate()
     return "\n".join(
         [
             lines[0],

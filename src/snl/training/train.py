@@ -20,8 +20,8 @@ from snl.data.catalog import Catalog, Record
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
 from snl.decision.calibration import Calibration, Normals
-from snl.decision.conformal import usual
-from snl.decision.products import Prototypes, learn
+from snl.decision.conformal import log_score_stats
+from snl.decision.products import Prototypes, fit_prototypes
 from snl.errors import DependencyError, ImageError, TrainingError
 from snl.files import check_output, content_hash
 from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, resolve
@@ -228,10 +228,12 @@ def _calibrated(
     if errors and not skip_bad:
         raise errors[0]
     skipped += [str(error) for error in errors]
-    inspector.prototypes = learn(first.embeddings, [r.product for r in first.records], seed)
+    inspector.prototypes = fit_prototypes(
+        first.embeddings, [r.product for r in first.records], seed
+    )
     calibration = Calibration(
         normals_of(inspector, second),
-        usual({name: first.scores[first.of(name)] for name in products}),
+        log_score_stats({name: first.scores[first.of(name)] for name in products}),
         tile=tile,
         made=now(),
     )
