@@ -47,7 +47,9 @@ def measure(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
     same = calibration_sets(inspector, kept)
     for product, normals in calibration.normals.items():
         if not np.allclose(np.sort(normals.scores), np.sort(same[product].scores), rtol=1e-3):
-            raise SnlError(f"{file}: was not trained on {catalog.root}; give its own data set")
+            raise SnlError(
+                f"{file}: was not trained on {catalog.root}; give the data set of its training"
+            )
     judged = judge(calibration, inspector.prototypes.distances(test.embeddings), test, inspector)
     return {
         "bundle": file.name,
@@ -157,7 +159,7 @@ def resplit(
 ) -> dict[str, dict[str, float]]:
     """Return mean realised rates where calibration and test images are exchangeable.
 
-    Held-back images and normal test images, none of which the network was trained on, are put
+    Held-back images and normal test images, which the network was not trained on, are put
     together and split at random, 200 times.
     """
     rng = np.random.default_rng(0)
@@ -224,7 +226,7 @@ def left_out(fit: ImageSample, kept: ImageSample, test: ImageSample, seed: int) 
 
 
 def groups(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
-    """Return the groups found among all training images, and among those of each product.
+    """Return the groups of all training images, and of those of each product.
 
     Raises:
         SnlError: scikit-learn is not installed.
@@ -245,7 +247,7 @@ def groups(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
         "products": len(alone),
         "groups": int(labels.max()) + 1,
         "adjusted_rand_index": float(adjusted_rand_score(names, labels)),
-        "groups_of_one_product": {p: int(own.max()) + 1 for p, own in alone.items()},
+        "groups_of_one_product": {p: int(groups.max()) + 1 for p, groups in alone.items()},
     }
 
 
