@@ -46,7 +46,8 @@ def measure(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
     calibration = inspector.calibration
     same = calibration_sets(inspector, kept)
     for product, normals in calibration.normals.items():
-        if not np.allclose(np.sort(normals.scores), np.sort(same[product].scores), rtol=1e-3):
+        expected, scores = np.sort(normals.scores), np.sort(same[product].scores)
+        if len(scores) != len(expected) or not np.allclose(expected, scores, rtol=1e-3):
             raise SnlError(
                 f"{file}: was not trained on {catalog.root}; give the data set of its training"
             )
@@ -133,6 +134,8 @@ def false_alarms(
 def expected_range(images: int, n: int, rate: float) -> list[int]:
     """Return the middle 95 % of alarm counts among new normal images; see `false_alarms`."""
     allowed = int(np.floor(rate * (n + 1) + 1e-9))
+    if not allowed:  # too few scores for this rate: the threshold is infinite
+        return [0, 0]
     distribution = betabinom(images, allowed, n + 1 - allowed)
     return [int(distribution.ppf(0.025)), int(distribution.ppf(0.975))]
 
