@@ -136,9 +136,8 @@ def test_images_added_twice_count_once(calibrate: Calibrate, tmp_path: Path) -> 
 def test_training_images_are_skipped(
     calibrate: Calibrate, varied: Path, tmp_path: Path, file: Path, capsys: Capture
 ) -> None:
-    inspector = calibrate(
-        varied
-    )  # per product 40 training images, half of them held out, and 20 test images
+    # per product 40 training images, half of them held out, and 20 normal test images
+    inspector = calibrate(varied)
     assert {len(n) for n in inspector.calibration.sets.values()} == {40}
     assert "40 of 120 images were trained on; skipped" in capsys.readouterr().err
     held = set(np.concatenate([n.hashes for n in inspector.calibration.sets.values()]).tolist())
@@ -190,9 +189,7 @@ def test_rates_of_all_products_and_of_one(calibrate: Calibrate) -> None:
         *("--rate", 0.15, "--uncertain-rate", 0.25, "--unknown-rate", 0.1, "--regions-rate", 0.5)
     )
     assert inspector.calibration.rates == Rates(0.15, 0.25, 0.1, 0.5)
-    assert inspector.calibration.rates_for("bolt") == Rates(
-        0.2, 0.2
-    )  # the product's own rates stay
+    assert inspector.calibration.rates_for("bolt") == Rates(0.2, 0.2)  # its own rates stay
     assert len(inspector.calibrations) == 3
 
 
@@ -221,7 +218,7 @@ def test_a_tail_is_fitted_only_on_request(
     assert "an estimate, not a guarantee" in capsys.readouterr().out
     result = inspector.inspect(draw_varied(1)[0], "bolt")
     assert result.threshold_from == "tail fit" and result.threshold is not None
-    # a fitted tail may end at the largest value of all products, which one product has
+    # a fitted tail ends at or above the largest value of all products, which one product has
     beyond = []
     for product, normals in inspector.calibration.sets.items():
         threshold = inspector.threshold(product)
@@ -285,7 +282,7 @@ def test_misses_raise_the_uncertain_rate_of_their_product_only(
         key=lambda r: r.p_value or 0,
     )
     far = next(r for r in results if r.p_value is not None and r.p_value > 0.3)
-    assert near.decision == far.decision == "normal"
+    assert near.decision == far.decision == "normal" and near.p_value is not None
 
     before = file.read_bytes()
     calibrate("--misses", far.path, "--product", "bolt", status=1)
