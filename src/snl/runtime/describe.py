@@ -209,7 +209,7 @@ def _read_export(path: Path, kind: str) -> _Contents:
         ) from None
     # the checksum of the graph is taken as right: computing it would need the whole file
     known = graph_metadata.from_metadata(path, metadata, metadata.get("snl.sha256", ""))
-    return _Contents(kind, graph_metadata.FORMAT, size, known)
+    return _Contents(kind, json.loads(metadata[graph_metadata.KEY])["format"], size, known)
 
 
 def _sections(
