@@ -93,9 +93,7 @@ def test_a_zip_of_paths_and_labels_is_refused(inspector: snl.Inspector, image: P
         inspector.inspect(zip([image], ["normal"], strict=True))
 
 
-def test_a_path_a_picture_and_an_array_are_one_image(
-    inspector: snl.Inspector, image: Path
-) -> None:
+def test_a_path_a_picture_and_an_array_are_one_image(inspector: snl.Inspector, image: Path) -> None:
     for source in (image, str(image), Image.open(image), np.asarray(Image.open(image))):
         assert isinstance(inspector.inspect(source), snl.Inspection)
         (result,) = inspector.inspect([source])
