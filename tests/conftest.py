@@ -34,6 +34,19 @@ TINY_OPTIONS = [
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+SLOW = Path(__file__).parent / "slow.txt"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow.txt, which `make durations` writes, as slow."""
+    if not SLOW.is_file():
+        return
+    slow = set(SLOW.read_text(encoding="utf-8").split())
+    for item in items:
+        if item.nodeid.partition("[")[0] in slow:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
     """Restore the process-wide number of PyTorch threads after each test, because sums round
@@ -42,6 +55,20 @@ def same_threads() -> Iterator[None]:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture
+def no_parts_remain() -> Iterator[None]:
+    """Remove every part that the test registers."""
+    from snl.registry import REGISTRIES
+
+    before = {kind: {part.name for part in r.parts()} for kind, r in REGISTRIES.items()}
+    yield
+    for kind, registry in REGISTRIES.items():
+        for part in registry.parts():
+            if part.name not in before[kind]:
+                registry.remove(part.name)
+        assert {part.name for part in registry.parts()} == before[kind]
 
 
 @pytest.fixture(scope="session")

@@ -94,8 +94,8 @@ def rewrite(file: Path, **changes: object) -> None:
 
 
 def test_other_files_kinds_and_formats_are_refused(file: Path, tmp_path: Path) -> None:
-    rewrite(file, format=3)
-    with pytest.raises(BundleError, match=r"format 3, this snl reads 2; update snl"):
+    rewrite(file, format=4)
+    with pytest.raises(BundleError, match=r"format 4, this snl reads 3; update snl"):
         load_tensors(file, "bundle")
     for older in (0, 1):
         rewrite(file, format=older)

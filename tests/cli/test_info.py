@@ -11,7 +11,7 @@ import pytest
 
 from snl.cli.main import main
 from tests.conftest import Run
-from tests.runtime.test_describe import WRITERS, make_known, save_bundle
+from tests.runtime.test_describe import WRITERS, make_metadata, save_bundle
 
 Capture = pytest.CaptureFixture[str]
 
@@ -21,13 +21,13 @@ def test_text(run_snl: Run, calibrated: Path) -> None:
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
     facts = {line[:13].strip(): line[13:] for line in lines[: lines.index("")]}
-    assert facts["file"].startswith(f"{calibrated}: bundle, format 2, ")
+    assert facts["file"].startswith(f"{calibrated}: bundle, format 3, ")
     assert facts["teacher"] == "test_resnet, weights random"
     assert facts["input"] == "64 x 64 pixels, whole images"
     assert "40 steps of 4 images" in facts["training"] and "on cpu in fp32" in facts["training"]
     assert facts["data"] == "varied0 (layout mvtec), 80 normal images"
     assert facts["versions"].startswith("snl ") and facts["plug-ins"] == "none"
-    assert facts["calibration"].startswith("40 held-back images, smallest rate for all products")
+    assert facts["calibration"].startswith("40 held-out images, smallest rate for all products")
     (row,) = (line.split() for line in lines if line.startswith("bolt"))
     assert row[:4] == ["bolt", "20", "20", "0.05"] and row[5:7] == ["product", "0.1"]
     assert lines[-1].endswith("40         training (in use)")
@@ -45,13 +45,13 @@ def test_json_to_stdout_and_to_a_file(calibrated: Path, tmp_path: Path, capsys: 
 
 def test_150_products_are_aligned(tmp_path: Path, capsys: Capture) -> None:
     counts = {f"product with a long name {n}": n for n in range(150)}
-    known = make_known(counts, mm_per_pixel={"product with a long name 7": 0.05})
-    assert main(["info", str(save_bundle(tmp_path / "a.snl", known))]) == 0
+    metadata = make_metadata(counts, mm_per_pixel={"product with a long name 7": 0.05})
+    assert main(["info", str(save_bundle(tmp_path / "a.snl", metadata))]) == 0
     lines = capsys.readouterr().out.splitlines()
     heading = next(line for line in lines if line.startswith("product "))
     rows = [line for line in lines if line.startswith("product with")]
     assert len(rows) == 150 and max(map(len, rows)) <= len(heading) <= 160
-    end = heading.index("held back") + len("held back")
+    end = heading.index("held out") + len("held out")
     assert [int(row[:end].split()[-1]) for row in rows] == list(range(150))
     assert [row for row in rows if row.endswith("0.05")] == [rows[7]]
     legend = lines[lines.index("guarantees of the false-alarm rates:") + 1 :]
@@ -61,7 +61,7 @@ def test_150_products_are_aligned(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_without_torch_and_without_runtimes(suffix: str, tmp_path: Path) -> None:
     """A finder in front of all others refuses to import them."""
-    path = WRITERS[suffix](tmp_path / f"parts{suffix}", make_known({"bolt": 20}))
+    path = WRITERS[suffix](tmp_path / f"parts{suffix}", make_metadata({"bolt": 20}))
     code = (
         "import sys\n"
         "class Blocker:\n"

@@ -161,7 +161,7 @@ def test_p_values_of_new_images_of_a_product_are_super_uniform(n: int) -> None:
 @pytest.mark.parametrize("counts", [(3, 6, 11), (0, 2, 18), (40, 60, 100)])
 def test_pooled_p_values_are_super_uniform_over_all_products(counts: tuple[int, ...]) -> None:
     """Products of other scales and spreads, standardised by few training images of each; new
-    images come from the products in the proportion of the held-back ones."""
+    images come from the products in the proportion of the held-out ones."""
     rng = np.random.default_rng(list(counts))
     rounds, new = 3000, 10
     scales, spreads = (1.0, 30.0, 1e-3), (0.1, 0.5, 1.0)

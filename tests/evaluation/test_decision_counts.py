@@ -1,11 +1,11 @@
-"""How decisions fared: counts by a loop, bounds by scipy's test, one ranking by scikit-learn."""
+"""Decisions against labels: counts by a loop, intervals by scipy, the ranking by scikit-learn."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,31 +14,51 @@ from sklearn.metrics import roc_auc_score
 
 import snl
 from snl.cli.main import main
-from snl.decision.calibration import Verdict
-from snl.evaluation.decision_counts import KINDS, bounds, decisions, format_decisions
-from snl.evaluation.evaluate import Evaluation, ImageScore
+from snl.decision.calibration import Calibration
+from snl.decision.inspection import Verdict
+from snl.evaluation.decision_counts import (
+    DECISIONS,
+    decision_counts,
+    format_decisions,
+    rate_interval,
+)
+from snl.evaluation.image_score import ImageScore
+from snl.evaluation.result import Evaluation
+from snl.runtime.engine import Outputs
 from tests.evaluation.test_evaluate import Darkness
 from tests.trees import save_varied
 
 
 @pytest.mark.parametrize("total", [1, 2, 7, 40, 1000])
-def test_bounds_are_those_of_an_exact_test(total: int) -> None:
+def test_intervals_are_those_of_an_exact_test(total: int) -> None:
     for count in {0, 1, total // 3, total - 1, total}:
         for confidence in (0.95, 0.99):
             test = binomtest(count, total).proportion_ci(confidence, "exact")
-            found = bounds(count, total, confidence)
-            assert found == pytest.approx([test.low, test.high], abs=1e-9)
-    assert bounds(0, 0) is None
+            interval = rate_interval(count, total, confidence)
+            assert interval == pytest.approx([test.low, test.high], abs=1e-9)
+    assert rate_interval(0, 0) is None
 
 
 def image_score(
-    product: str, label: str, decision: str, recognised: str, taught: bool = True
+    product: str, label: str, decision: str, recognised: str, known: bool = True
 ) -> ImageScore:
+    """Return the result of one image with these values; the others do not matter."""
     verdict = Verdict(
-        decision, recognised, "recognised", recognised, 1.0, 0.5, 1.0, 0.0, 0.5, 2.0, 1.5,
-        "product", 3.0,
-    )  # fmt: skip
-    return ImageScore(Path("a.png"), product, label, "", 1.0, verdict, taught)
+        decision=decision,
+        product=recognised,
+        product_from="recognised",
+        recognised=recognised,
+        distance=1.0,
+        unknown_p=0.5,
+        score=1.0,
+        calibrated=0.0,
+        p_value=0.5,
+        threshold=2.0,
+        uncertain_threshold=1.5,
+        threshold_from="product",
+        region_threshold=3.0,
+    )
+    return ImageScore(Path("a.png"), product, label, "", 1.0, verdict, known)
 
 
 def test_counts_are_those_of_a_loop() -> None:
@@ -48,56 +68,76 @@ def test_counts_are_those_of_a_loop() -> None:
         image_score(
             product := str(rng.choice(names)),
             str(rng.choice(["normal", "anomalous"])),
-            str(rng.choice(KINDS)),
+            str(rng.choice(DECISIONS)),
             str(rng.choice(["a", "b"])),
-            taught=product != "nut",
+            known=product != "nut",
         )
         for _ in range(300)
     ]
-    found = decisions(scores)
-    assert list(found) == ["a", "b", "nut", "all products"]
-    for name, table in found.items():
-        own = [s for s in scores if name in (s.product, "all products")]
+    counts = decision_counts(scores)
+    assert counts is not None and list(counts) == ["products", "overall"]
+    assert list(counts["products"]) == names
+    for name, table in [*counts["products"].items(), (None, counts["overall"])]:
+        subset = [s for s in scores if name in (s.product, None)]
         for label in ("normal", "anomalous"):
-            wanted = Counter(s.verdict.decision for s in own if s.verdict and s.label == label)
-            assert table[label] == {kind: wanted[kind] for kind in KINDS}
-        normals = [s for s in own if s.label == "normal"]
+            expected = Counter(s.verdict.decision for s in subset if s.verdict and s.label == label)
+            assert table[label] == {decision: expected[decision] for decision in DECISIONS}
+        normals = [s for s in subset if s.label == "normal"]
         alarms = sum(s.verdict is not None and s.verdict.decision == "anomalous" for s in normals)
         assert table["false_alarms"] == alarms
         test = binomtest(alarms, len(normals)).proportion_ci(0.95, "exact")
         assert table["false_alarm_bounds"] == pytest.approx([test.low, test.high])
-        taught = [s for s in own if s.product != "nut"]
-        right = [s.verdict is not None and s.verdict.recognised == s.product for s in taught]
-        assert table["recognised"] == (np.mean(right) if taught else None)
+        known = [s for s in subset if s.product != "nut"]
+        correct = [s.verdict is not None and s.verdict.recognised == s.product for s in known]
+        assert table["recognised"] == (np.mean(correct) if known else None)
     lines = format_decisions(scores).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[4].split()[0] == "nut" and lines[4].split()[-1] == "-"
-    assert lines[-1].split()[2] == str(found["all products"]["false_alarms"])
+    assert lines[-1].split()[2] == str(counts["overall"]["false_alarms"])
 
 
-def test_a_taught_product_that_is_never_recognised_counts_as_such() -> None:
-    scores = [image_score("a", "normal", "normal", "b"), image_score("b", "normal", "normal", "b")]
-    found = decisions(scores)
-    assert (found["a"]["recognised"], found["all products"]["recognised"]) == (0.0, 0.5)
+def test_a_known_product_that_is_never_recognised_has_accuracy_zero() -> None:
+    counts = decision_counts(
+        [image_score("a", "normal", "normal", "b"), image_score("b", "normal", "normal", "b")]
+    )
+    assert counts is not None
+    assert (counts["products"]["a"]["recognised"], counts["overall"]["recognised"]) == (0.0, 0.5)
 
 
-def test_one_kind_of_image_is_enough_and_none_is_nothing() -> None:
-    found = decisions([image_score("a", "anomalous", "uncertain", "a")])
-    assert found["a"]["false_alarm_bounds"] is None and found["a"]["false_alarms"] == 0
-    assert " - " in format_decisions([image_score("a", "anomalous", "uncertain", "a")])
-    assert decisions([]) == {} and format_decisions([]) == ""
+def test_one_label_is_enough_and_no_images_give_no_counts() -> None:
+    scores = [image_score("a", "anomalous", "uncertain", "a")]
+    counts = decision_counts(scores)
+    assert counts is not None
+    assert counts["products"]["a"]["false_alarm_bounds"] is None
+    assert counts["products"]["a"]["false_alarms"] == 0
+    assert " - " in format_decisions(scores)
+    assert decision_counts([]) is None and format_decisions([]) == ""
 
 
-def test_a_predictor_that_does_not_decide_has_no_decisions(varied: Path) -> None:
+def test_a_model_without_calibration_has_no_decisions(varied: Path) -> None:
     result = snl.evaluate(Darkness(), varied)
     assert result.calibrated_auroc is None and all(s.verdict is None for s in result.scores)
-    assert decisions(result.scores) == {} and format_decisions(result.scores) == ""
+    assert decision_counts(result.scores) is None and format_decisions(result.scores) == ""
     assert set(result.to_dict()) == {"products", "mean", "pooled"}
     assert "image_auroc_calibrated" not in result.to_dict()["pooled"]
 
 
+def test_a_predictor_without_its_inspector_gives_the_same_scores_and_no_decisions(
+    calibrated: Path, varied: Path, result: Evaluation
+) -> None:
+    plain = snl.evaluate(snl.load(calibrated, "cpu").predictor, varied)
+    assert [s.score for s in plain.scores] == [s.score for s in result.scores]
+    assert (plain.products, plain.mean, plain.pooled) == (
+        result.products,
+        result.mean,
+        result.pooled,
+    )
+    assert decision_counts(plain.scores) is None
+
+
 @pytest.fixture(scope="module")
 def result(calibrated: Path, varied: Path) -> Evaluation:
+    """Evaluation with recognised products; not to be changed."""
     return snl.evaluate(snl.load(calibrated, "cpu"), varied)
 
 
@@ -105,18 +145,21 @@ def test_decisions_are_those_of_inspection(
     calibrated: Path, varied: Path, result: Evaluation
 ) -> None:
     inspector = snl.load(calibrated, "cpu")
-    known = snl.evaluate(inspector, varied, products_given=True)
-    for evaluation, given in ((result, False), (known, True)):
+    given_products = snl.evaluate(inspector, varied, products_given=True)
+    for evaluation, given in ((result, False), (given_products, True)):
         assert len(evaluation.scores) == 60
-        for one in evaluation.scores:
-            wanted = inspector.inspect(one.path, one.product if given else None)
-            assert one.verdict is not None and one.score == one.verdict.score
-            assert one.score == pytest.approx(wanted.score, rel=1e-4)
-            assert one.verdict.decision == wanted.decision
-            assert one.verdict.product == wanted.product
-            assert one.verdict.product_from == ("given" if given else "recognised")
-    assert all(one.verdict.product == one.product for one in known.scores if one.verdict)
-    table = decisions(known.scores)["all products"]
+        for image in evaluation.scores:
+            expected = inspector.inspect(image.path, image.product if given else None)
+            assert image.verdict is not None and image.score == image.verdict.score
+            assert image.score == pytest.approx(expected.score, rel=1e-4)
+            assert image.verdict.decision == expected.decision
+            assert image.verdict.product == expected.product
+            assert image.verdict.product_from == ("given" if given else "recognised")
+            assert image.known
+    assert all(i.verdict.product == i.product for i in given_products.scores if i.verdict)
+    counts = decision_counts(given_products.scores)
+    assert counts is not None
+    table = counts["overall"]
     assert sum(table["normal"].values()) == 40 and sum(table["anomalous"].values()) == 20
     assert table["normal"]["unknown product"] == table["anomalous"]["unknown product"] == 0
 
@@ -124,76 +167,82 @@ def test_decisions_are_those_of_inspection(
 def test_one_ranking_by_calibrated_scores_is_that_of_scikit_learn(
     calibrated: Path, result: Evaluation
 ) -> None:
-    usual = snl.load(calibrated, "cpu").calibration.usual
-    labels = [one.label == "anomalous" for one in result.scores]
+    stats = snl.load(calibrated, "cpu").calibration.log_score_stats
+    labels = [image.label == "anomalous" for image in result.scores]
     values = []
-    for one in result.scores:
-        assert one.verdict is not None
-        mean, deviation = usual[one.verdict.product]
-        values.append((np.log(one.score) - mean) / deviation)
-        assert one.verdict.calibrated == pytest.approx(values[-1], rel=1e-9)
+    for image in result.scores:
+        assert image.verdict is not None
+        mean, deviation = stats[image.verdict.product]
+        values.append((np.log(image.score) - mean) / deviation)
+        assert image.verdict.calibrated == pytest.approx(values[-1], rel=1e-9)
     assert result.calibrated_auroc == pytest.approx(roc_auc_score(labels, values))
     pooled = result.to_dict()["pooled"]
     assert pooled["image_auroc_calibrated"] == result.calibrated_auroc
 
 
-class Shifted(snl.Inspector):
-    """Scores of plates ten times as high, by the same factor in what they usually are."""
+class ScaledPredictor(snl.Predictor):
+    """Maps and scores of plates, as recognised by `calibration`, ten times as high."""
 
-    factor = 10.0
+    def __init__(self, predictor: snl.Predictor, calibration: Calibration) -> None:
+        super().__init__(predictor.engine, predictor.metadata)
+        self.calibration_for_products = calibration
 
-    def conclude(self, anomaly_map: Any, score: float, embedding: Any, *rest: Any) -> Any:
-        recognised, _ = super().conclude(anomaly_map, score, embedding, *rest)
-        product = super().conclude(anomaly_map, score, embedding, *rest)[1].product
-        by = self.factor if product == "plate" else 1.0
-        return super().conclude(recognised * by, score * by, embedding, *rest)
+    def predict(self, pixels: np.ndarray) -> Outputs:
+        maps, scores, embeddings, extra = super().predict(pixels)
+        nearest = self.calibration_for_products.prototypes.nearest
+        factors = np.array(
+            [10.0 if nearest(row)[0] == "plate" else 1.0 for row in embeddings], np.float32
+        )
+        return Outputs(maps * factors[:, None, None], scores * factors, embeddings, extra)
 
 
 def test_calibrated_scores_rank_products_of_any_scale(
     calibrated: Path, varied: Path, result: Evaluation
 ) -> None:
-    import dataclasses
-
     plain = snl.load(calibrated, "cpu")
-    inspector = Shifted(plain.engine, plain.known)
-    old = inspector.calibration
-    mean, deviation = old.usual["plate"]
-    plate = old.normals["plate"]
-    inspector.recalibrate(
-        dataclasses.replace(
-            old,
-            usual={**old.usual, "plate": (mean + np.log(10.0), deviation)},
-            normals={
-                **old.normals,
-                "plate": dataclasses.replace(
-                    plate, scores=plate.scores * np.float32(10), peaks=plate.peaks * np.float32(10)
-                ),
-            },
-        )
+    old = plain.calibration
+    mean, deviation = old.log_score_stats["plate"]
+    plate = old.sets["plate"]
+    scaled_set = dataclasses.replace(
+        plate, scores=plate.scores * np.float32(10), peaks=plate.peaks * np.float32(10)
     )
-    found = snl.evaluate(inspector, varied)
-    assert found.pooled["image_auroc"] < result.pooled["image_auroc"]  # type: ignore[operator]
-    assert found.calibrated_auroc == pytest.approx(result.calibrated_auroc, abs=0.02)
+    scaled = dataclasses.replace(
+        old,
+        log_score_stats={**old.log_score_stats, "plate": (mean + np.log(10.0), deviation)},
+        sets={**old.sets, "plate": scaled_set},
+    )
+    inspector = snl.Inspector(ScaledPredictor(plain.predictor, old), [scaled])
+    evaluation = snl.evaluate(inspector, varied)
+    assert evaluation.pooled["image_auroc"] < result.pooled["image_auroc"]  # type: ignore[operator]
+    assert evaluation.calibrated_auroc == pytest.approx(result.calibrated_auroc, abs=0.02)
+    before, after = decision_counts(result.scores), decision_counts(evaluation.scores)
+    assert before is not None and after is not None
+    assert before["overall"]["recognised"] == after["overall"]["recognised"]
 
 
 def test_the_command_prints_and_writes_decisions(
-    calibrated: Path, varied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    calibrated: Path,
+    varied: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     result: Evaluation,
-) -> None:  # fmt: skip
+) -> None:
     file = tmp_path / "metrics.json"
     for products in ("recognised", "given"):
         words = ["evaluate", str(calibrated), str(varied), "--json", str(file), "--quiet"]
         assert main([*words, "--products", products]) == 0
-        told = capsys.readouterr().out
-        assert "normal: false alarms" in told and "by raw scores" in told
+        output = capsys.readouterr().out
+        assert "normal: false alarms" in output and "by raw scores" in output
         written = json.loads(file.read_text())
         assert written["about"]["products"] == products
         if products == "recognised":
-            assert written["decisions"] == json.loads(json.dumps(decisions(result.scores)))
-        assert list(written["decisions"]) == ["bolt", "plate", "all products"]
+            counts = json.loads(json.dumps(decision_counts(result.scores)))
+            assert written["decisions"] == counts
+        assert list(written["decisions"]) == ["products", "overall"]
+        assert list(written["decisions"]["products"]) == ["bolt", "plate"]
 
 
-def test_images_of_an_untaught_product_are_counted_but_not_told(
+def test_images_of_an_unknown_product_are_counted_without_recognition_accuracy(
     calibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for n in range(3):
@@ -201,9 +250,12 @@ def test_images_of_an_untaught_product_are_counted_but_not_told(
         save_varied(tmp_path / "plate" / "test" / "good" / f"{n}.png", 9100 + n, product="plate")
     assert main(["evaluate", str(calibrated), str(tmp_path), "--products", "given", "--quiet"]) == 0
     assert "not products of this inspector: nut" in capsys.readouterr().err
-    found = snl.evaluate(snl.load(calibrated, "cpu"), tmp_path, products_given=True)
-    table = decisions(found.scores)
-    assert table["nut"]["recognised"] is None and sum(table["nut"]["normal"].values()) == 3
-    assert table["plate"]["recognised"] == table["all products"]["recognised"]
-    origins = {one.verdict.product_from for one in found.scores if one.verdict}
-    assert origins == {"given", "recognised"}  # what was not taught cannot be given
+    evaluation = snl.evaluate(snl.load(calibrated, "cpu"), tmp_path, products_given=True)
+    counts = decision_counts(evaluation.scores)
+    assert counts is not None
+    nut, plate = counts["products"]["nut"], counts["products"]["plate"]
+    assert nut["recognised"] is None and sum(nut["normal"].values()) == 3
+    assert plate["recognised"] == counts["overall"]["recognised"]
+    assert {(i.product, i.known) for i in evaluation.scores} == {("nut", False), ("plate", True)}
+    origins = {(i.product, i.verdict.product_from) for i in evaluation.scores if i.verdict}
+    assert origins == {("nut", "recognised"), ("plate", "given")}  # an unknown one cannot be given

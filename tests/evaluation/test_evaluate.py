@@ -1,4 +1,4 @@
-"""From maps to the table: what is counted, what is left out, at which size."""
+"""`evaluate`: which images count for which metric, at which size, and what cannot be read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import snl
+from snl.cli.main import main
 from snl.data.catalog import Catalog
 from snl.errors import DataError
-from snl.evaluation.evaluate import METRICS, Evaluation, format_table
-from tests.trees import make_flat, make_mvtec
+from snl.evaluation.decision_counts import decision_counts, format_decisions
+from snl.evaluation.result import COUNTS, METRICS, EvaluatedImage, Evaluation, format_table
+from tests.trees import make_flat, make_mvtec, save_part
 
 
 class Darkness:
-    """A predictor without a network: the darker a pixel, the more abnormal."""
+    """A model without a network: the darker a pixel, the more abnormal."""
 
     image_size = 64
 
@@ -26,39 +28,39 @@ class Darkness:
         maps = 255 - pixels.mean(-1).astype(np.float32)
         return maps, maps.max((1, 2))
 
-    def resize_map(self, anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        image = Image.fromarray(anomaly_map)
-        return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
-
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     return make_mvtec(tmp_path / "tree")
 
 
-def by_hand(catalog: Catalog, product: str | None) -> dict[str, float]:
-    """The same numbers by scikit-learn from arrays held all at once."""
+def reference(
+    catalog: Catalog, product: str | None, size: tuple[int, int] = (64, 64)
+) -> dict[str, float]:
+    """Metrics by scikit-learn from all arrays at once; `size` (H, W) is that of pixel metrics."""
     scores, labels, maps, masks = [], [], [], []
     for record in catalog.test():
-        if product in (None, record.product):
-            image = Image.open(record.path).convert("RGB")
-            image = image.resize((64, 64), Image.Resampling.BILINEAR)
-            anomaly_map = 255 - np.asarray(image).mean(-1)
-            scores.append(anomaly_map.max())
-            labels.append(record.label == "anomalous")
-            if record.mask_known:
-                mask = np.zeros((64, 64), bool)
-                for file in record.mask:
-                    resized = Image.open(file).resize((64, 64), Image.Resampling.NEAREST)
-                    mask |= np.asarray(resized) > 0
-                maps.append(anomaly_map.astype(np.float32).ravel())
-                masks.append(mask.ravel())
-    flat, truth = np.concatenate(maps), np.concatenate(masks)
+        if product not in (None, record.product):
+            continue
+        image = Image.open(record.path).convert("RGB")
+        image = image.resize((64, 64), Image.Resampling.BILINEAR)
+        anomaly_map = (255 - np.asarray(image).mean(-1)).astype(np.float32)
+        scores.append(anomaly_map.max())
+        labels.append(record.label == "anomalous")
+        if record.mask_known:
+            mask = np.zeros(size, bool)
+            for file in record.mask:
+                resized = Image.open(file).resize(size[::-1], Image.Resampling.NEAREST)
+                mask |= np.asarray(resized) > 0
+            scaled = Image.fromarray(anomaly_map).resize(size[::-1], Image.Resampling.BILINEAR)
+            maps.append(np.asarray(scaled).ravel())
+            masks.append(mask.ravel())
+    values, truth = np.concatenate(maps), np.concatenate(masks)
     return {
         "image_auroc": roc_auc_score(labels, scores),
         "image_ap": average_precision_score(labels, scores),
-        "pixel_auroc": roc_auc_score(truth, flat),
-        "pixel_ap": average_precision_score(truth, flat),
+        "pixel_auroc": roc_auc_score(truth, values),
+        "pixel_ap": average_precision_score(truth, values),
     }
 
 
@@ -66,22 +68,18 @@ def test_products_mean_and_pooled_agree_with_scikit_learn(tree: Path) -> None:
     catalog = Catalog.read(tree)
     result = snl.evaluate(Darkness(), catalog)
     for product in catalog.products:
-        for name, value in by_hand(catalog, product).items():
+        for name, value in reference(catalog, product).items():
             assert result.products[product][name] == pytest.approx(value, abs=1e-4), name
-    for name, value in by_hand(catalog, None).items():
+    for name, value in reference(catalog, None).items():
         assert result.pooled[name] == pytest.approx(value, abs=1e-4), name
     for name in METRICS:
         values = [result.products[p][name] for p in catalog.products]
         assert result.mean[name] == pytest.approx(np.mean(values))  # type: ignore[arg-type]
-    assert (result.mean["n_normal"], result.mean["n_anomalous"], result.mean["n_masked"]) == (
-        4,
-        4,
-        8,
-    )
+    assert [result.mean[name] for name in COUNTS] == [4, 4, 8]
     assert len(result.scores) == 8
 
 
-def test_unknown_masks_are_left_out_and_counted(tree: Path) -> None:
+def test_images_without_a_mask_count_for_detection_only(tree: Path) -> None:
     full = snl.evaluate(Darkness(), tree)
     mask = sorted((tree / "bolt" / "ground_truth").rglob("*.png"))[0]
     mask.unlink()
@@ -90,6 +88,7 @@ def test_unknown_masks_are_left_out_and_counted(tree: Path) -> None:
     assert result.products["bolt"]["n_anomalous"] == 2
     assert result.products["bolt"]["image_auroc"] == full.products["bolt"]["image_auroc"]
     assert result.products["plate"] == full.products["plate"]
+    assert result.unusable_masks == ()  # a mask that is not there is not an error
     for file in (tree / "bolt" / "ground_truth").rglob("*.png"):
         file.unlink()
     none = snl.evaluate(Darkness(), tree)
@@ -100,15 +99,14 @@ def test_unknown_masks_are_left_out_and_counted(tree: Path) -> None:
 
 
 def test_pooled_is_not_the_mean(tree: Path) -> None:
-    """One threshold for all products: a product whose scores lie higher costs pooled AUROC."""
+    """One threshold for all products: a product with higher scores lowers the pooled AUROC."""
 
     class Shifted(Darkness):
         def predict(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            maps, _ = super().predict(pixels)
-            plate = pixels[:, 14, 14].mean(-1) > 120  # the corner of a plate, not of a bolt
-            return maps + 500 * plate[:, None, None].astype(np.float32), maps.max(
-                (1, 2)
-            ) + 500 * plate
+            maps, scores = super().predict(pixels)
+            plate = pixels[:, 14, 14].mean(-1) > 120  # the corner of a plate, background of a bolt
+            shift = 500 * plate.astype(np.float32)
+            return maps + shift[:, None, None], scores + shift
 
     result = snl.evaluate(Shifted(), tree)
     assert result.mean["image_auroc"] == 1.0
@@ -124,15 +122,13 @@ def test_maps_are_saved_raw_at_the_size_of_the_image(tree: Path, tmp_path: Path)
     assert saved.shape == (40, 48) and saved.dtype == np.float32
 
 
-def test_maps_of_images_outside_the_root_stay_inside_the_folder(tmp_path: Path) -> None:
-    from tests.trees import save_part
-
+def test_maps_of_images_outside_the_root_are_saved_inside_the_folder(tmp_path: Path) -> None:
     rows = ["path,label,split"]
-    for place in ("a", "b"):
-        save_part(tmp_path / place / "000.png", 1)
-        rows.append(f"../{place}/000.png,good,test")
-        save_part(tmp_path / place / "001.png", 2, defect=True)
-        rows.append(f"../{place}/001.png,bad,test")
+    for folder in ("a", "b"):
+        save_part(tmp_path / folder / "000.png", 1)
+        rows.append(f"../{folder}/000.png,good,test")
+        save_part(tmp_path / folder / "001.png", 2, defect=True)
+        rows.append(f"../{folder}/001.png,bad,test")
     (tmp_path / "list").mkdir()
     manifest = tmp_path / "list" / "parts.csv"
     manifest.write_text("\n".join(rows) + "\n")
@@ -141,45 +137,203 @@ def test_maps_of_images_outside_the_root_stay_inside_the_folder(tmp_path: Path) 
     assert len(list(out.rglob("*.npy"))) == len(list(tmp_path.rglob("*.npy"))) == 4
 
 
-def test_resolution_original_measures_at_the_size_of_the_image(tree: Path) -> None:
-    seen = []
+@pytest.mark.parametrize(("resolution", "size"), [("input", (64, 64)), ("original", (40, 48))])
+def test_pixels_are_compared_at_the_chosen_resolution(
+    tree: Path, resolution: str, size: tuple[int, int]
+) -> None:
+    visited: list[EvaluatedImage] = []
+    catalog = Catalog.read(tree)
+    result = snl.evaluate(Darkness(), catalog, resolution=resolution, visit=visited.append)
+    assert len(visited) == 8
+    for image in visited:
+        assert image.mask is not None and image.mask.shape == size
+        assert image.mask.any() == (image.result.label == "anomalous")
+        assert image.anomaly_map.shape == (64, 64) and image.size == (40, 48)
+        assert image.image.shape == (64, 64, 3)
+    assert tuple(image.result for image in visited) == result.scores
+    for name, value in reference(catalog, None, size).items():
+        assert result.pooled[name] == pytest.approx(value, abs=1e-4), name
 
-    class Watched(Darkness):
-        def resize_map(self, anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-            seen.append(size)
-            return super().resize_map(anomaly_map, size)
 
-    at_input = snl.evaluate(Watched(), tree)
-    assert set(seen) == {(64, 64)}
-    seen.clear()
-    original = snl.evaluate(Watched(), tree, resolution="original")
-    assert set(seen) == {(40, 48)}
-    assert original.pooled["pixel_auroc"] == pytest.approx(at_input.pooled["pixel_auroc"], abs=0.05)
-
-
-def test_unreadable_test_images_are_left_out_and_told(tree: Path) -> None:
+def test_unreadable_images_are_skipped_and_reported(tree: Path) -> None:
     bad = tree / "bolt" / "test" / "good" / "000.png"
     bad.write_bytes(b"no image")
-    result = snl.evaluate(Darkness(), tree)
+    calls: list[tuple[int, int]] = []
+    result = snl.evaluate(
+        Darkness(), tree, progress=lambda done, total: calls.append((done, total))
+    )
     assert result.products["bolt"]["n_normal"] == 1
     assert len(result.skipped) == 1 and "000.png" in result.skipped[0]
+    assert result.unusable_masks == ()
+    assert len(result.scores) == 7 and bad not in {image.path for image in result.scores}
+    assert calls[-1] == (8, 8) and max(calls) == (8, 8)
 
 
-def test_nothing_to_measure_is_told(tmp_path: Path) -> None:
+# ---------------------------------------------------------------- unreadable masks
+
+
+def damage_masks(tree: Path, count: int = 1) -> list[Path]:
+    """Overwrite the first masks of the product bolt; return their files."""
+    masks = sorted((tree / "bolt" / "ground_truth").rglob("*.png"))[:count]
+    for mask in masks:
+        mask.write_bytes(b"no image")
+    return masks
+
+
+def test_an_image_with_an_unreadable_mask_counts_once_for_detection(tree: Path) -> None:
+    full = snl.evaluate(Darkness(), tree)
+    (mask,) = damage_masks(tree)
+    calls: list[tuple[int, int]] = []
+    visited: list[EvaluatedImage] = []
+    result = snl.evaluate(
+        Darkness(),
+        tree,
+        batch_size=3,
+        visit=visited.append,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert calls == [(done, 8) for done in range(1, 9)]
+    assert result.skipped == ()
+    assert len(result.unusable_masks) == 1 and mask.name in result.unusable_masks[0]
+    assert [(i.path, i.score) for i in result.scores] == [(i.path, i.score) for i in full.scores]
+    assert sum(image.mask is None for image in visited) == 1 and len(visited) == 8
+    bolt, before = result.products["bolt"], full.products["bolt"]
+    for name in METRICS[:3]:  # of images
+        assert bolt[name] == before[name], name
+    assert [bolt[name] for name in COUNTS] == [2, 2, 3]
+    assert [result.mean[name] for name in COUNTS] == [4, 4, 7]
+    assert result.products["plate"] == full.products["plate"]
+
+
+def test_progress_with_unreadable_images_and_masks_ends_at_the_total(tree: Path) -> None:
+    damage_masks(tree, 2)
+    for name in ("good/000.png", "good/001.png"):
+        (tree / "plate" / "test" / name).write_bytes(b"no image")
+    calls: list[tuple[int, int]] = []
+    result = snl.evaluate(
+        Darkness(), tree, batch_size=2, progress=lambda done, total: calls.append((done, total))
+    )
+    assert (len(result.skipped), len(result.unusable_masks), len(result.scores)) == (2, 2, 6)
+    done = [number for number, _ in calls]
+    assert done == sorted(done) and done[-1] == 8 and {total for _, total in calls} == {8}
+
+
+def test_the_command_reports_an_unreadable_mask_once(
+    calibrated: Path, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mask,) = damage_masks(tree)
+    file = tmp_path / "metrics.json"
+    words = ["evaluate", str(calibrated), str(tree), "--json", str(file), "--quiet"]
+    assert main(words) == 1
+    lines = capsys.readouterr().err.splitlines()
+    (line,) = (line for line in lines if mask.name in line)
+    assert line.startswith("mask not used: ")
+    assert not any(line.startswith("skipped: ") for line in lines)
+    written = json.loads(file.read_text())
+    assert [written["products"]["bolt"][name] for name in COUNTS] == [2, 2, 3]
+    assert written["about"]["left_out"] == []
+
+
+def test_no_labelled_test_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no labelled test images.*test/good"):
         snl.evaluate(Darkness(), make_flat(tmp_path))
 
 
 def test_progress_reaches_the_total(tree: Path) -> None:
     calls: list[tuple[int, int]] = []
-    snl.evaluate(Darkness(), tree, batch_size=3, progress=lambda d, t: calls.append((d, t)))
+    snl.evaluate(
+        Darkness(), tree, batch_size=3, progress=lambda done, total: calls.append((done, total))
+    )
     assert calls == [(done, 8) for done in range(1, 9)]
 
 
 def test_table_is_aligned() -> None:
     row: dict[str, float | int | None] = dict.fromkeys(METRICS, 0.5)
     row |= {"n_normal": 1, "n_anomalous": 22, "n_masked": 3}
-    table = format_table(Evaluation({"a": row, "longer name": row}, row, row, (), (), {}))
+    table = format_table(Evaluation({"a": row, "longer name": row}, row, row, ()))
     lines = table.splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[0].startswith("product") and lines[-1].startswith("pooled")
+
+
+# ---------------------------------------------------------------- products named like a summary
+
+SUMMARY_NAMES = ("all products", "mean", "overall", "pooled")
+
+
+@pytest.fixture(scope="module")
+def summary_names(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Products with the names of summary rows, all with different results."""
+    root = tmp_path_factory.mktemp("names")
+    for number, product in enumerate(SUMMARY_NAMES):
+        test = root / product / "test"
+        for n in range(number + 1):
+            save_part(test / "good" / f"{n}.png", n, product="plate")
+        save_part(test / "dent" / "0.png", 200 + number, defect=True, product="plate")
+        # an undetected defect: a brighter part
+        image = np.asarray(Image.open(test / "good" / "0.png"))
+        Image.fromarray(np.minimum(image, 200) + np.uint8(20 + number)).save(
+            test / "dent" / "1.png"
+        )
+    return root
+
+
+def test_products_named_like_a_summary_keep_their_metrics_and_curves(summary_names: Path) -> None:
+    catalog = Catalog.read(summary_names)
+    assert set(catalog.products) == set(SUMMARY_NAMES)
+    result = snl.evaluate(Darkness(), catalog)
+    document = json.loads(json.dumps(result.to_dict()))
+    assert tuple(result.products) == tuple(document["products"]) == SUMMARY_NAMES
+    for number, product in enumerate(SUMMARY_NAMES):
+        alone = snl.evaluate(Darkness(), only(catalog, product))
+        assert result.products[product] == document["products"][product] == alone.pooled
+        assert [alone.pooled[name] for name in COUNTS[:2]] == [number + 1, 2]
+        for kind, points in result.curves[product].items():
+            for values, expected in zip(points, alone.pooled_curves[kind], strict=True):
+                np.testing.assert_array_equal(values, expected)
+    assert tuple(result.curves) == SUMMARY_NAMES
+    assert [result.pooled[name] for name in COUNTS[:2]] == [10, 8]
+    assert document["pooled"] == result.pooled and document["mean"] == result.mean
+    scores = [(image.label == "anomalous", image.score) for image in result.scores]
+    labels, values = zip(*scores, strict=True)
+    assert result.pooled["image_auroc"] == pytest.approx(roc_auc_score(labels, values))
+    false_positives, _ = result.pooled_curves["roc"]
+    assert len(false_positives) > max(len(result.curves[p]["roc"][0]) for p in SUMMARY_NAMES)
+
+
+def test_products_named_like_a_summary_keep_their_rows_in_the_table(summary_names: Path) -> None:
+    result = snl.evaluate(Darkness(), summary_names)
+    lines = format_table(result).splitlines()
+    rows = [line for line in lines[1:] if not line.startswith("-")]
+    wanted = [*result.products.items(), ("mean", result.mean), ("pooled", result.pooled)]
+    assert len(rows) == len(wanted) == 6
+    for row, (name, values) in zip(rows, wanted, strict=True):
+        assert row.startswith(f"{name} ")
+        assert row.split()[-3:] == [str(values[count]) for count in COUNTS]
+
+
+def test_products_named_like_a_summary_keep_their_decisions(
+    calibrated: Path, summary_names: Path
+) -> None:
+    result = snl.evaluate(snl.load(calibrated, "cpu"), summary_names)
+    counts = decision_counts(result.scores)
+    assert counts is not None and result.to_dict()["decisions"] == counts
+    assert tuple(counts["products"]) == SUMMARY_NAMES
+    for number, product in enumerate(SUMMARY_NAMES):
+        table = counts["products"][product]
+        assert sum(table["normal"].values()) == number + 1
+        assert sum(table["anomalous"].values()) == 2
+    assert sum(counts["overall"]["normal"].values()) == 10
+    rows = format_decisions(result.scores).splitlines()
+    named = [row for row in rows if row.startswith("all products ")]
+    assert len(named) == 2 and len(rows) == 1 + 4 + 1 + 2  # heading, products, total, rules
+    normals = [sum(table["normal"].values()) for table in counts["products"].values()]
+    columns = [row.removeprefix("all products").split()[1] for row in named]
+    assert columns == [str(normals[0]), str(sum(normals))]
+
+
+def only(catalog: Catalog, product: str) -> Catalog:
+    """Return the records of one product."""
+    from dataclasses import replace
+
+    return replace(catalog, records=tuple(r for r in catalog.records if r.product == product))

@@ -49,7 +49,7 @@ def exported(inspector: snl.Inspector, tmp_path_factory: pytest.TempPathFactory)
     """The files of `snl export` for `trained`, by format; not to be changed."""
     pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
-    from snl.export.write import export
+    from snl.exporting.write import export
 
     folder = tmp_path_factory.mktemp("exported")
     for kind, suffix in FILES.items():

@@ -30,7 +30,7 @@ from snl.runtime.sections import Section, join_sections
 
 
 def make_metadata(counts: dict[str, int], **changes: Any) -> ModelMetadata:
-    """Return the metadata of a model whose products have these numbers of held-back images."""
+    """Return the metadata of a model whose products have these numbers of held-out images."""
     rng = np.random.default_rng(0)
     sets = {}
     for name, count in counts.items():

@@ -35,7 +35,7 @@ def autocast(network: Network, pixels: np.ndarray, dtype: torch.dtype) -> list[n
         images = network.normalise(torch.from_numpy(pixels))
         with torch.autocast("cpu", dtype):
             features = network.teacher_features(images)
-            outputs = network.student(images, features)
+            outputs = network.student(images, features).features
         features, outputs = ([x.float() for x in stages] for stages in (features, outputs))
         maps, scores = network.compare(features, outputs)
         return [maps.numpy(), scores.numpy()]

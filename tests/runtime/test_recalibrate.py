@@ -136,7 +136,7 @@ def test_added_images_count_once(calibrate: Calibrate, tmp_path: Path) -> None:
 def test_images_that_were_trained_on_are_skipped(
     calibrate: Calibrate, varied: Path, tmp_path: Path, file: Path, capsys: Capture
 ) -> None:
-    inspector = calibrate(varied)  # 40 to train with, half of them held back, and 20 to test with
+    inspector = calibrate(varied)  # 40 to train with, half of them held out, and 20 to test with
     assert {len(n) for n in inspector.calibration.sets.values()} == {40}
     assert "40 of 120 images were trained on; skipped" in capsys.readouterr().err
     held = set(np.concatenate([n.hashes for n in inspector.calibration.sets.values()]).tolist())

@@ -1,12 +1,12 @@
 """p-values and thresholds from normal images that training did not see: split conformal prediction.
 
-With n values of a product's held-back normal images, p(x) = (1 + #{i: x_i >= x}) / (n + 1), and a
+With n values of a product's held-out normal images, p(x) = (1 + #{i: x_i >= x}) / (n + 1), and a
 new normal image has p <= alpha with probability at most alpha, whatever the law of the values
 (Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005, section 2.4). No p-value is
 below 1 / (n + 1), so a smaller false-alarm rate cannot be promised by the product's images alone.
 There the images of all products together decide: logarithms of values, less their product's mean,
 over its deviation, form one sample of N, which promises rates down to 1 / (N + 1) over all
-products together. Mean and deviation are those of the training images, so that held-back and new
+products together. Mean and deviation are those of the training images, so that held-out and new
 images owe them equally little. Below 1 / (N + 1) nothing is promised, unless a tail is fitted,
 which is a guess and says so.
 """
@@ -30,7 +30,7 @@ _MOST = float(np.finfo(np.float32).max)
 
 
 class Conformal:
-    """Values of held-back normal images by product, and what they say of a new one.
+    """Values of held-out normal images by product, and what they say of a new one.
 
     >>> values = {"bolt": np.arange(1.0, 20.0)}
     >>> law = Conformal(values, usual(values))
@@ -68,7 +68,7 @@ class Conformal:
 
         Its own images' p-value; where all of them are lower, that of all products together if it
         is smaller. So `p_value <= rate` and `value > threshold(rate)` are one statement. None: no
-        image was held back at all.
+        image was held out at all.
         """
         if not len(self._pooled):
             return None

@@ -109,3 +109,20 @@ def _weights(old: int, new: int, first: int, last: int) -> tuple[tuple[int, int]
     return (low, high), csr_array(
         (weights, index - low, pointers), shape=(last - first, high - low)
     )
+
+
+def highest_pixel(
+    anomaly_map: np.ndarray, size: tuple[int, int], band: int = 2**22
+) -> tuple[int, int]:
+    """Return (x, y) of the first maximum, row by row, of the map resized to `size`.
+
+    The resized map is computed in bands of at most about `band` pixels.
+    """
+    rows = max(1, band // size[1])
+    best, position = -np.inf, (0, 0)
+    for first in range(0, size[0], rows):
+        part = resize_rows(anomaly_map, size, first, min(first + rows, size[0]))
+        index = int(part.argmax())
+        if part.flat[index] > best:
+            best, position = float(part.flat[index]), (index % size[1], first + index // size[1])
+    return position

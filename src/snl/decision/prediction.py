@@ -117,5 +117,5 @@ def _checksum(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str
     value = zlib.crc32(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(arrays):
         value = zlib.crc32(name.encode(), value)
-        value = zlib.crc32(arrays[name].reshape(-1).view(np.uint8), value)
+        value = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, value)
     return f"{value:08x}"

@@ -132,8 +132,8 @@ def make_demo(
 
     If writing fails or is interrupted, no files are left behind.
 
-    >>> make_demo("parts", products=["gear", "wood"])     # doctest: +SKIP
-    PosixPath('parts')
+    Example:
+        >>> folder = snl.make_demo("demo-parts", products=["gear"], size=64)
     """
     selected = PRODUCTS if products is None else products
     counts = {"n_train": n_train, "n_good": n_good, "n_defect": n_defect}

@@ -17,7 +17,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from snl.data.catalog import Catalog, Record
+from snl.data.catalog import Catalog
+from snl.data.records import Record
 from snl.data.stream import Loaded, batches, read
 from snl.errors import DataError, ImageError, SettingsError
 from snl.evaluation.composites import Images, cutpastes, mixups
@@ -66,7 +67,9 @@ def probe(
         SettingsError: a number out of range.
 
     Example:
-        >>> probe(snl.load("parts.snl"), "parts/").summary("mixup")["mean"]   # doctest: +SKIP
+        >>> result = snl.probe(snl.load("parts.snl"), "parts/", images=4)
+        >>> 0 <= result.summary("mixup")["mean"] <= 1
+        True
     """
     _check(images, share, seed)
     catalog = data if isinstance(data, Catalog) else Catalog.read(data)

@@ -127,7 +127,7 @@ def _product(name: str, training_images: int, calibration: Calibration) -> dict[
 def _threshold(product: str, rate: float, calibration: Calibration) -> dict[str, Any]:
     """Return the score threshold for a rate, and which images guarantee that rate.
 
-    `guarantee` is `product` (its held-back images), `all products` (the images of all products,
+    `guarantee` is `product` (its held-out images), `all products` (the images of all products,
     for the rate pooled over them), `tail fit` (an estimate, without guarantee), or `nothing`.
     """
     score, basis = calibration.scores.threshold(rate, product)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from snl.data.catalog import Catalog, Record
-from snl.data.layouts import images_in
+from snl.data.catalog import Catalog
+from snl.data.listing import images_in
+from snl.data.records import Record
 from snl.decision import edit
 from snl.decision.calibration import Calibration
 from snl.decision.edit import MAX_UNCERTAIN_RATE
@@ -63,7 +64,10 @@ def calibrate(
         SettingsError: an unknown product, a rate that the images do not allow.
 
     Example:
-        >>> snl.calibrate(inspector, "normals/", rate=0.02)   # doctest: +SKIP
+        >>> inspector = snl.load("parts.snl")
+        >>> snl.calibrate(inspector, "normals/", rate=0.1).rates.anomalous
+        0.1
+        >>> inspector.save("calibrated.snl")
     """
     inspector.check_product(product)
     calibration = inspector.calibration

@@ -16,7 +16,8 @@ import timm
 import torch
 
 from snl import __version__, progress
-from snl.data.catalog import Catalog, Record
+from snl.data.catalog import Catalog
+from snl.data.records import Record
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
 from snl.decision.fit import fit_calibration
@@ -106,7 +107,7 @@ def train(
             message.
 
     Example:
-        >>> inspector = snl.train("parts/", output="parts.snl")   # doctest: +SKIP
+        >>> inspector = snl.train("parts/", output="new.snl")
     """
     settings = resolve(method, preset, overrides)
     target = None if output is None else Path(output)
