@@ -22,11 +22,10 @@ from snl.data.stream import batches, read
 from snl.decision import decide, fit
 from snl.decision.calibration import UNKNOWN_MARGIN as MARGIN
 from snl.decision.calibration import Calibration, CalibrationSet
-from snl.decision.conformal import Conformal
-from snl.decision.conformal import usual as log_score_stats
+from snl.decision.conformal import Conformal, log_score_stats
 from snl.decision.inspection import ANOMALOUS, UNKNOWN, Verdict
 from snl.decision.products import find_groups
-from snl.decision.products import learn as learn_prototypes
+from snl.decision.products import fit_prototypes as learn_prototypes
 from snl.decision.sample import NormalSample
 from snl.errors import ImageError
 from snl.evaluation.decision_counts import rate_interval as binomial_interval

@@ -197,7 +197,7 @@ def resplit(
 def left_out(fit: ImageSample, kept: ImageSample, test: ImageSample, seed: int) -> dict[str, Any]:
     """Leave out each product in turn and return whether its test images are decided unknown.
 
-    Recognition uses the teacher only, so nothing has to be trained again: prototypes and held-back
+    Recognition uses the teacher only, so nothing has to be trained again: prototypes and held-out
     images of the other products are the same as without this product.
     """
     results = {}

@@ -178,7 +178,10 @@ def test_doctor_prints_the_table_and_fails_on_errors(
             ["train", "{parts}", "-o", "{new}", "--set", "cram.from=gate"],
             "did you mean 'cram.form'",
         ),
-        (["train", "{parts}", "-o", "{new}", "--set", "cram.form=x"], "takes one of none, centres, rebuild"),
+        (
+            ["train", "{parts}", "-o", "{new}", "--set", "cram.form=x"],
+            "one of none, centres, rebuild",
+        ),
         (["train", "{parts}", "-o", "{new}", "--set", "nothing"], "not NAME=VALUE"),
         (
             ["train", "{parts}", "-o", "{new}", "--set", "map.normalisation_clusters=-1"],

@@ -80,7 +80,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         ],
         "calibration": {
             **_version(calibration),
-            "least_rate": calibration.scores.least_rate(),
+            "least_rate": calibration.scores.smallest_rate(),
             "rates": _rates(calibration.rates),
             "tile": calibration.tile,
             "fit_tail": calibration.fit_tail,
@@ -112,7 +112,7 @@ def _product(name: str, training_images: int, calibration: Calibration) -> dict[
         "name": name,
         "training_images": training_images,
         "held_out_images": len(calibration.sets[name]),
-        "least_rate": calibration.scores.least_rate(name),
+        "least_rate": calibration.scores.smallest_rate(name),
         "rates": _rates(rates),
         "thresholds": {
             "anomalous": _threshold(name, rates.anomalous, calibration),

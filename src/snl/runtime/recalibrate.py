@@ -296,7 +296,7 @@ def format_calibration(inspector: Inspector) -> str:
             [
                 product,
                 str(len(data)),
-                f"{calibration.scores.least_rate(product):.2g}",
+                f"{calibration.scores.smallest_rate(product):.2g}",
                 _number(threshold),
                 _number(uncertain),
                 basis if threshold is not None else "-",
@@ -313,7 +313,7 @@ def format_calibration(inspector: Inspector) -> str:
             "-" * max(map(len, lines)),
             *lines[1:],
             f"all products together: {count} held-out images, rates from "
-            f"{calibration.scores.least_rate():.2g} up",
+            f"{calibration.scores.smallest_rate():.2g} up",
             *_remarks(calibration),
             f"version of {calibration.created} ({calibration.reason}); "
             f"{len(inspector.calibrations) - 1} before it",
