@@ -1,4 +1,4 @@
-"""One inspector that has learnt something, and its exports, made once."""
+"""One inspector that detects defects, and its exports, made once."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def taught(plant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that tells the dents of `plant`; not to be changed."""
-    path = tmp_path_factory.mktemp("taught") / "parts.snl"
+def trained(plant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that detects the dents of `plant`; not to be changed."""
+    path = tmp_path_factory.mktemp("trained") / "parts.snl"
     overrides = {**TINY, "training.holdout": 0.5, "training.steps": 60}
     snl.train(plant, output=path, overrides=overrides, quiet=True)
     return path
 
 
 @pytest.fixture(scope="session")
-def inspector(taught: Path) -> snl.Inspector:
-    """Of `taught`, run by PyTorch; not to be changed."""
-    return snl.load(taught, "cpu")
+def inspector(trained: Path) -> snl.Inspector:
+    """The inspector of `trained`, run by PyTorch; not to be changed."""
+    return snl.load(trained, "cpu")
 
 
 @pytest.fixture(scope="session")
 def exported(inspector: snl.Inspector, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """`taught` as files of `snl export` by format; not to be changed."""
+    """The files of `snl export` for `trained`, by format; not to be changed."""
     pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     from snl.exporting.write import export
