@@ -18,7 +18,7 @@ from snl.errors import BundleError, DependencyError, SettingsError
 from snl.export import write as exporting
 from snl.runtime.graph_metadata import FORMAT, KEY
 from snl.runtime.onnx_file import join, split
-from tests.runtime.conftest import FILES
+from tests.conftest import FILES
 from tests.trees import draw
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")

@@ -13,8 +13,8 @@ import snl
 from snl.cli.main import main
 from snl.errors import SettingsError
 from snl.export.write import Checked
+from tests.conftest import FILES
 from tests.runtime.compare import close, same
-from tests.runtime.conftest import FILES
 from tests.trees import draw
 
 PRECISIONS = ("fp16", "int8")
