@@ -1,17 +1,22 @@
-# make demo: the whole way on generated parts.  make test: lint, types, tests.
-# Both set up their own environment in .venv; a machine needs only make and Python >= 3.11.
+# make demo: train, evaluate and report on generated parts.  make test: lint, types, all tests.
+# make check: lint, types and the fast tests, in under two minutes.
+# All set up their own environment in .venv; a machine needs only make and Python >= 3.11.
 PYTHON ?= python3
 BIN := .venv/bin
 # OpenVINO, ONNX Runtime and the quantisers have thread pools and signal handlers of their own: tests
 # that load them run in a process of their own.
-RUNTIMES := tests/export $(addprefix tests/runtime/,test_runtimes.py test_cpp.py test_without_torch.py)
+RUNTIMES := tests/exporting $(addprefix tests/runtime/,test_runtimes.py test_cpp.py test_threads.py \
+  test_without_torch.py)
+REPORT = -o junit_family=xunit1 --junitxml build
 
-.PHONY: demo test lint types unit format clean
+.PHONY: demo test check lint types unit fast durations format clean
 
 demo: .venv/ready
 	$(BIN)/snl demo --out demo
 
 test: lint types unit
+
+check: lint types fast
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -23,6 +28,15 @@ types: .venv/ready
 unit: .venv/ready
 	$(BIN)/pytest $(RUNTIMES:%=--ignore=%)
 	$(BIN)/pytest $(RUNTIMES)
+
+fast: .venv/ready
+	$(BIN)/pytest -q -n 2 --dist loadfile -m 'not slow'
+
+# measures all tests and chooses those that `make check` leaves out
+durations: .venv/ready
+	-$(BIN)/pytest $(RUNTIMES:%=--ignore=%) $(REPORT)/durations.xml
+	-$(BIN)/pytest $(RUNTIMES) $(REPORT)/durations-runtimes.xml
+	$(BIN)/python tests/mark_slow.py build/durations.xml build/durations-runtimes.xml
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
@@ -36,4 +50,4 @@ format: .venv/ready
 	touch .venv/ready
 
 clean:
-	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache

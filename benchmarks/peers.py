@@ -1,44 +1,40 @@
-"""anomalib's own models on the same footing as `ablation.py`: one model for all products.
+"""anomalib's models under the conditions of `benchmarks.ablation`: one model for all products.
 
     pip install anomalib==2.7.0
-    python benchmarks/peers.py DATA --teacher-weights FILE -o docs/results/peers.json
-    python benchmarks/ablation.py table docs/results/peers.json -o docs/results/peers.md
+    python -m benchmarks.peers DATA --teacher-weights FILE -o docs/results/peers.json
+    python -m benchmarks.ablation table docs/results/peers.json -o docs/results/peers.md
 
-anomalib is no dependency of snl; whoever wants these figures installs it. Taken from it are the
-torch models, losses, maps and scores of Reverse Distillation, STFPM, PatchCore and PaDiM with the
-defaults of its Lightning modules: layers, optimiser, rate, 9 neighbours, coreset of 10 %, 100
-features, sigma 4 px. Ours, and the same for every row of `ablation.py`: the images and how they
-are read and resized, the normalisation that belongs to the teacher, its weights (checked to give
-the features of snl's teacher, bit for bit), the order of the batches, the number of steps, always
-the last step, the metrics. Maps and scores are the models' raw ones.
+anomalib is no dependency of snl; install it for this benchmark only. From it come the torch models,
+losses, maps and scores of Reverse Distillation, STFPM, PatchCore and PaDiM, with the defaults of
+its Lightning modules: layers, optimiser, learning rate, 9 neighbours, coreset of 10 %, 100
+features, sigma of 4 px. The same as in `benchmarks.ablation` are: the images and how they are read
+and resized, the normalisation of the teacher, its weights (the features are checked to equal those
+of snl's teacher bit for bit), the order of the batches, the number of steps, the metrics, and that
+the network after the last step is measured. Maps and scores are the raw ones of the models.
 
-What differs from training by anomalib's Engine:
+Differences from training with anomalib's Engine:
 
-- All products together, where its data modules have one category; ResNet-18 for all four, where
-  Reverse Distillation and PatchCore have WideResNet50-2 by default; batches of 16, not 32; a
+- One model of all products, while its data modules hold one category. ResNet-18 for all four, where
+  the default of Reverse Distillation and PatchCore is WideResNet50-2. Batches of 16, not 32. A
   number of steps, not of epochs.
 - Images of `--image-size`, resized as snl does, where its pre-processors resize to 256.
-- No post-processor: nothing is normalised to 0..1, clamped or thresholded. No early stopping or
-  choice by a validation set.
-- STFPM always fetches pretrained weights when it is made; here it is kept from the network and
-  filled from the file.
+- No post-processor: nothing is normalised to 0..1, clamped or thresholded. No early stopping and no
+  selection by a validation set.
+- STFPM always downloads pretrained weights when it is created; here the download is suppressed and
+  the weights come from the file.
 - PatchCore's greedy coreset computes its distances in slices that fit a processor's cache: the
-  same choice, several times as fast. `--coreset 0.01` is for the hurried, and the row says so.
+  selection is the same, several times as fast. `--coreset 0.01` is faster still; the name of the
+  row then says so.
 
-All computes in fp32, as anomalib does, while a row of `ablation.py` may be bf16 (it says so). The
-seconds of training begin when the images have been read. They hold the teacher's passes, which
-snl does beforehand, once. A run that is in the results already is not done again.
+All of anomalib is computed in fp32, its default, while a row of `benchmarks.ablation` may use bf16
+(it says so). Training seconds start after the images have been read. They include the passes of the
+teacher, which snl does once beforehand. A run that the results already contain is skipped.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
-import platform
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,18 +47,29 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import snl
-from ablation import add, is_done, measured, resumed, say
+from benchmarks.common import (
+    add_output,
+    add_run,
+    is_done,
+    log,
+    machine,
+    names_of,
+    new_parser,
+    numbers_of,
+    require_anomalib,
+    resume_runs,
+    run_main,
+    versions,
+)
+from benchmarks.internals import evaluate_run, training_images
 from snl import progress
-from snl.data.catalog import Catalog
-from snl.data.stream import batches, read
-from snl.errors import ImageError
+from snl.errors import SnlError
 from snl.model import device as devices
 from snl.model import weights
 from snl.model.anomaly import resize
 from snl.model.teacher import Teacher
-from snl.settings import Settings, TeacherSettings, TrainingSettings
+from snl.settings import TeacherSettings, TrainingSettings
 from snl.training.loop import indices
-from snl.training.selection import split
 
 BACKBONE = "resnet18"
 MODELS = ("rd", "stfpm", "patchcore", "padim")
@@ -72,19 +79,21 @@ TITLES = {
     "patchcore": "PatchCore",
     "padim": "PaDiM",
 }
+TRAINED = ("rd", "stfpm")
+"""Models that are trained in steps; the others are fitted in one pass."""
 CORESET = 0.1
 SLICE = 4096
-"""Rows of features whose distances are computed at a time."""
+"""Rows of features whose distances are computed at once."""
 
 
 class Peer:
     """One of anomalib's torch models as a `Predictor`.
 
     Args:
-        model: trained.
-        teacher: whose normalisation the pixels get.
+        model: one of anomalib's torch models.
+        teacher: its normalisation is applied to the pixels.
         image_size: side of the square input in pixels.
-        device: where the model is.
+        device: of the model.
     """
 
     def __init__(
@@ -97,24 +106,24 @@ class Peer:
         self.std = torch.tensor(teacher.std, device=device).view(1, 3, 1, 1)
 
     def normalise(self, pixels: np.ndarray) -> Tensor:
-        """uint8 (B, H, W, 3) to float (B, 3, H, W) as the teacher wants it."""
+        """Return uint8 (B, H, W, 3) as the teacher's input, float (B, 3, H, W)."""
         images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
         return ((images.float() / 255 - self.mean) / self.std).contiguous()
 
     @torch.inference_mode()
     def predict(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 (B, size, size, 3) to maps float32 (B, size, size) and scores float32 (B,)."""
+        """Return maps float32 (B, size, size) and scores float32 (B,) of uint8 images."""
         result = self.model(self.normalise(pixels))
         maps, scores = result.anomaly_map.squeeze(1), result.pred_score.reshape(-1)
         return maps.float().cpu().numpy(), scores.float().cpu().numpy()
 
     def resize_map(self, anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """One map (h, w) to `size` (H, W), as an inspector does it."""
+        """Return a map (h, w) resized to `size` (H, W), as an inspector resizes it."""
         return resize(torch.from_numpy(anomaly_map)[None], size)[0].numpy()
 
 
 def make(kind: str, image_size: int, teacher: Teacher) -> nn.Module:
-    """One of MODELS with the settings of its Lightning module, its backbone being the teacher."""
+    """Return one of MODELS with the defaults of its Lightning module and our teacher."""
     layers = ["layer1", "layer2", "layer3"]
     model: Any
     if kind == "rd":
@@ -151,29 +160,41 @@ def make(kind: str, image_size: int, teacher: Teacher) -> nn.Module:
 
 
 def fill(extractor: Any, teacher: Teacher) -> None:
-    """Give a feature extractor the teacher's weights; every key must match, and the features."""
+    """Load the teacher's weights into a feature extractor.
+
+    Raises:
+        RuntimeError: the keys of the weights differ.
+        AssertionError: the features differ from those of the teacher.
+    """
     extractor.feature_extractor.load_state_dict(teacher.net.state_dict(), strict=True)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        wanted = dict(zip(("layer1", "layer2", "layer3"), teacher(images), strict=True))
-        for layer, found in extractor(images).items():
-            if not torch.equal(found, wanted[layer]):
-                raise AssertionError(f"{layer} is not as snl's teacher has it")
+        expected = dict(zip(("layer1", "layer2", "layer3"), teacher(images), strict=True))
+        for layer, features in extractor(images).items():
+            if not torch.equal(features, expected[layer]):
+                raise AssertionError(f"{layer} differs from that of snl's teacher")
 
 
 def train(
     kind: str, peer: Peer, pixels: np.ndarray, settings: TrainingSettings, coreset: float
 ) -> dict[str, Any]:
-    """Train or fit the model of a peer on uint8 (N, size, size, 3).
+    """Train or fit the model of a peer.
+
+    Args:
+        kind: one of MODELS.
+        peer: its model is trained in place.
+        pixels: uint8 (N, size, size, 3).
+        settings: steps, batch size and seed.
+        coreset: share of patches that PatchCore keeps, in (0, 1].
 
     Returns:
-        Training facts in the form of `snl.training.loop.fit`.
+        Training facts in the form of `snl.train`.
     """
     model: Any = peer.model
     model.train()
     began = time.perf_counter()
     facts: dict[str, Any] = {"images": len(pixels), "batch_size": settings.batch_size}
-    if kind in ("rd", "stfpm"):
+    if kind in TRAINED:
         loss = _descend(kind, peer, pixels, settings)
         facts |= {"steps": settings.steps, "loss": loss}
     else:
@@ -197,14 +218,13 @@ def train(
         "device": str(peer.device),
         "precision": "fp32",
         "threads": torch.get_num_threads(),
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
-        "versions": {name: _version(name) for name in ("anomalib", "torch", "timm")}
-        | {"snl": snl.__version__},
+        "machine": machine(),
+        "versions": versions(("anomalib", "torch", "timm")) | {"snl": snl.__version__},
     }
 
 
 def _descend(kind: str, peer: Peer, pixels: np.ndarray, settings: TrainingSettings) -> float:
-    """The training of Reverse Distillation or STFPM; the last loss."""
+    """Train Reverse Distillation or STFPM and return the last loss."""
     model: Any = peer.model
     if kind == "rd":
         from anomalib.models.image.reverse_distillation.lightning_model import (
@@ -214,7 +234,7 @@ def _descend(kind: str, peer: Peer, pixels: np.ndarray, settings: TrainingSettin
     else:
         from anomalib.models.image.stfpm.lightning_model import Stfpm as Module
         from anomalib.models.image.stfpm.loss import STFPMLoss as Loss
-    # the method needs nothing of its module but the model
+    # the method uses only `model` of its module
     optimizer = Module.configure_optimizers(SimpleNamespace(model=model))
     loss_of = Loss()
     value = float("nan")
@@ -223,7 +243,9 @@ def _descend(kind: str, peer: Peer, pixels: np.ndarray, settings: TrainingSettin
         loss = loss_of(*model(images))
         value = float(loss.detach())
         if not np.isfinite(value):
-            sys.exit(f"{TITLES[kind]} stopped at step {step + 1}: its loss is {value}")
+            raise SnlError(
+                f"{TITLES[kind]} stopped at step {step + 1}: its loss is {value}; check the images"
+            )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -231,7 +253,7 @@ def _descend(kind: str, peer: Peer, pixels: np.ndarray, settings: TrainingSettin
 
 
 def subsample(model: Any, ratio: float) -> int:
-    """`PatchcoreModel.subsample_embedding`, distances in slices; how many vectors are kept."""
+    """Do `PatchcoreModel.subsample_embedding` in slices and return the number of kept vectors."""
     from anomalib.models.components import KCenterGreedy
 
     embedding = torch.vstack(model.embedding_store)
@@ -243,7 +265,7 @@ def subsample(model: Any, ratio: float) -> int:
 
 
 def _update(sampler: Any, centre: Tensor) -> None:
-    """`KCenterGreedy.update_distances`: the smaller of the known distance and that to a centre."""
+    """Do `KCenterGreedy.update_distances`: the minimum of old distances and those to a centre."""
     features: Tensor = sampler.features
     if sampler.min_distances is None:
         sampler.min_distances = features.new_full((len(features), 1), float("inf"))
@@ -251,101 +273,91 @@ def _update(sampler: Any, centre: Tensor) -> None:
     for first in range(0, len(features), SLICE):
         rows = features[first : first + SLICE]
         smallest = sampler.min_distances[first : first + SLICE]
-        found = torch.linalg.norm(rows - centre, ord=2, dim=1, keepdim=True)
-        torch.minimum(smallest, found, out=smallest)
+        distances = torch.linalg.norm(rows - centre, ord=2, dim=1, keepdim=True)
+        torch.minimum(smallest, distances, out=smallest)
 
 
-def images_of(catalog: Catalog, size: int) -> tuple[np.ndarray, list[ImageError]]:
-    """All normal training images (N, size, size, 3) in the order that `snl.train` has them in."""
-    errors: list[ImageError] = []
-    used, _ = split(catalog, Settings(training=TrainingSettings(holdout=0)))
-    stacked = [pixels for _, pixels in batches(read([r.path for r in used], size), 64, errors)]
-    if not stacked:
-        raise errors[0]
-    return np.concatenate(stacked), errors
-
-
-def _version(package: str) -> str:
-    return importlib.metadata.version(package)
-
-
-def _names(text: str) -> Iterator[str]:
-    yield from (part.strip() for part in text.split(",") if part.strip())
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--teacher-weights", default="pretrained", metavar="FILE")
-    parser.add_argument("--models", default=",".join(MODELS), help="default: %(default)s")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--steps", type=int, default=600, help="of rd and stfpm")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--image-size", type=int, default=128)
-    parser.add_argument("--coreset", type=float, default=CORESET, help="share that patchcore keeps")
-    parser.add_argument("--device", default="auto")
-    arguments = parser.parse_args()
-    kinds = [*_names(arguments.models)]
-    for unknown in set(kinds) - set(MODELS):
-        parser.error(f"no model '{unknown}'; there are {', '.join(MODELS)}")
-    try:
-        import anomalib  # noqa: F401
-    except ImportError as error:
-        sys.exit(f"this needs anomalib ({error}): pip install anomalib==2.7.0")
-    try:
-        run(kinds, arguments)
-    except snl.SnlError as error:
-        sys.exit(str(error))
-    return 0
-
-
-def run(kinds: list[str], arguments: argparse.Namespace) -> None:
-    """Measure what is asked for and the results do not have yet, writing after each run."""
-    size = arguments.image_size
-    file = Path(arguments.teacher_weights)
-    teacher = Teacher(TeacherSettings(name=BACKBONE, weights=arguments.teacher_weights))
-    weights.load(teacher, TeacherSettings(name=BACKBONE, weights=arguments.teacher_weights))
-    device = devices.choose(arguments.device)
-    catalog = Catalog.read(arguments.data)
+def run(options: argparse.Namespace) -> None:
+    """Do the runs that the results do not have yet, and write the results after each."""
+    size = options.image_size
+    settings = TeacherSettings(name=BACKBONE, weights=options.teacher_weights)
+    teacher = Teacher(settings)
+    weights.load(teacher, settings)
+    device = devices.choose(options.device)
+    catalog = snl.Catalog.read(options.data)
     fingerprint = catalog.fingerprint()
-    title = f"anomalib {_version('anomalib')}, ResNet-18, {size} px, one model for all products"
-    results = resumed(arguments.output, title, Path(__file__).name)
+    anomalib = versions(["anomalib"])["anomalib"]
+    title = f"anomalib {anomalib}, ResNet-18, {size} px, one model for all products"
+    results = resume_runs(options.output, title, Path(__file__).name)
     titles = {kind: f"anomalib {TITLES[kind]}" for kind in MODELS}
-    if arguments.coreset != CORESET:
-        titles["patchcore"] += f" (coreset {100 * arguments.coreset:g} %)"
+    if options.coreset != CORESET:
+        titles["patchcore"] += f" (coreset {100 * options.coreset:g} %)"
     pixels: np.ndarray | None = None
-    for seed in map(int, _names(arguments.seeds)):
-        for kind in kinds:
+    for seed in options.seeds:
+        for kind in options.models:
             shared = {"image_size": size, "teacher.name": BACKBONE, "training.seed": seed}
-            own = {"training.steps": arguments.steps, "training.batch_size": arguments.batch_size}
-            if kind not in ("rd", "stfpm"):
-                own = {"coreset": arguments.coreset} if kind == "patchcore" else {}
+            specific: dict[str, Any] = {}
+            if kind in TRAINED:
+                specific = {
+                    "training.steps": options.steps,
+                    "training.batch_size": options.batch_size,
+                }
+            elif kind == "patchcore":
+                specific = {"coreset": options.coreset}
             key = {
                 "name": titles[kind],
                 "seed": seed,
                 "method": kind,
-                "set": {**shared, **own},
-                "teacher_weights": file.name,
+                "set": {**shared, **specific},
+                "teacher_weights": Path(options.teacher_weights).name,
                 "images": fingerprint,
             }
             if is_done(results, key):
                 continue
-            say(f"{titles[kind]}, seed {seed}")
+            log(f"{titles[kind]}, seed {seed}")
             if pixels is None:
-                pixels, errors = images_of(catalog, size)
+                pixels, errors = training_images(catalog, size)
             torch.manual_seed(seed)
-            np.random.seed(seed)  # anomalib's projection draws from it
+            np.random.seed(seed)  # anomalib's random projection uses it
             model = make(kind, size, teacher).to(device)
             peer = Peer(model, teacher, size, device)
-            settings = TrainingSettings(
-                steps=arguments.steps, batch_size=arguments.batch_size, seed=seed
-            )
-            training = train(kind, peer, pixels, settings, arguments.coreset)
+            budget = TrainingSettings(steps=options.steps, batch_size=options.batch_size, seed=seed)
+            training = train(kind, peer, pixels, budget, options.coreset)
             training["skipped"] = [str(error) for error in errors]
-            result = {**key, **measured(peer, catalog), "training": training}
-            add(results, result, arguments.output, [*titles.values()])
+            result = {**key, **evaluate_run(peer, catalog), "training": training}
+            add_run(results, result, options.output, [*titles.values()])
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = new_parser(__doc__)
+    parser.add_argument("data", type=Path)
+    add_output(parser)
+    parser.add_argument("--teacher-weights", default="pretrained", metavar="FILE")
+    parser.add_argument(
+        "--models",
+        type=names_of,
+        default=",".join(MODELS),
+        metavar="NAMES",
+        help="comma-separated (default: %(default)s)",
+    )
+    parser.add_argument("--seeds", type=numbers_of, default="0,1,2", metavar="N,N")
+    parser.add_argument("--steps", type=int, default=600, help="of rd and stfpm")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument(
+        "--coreset", type=float, default=CORESET, help="share of patches that patchcore keeps"
+    )
+    parser.add_argument("--device", default="auto")
+    return parser
+
+
+def main() -> None:
+    options = parser().parse_args()
+    for unknown in sorted(set(options.models) - set(MODELS)):
+        raise SnlError(f"--models: no model '{unknown}'; choose from {', '.join(MODELS)}")
+    require_anomalib()
+    run(options)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

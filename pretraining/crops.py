@@ -1,4 +1,7 @@
-"""Batches to learn from: canvases cut, scaled, rotated, recoloured; a function of seed and step."""
+"""Training batches: random crops of canvases, scaled, rotated and recoloured.
+
+A batch depends only on the seed, the step and the number of lanes.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from canvases import HELD_OUT_PHOTOGRAPHS, SIDE, Canvases, photograph
+from canvases import HELD_OUT_PHOTOGRAPHS, Canvases, photograph
 from formula import Fractals
 from recolour import recolour
+from textures import SIDE
 
 POOL = 256
-"""Canvases that a lane keeps in memory at a time."""
+"""Number of canvases that a lane keeps in memory."""
 FRESH = 1
-"""Canvases that are drawn new for every batch of a lane, in the place of the oldest."""
+"""Number of canvases of a lane that are replaced, the oldest first, after every batch."""
 BARE = 0.05
-"""Standard deviation of the pixels (0..1) below which a window shows next to nothing."""
+"""Standard deviation of the pixels (0..1) below which a window counts as empty."""
 
 
 class Batches(IterableDataset[list[Tensor]]):
-    """For each step in first..last - 1: a list of images (B, 3, N, N), uint8.
+    """Yields for each step in first..last - 1 a list with the images (B, 3, N, N), uint8.
 
-    Step s belongs to lane s mod `lanes`; each lane has canvases of its own, keeps `pool` of them
-    and draws FRESH new ones for each of its steps. So a run that goes on sees what an unbroken one
-    would have seen. Lanes are drawn in processes of their own (`loader`).
+    Step s belongs to lane s mod `lanes`. Each lane has its own canvases, keeps `pool` of them and
+    draws FRESH new ones per step. A resumed run therefore gets the same images as an uninterrupted
+    one. Each lane runs in a process of its own (`loader`).
 
     Args:
-        seed, lanes, pool: with the step, all that the images depend on.
-        first, last: steps.
-        count, size: images per batch, and their side in pixels.
+        seed, lanes, pool: together with the step, these determine the images.
+        first, last: range of steps.
+        count: images per batch.
+        size: side of the images in pixels.
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class Batches(IterableDataset[list[Tensor]]):
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         worker = get_worker_info()
-        # the loader takes from its workers in turn, beginning with worker 0
+        # The loader takes batches from its workers in turn, starting with worker 0.
         start = self.first + (worker.id if worker else 0)
         lane = start % self.lanes
         draw = Canvases([self.seed, lane])
@@ -68,19 +73,21 @@ class Batches(IterableDataset[list[Tensor]]):
 
 
 def loader(batches: Batches | Fractals) -> DataLoader[list[Tensor]]:
-    """Batches drawn ahead, by one process per lane."""
+    """Return a loader that computes batches ahead, with one process per lane."""
     return DataLoader(
         batches,
         batch_size=None,
         num_workers=batches.lanes,
         prefetch_factor=6,
-        multiprocessing_context="forkserver",  # a fork of a process with threads may hang
+        multiprocessing_context="forkserver",  # forking a process with threads may deadlock
     )
 
 
 def pyramid(canvas: NDArray[np.uint8]) -> list[Tensor]:
-    """A canvas (H, W, 3) and its halvings, each (1, 3, h, w), 0..1, so that no cut passes over
-    pixels."""
+    """Return a canvas (H, W, 3) at full size, half size and so on, each (1, 3, h, w) in 0..1.
+
+    Windows are sampled at the size that fits them, so that no pixels are skipped.
+    """
     levels = [torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255]
     while levels[-1].shape[-1] > 64:
         levels.append(F.avg_pool2d(levels[-1], 2))
@@ -88,9 +95,9 @@ def pyramid(canvas: NDArray[np.uint8]) -> list[Tensor]:
 
 
 def cut(canvases: list[list[Tensor]], count: int, size: int, rng: np.random.Generator) -> Tensor:
-    """Random windows of random canvases, recoloured: (count, 3, size, size), 0..1.
+    """Return random windows of random canvases, recoloured: (count, 3, size, size) in 0..1.
 
-    A window that shows next to nothing is replaced by another, which may again be as bare.
+    An empty window (see BARE) is replaced once by another, which may be empty, too.
     """
     images = []
     for _ in range(count):
@@ -102,25 +109,25 @@ def cut(canvases: list[list[Tensor]], count: int, size: int, rng: np.random.Gene
 
 
 def _window(canvas: list[Tensor], size: int, rng: np.random.Generator) -> Tensor:
-    """A window an eighth of the canvas to a little more than all of it, turned, mirrored."""
-    share = np.exp(rng.uniform(np.log(0.125), np.log(1.2)))  # of the canvas' side
+    """Return a rotated, mirrored window with a side of 0.125 to 1.2 of the canvas."""
+    share = np.exp(rng.uniform(np.log(0.125), np.log(1.2)))  # of the side of the canvas
     level = int(np.clip(np.log2(SIDE * share / size), 0, len(canvas) - 1))
     image = canvas[level]
-    turn = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.integers(4) * np.pi / 2
+    angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.integers(4) * np.pi / 2
     aspect = np.exp(rng.normal(0, 0.12))
     flip = rng.choice([-1, 1])
-    place = rng.uniform(-1, 1, 2) * max(1 - share, 0.05)
-    cos, sin = share * np.cos(turn), share * np.sin(turn)
+    centre = rng.uniform(-1, 1, 2) * max(1 - share, 0.05)
+    cos, sin = share * np.cos(angle), share * np.sin(angle)
     theta = [
-        [cos * aspect * flip, -sin / aspect, place[0]],
-        [sin * aspect * flip, cos / aspect, place[1]],
+        [cos * aspect * flip, -sin / aspect, centre[0]],
+        [sin * aspect * flip, cos / aspect, centre[1]],
     ]
     grid = F.affine_grid(torch.tensor([theta], dtype=torch.float32), [1, 3, size, size], False)
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)[0]
 
 
 def held_out(count: int, size: int) -> Tensor:
-    """Fixed windows of photographs that are never trained on: (count, 3, size, size)."""
+    """Return fixed windows of the held-out photographs: (count, 3, size, size) in 0..1."""
     rng = np.random.default_rng(0)
     canvases = []
     for name in HELD_OUT_PHOTOGRAPHS:

@@ -1,8 +1,8 @@
 """Formula-driven pretraining: images of iterated function systems, labelled by their formula.
 
-After FractalDB (Kataoka et al., ACCV 2020, arXiv 2101.08515): a class is a set of affine maps, its
-images differ by small changes of one map, by mirroring, by density and by whether figure or ground
-is dark. No photograph, no teacher.
+Based on FractalDB (Kataoka et al., ACCV 2020, arXiv 2101.08515): a class is a set of affine maps;
+its images differ by small changes of one map, by mirroring, contrast and inversion. Neither
+photographs nor a teacher are needed.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from canvases import chaos_game, draw_points, random_ifs
+from textures import chaos_game, draw_points, random_ifs
 
 CLASSES = 100
 
 
 class Fractals(IterableDataset[list[Tensor]]):
-    """For each step in first..last - 1: a list of images (B, 3, N, N) uint8 and classes (B,).
+    """Yields for each step in first..last - 1 images (B, 3, N, N) uint8 and classes (B,).
 
-    Arguments as of `crops.Batches`.
+    The arguments are those of `crops.Batches`.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Fractals(IterableDataset[list[Tensor]]):
         self.seed, self.first, self.last, self.lanes = seed, first, last, lanes
         self.count, self.size = count, size
         rng = np.random.default_rng(seed)
-        self.formulas = [_full(rng) for _ in range(CLASSES)]
+        self.formulas = [_random_formula(rng) for _ in range(CLASSES)]
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         worker = get_worker_info()
@@ -53,8 +53,8 @@ class Fractals(IterableDataset[list[Tensor]]):
         return image.float().expand(3, -1, -1)
 
 
-def _full(rng: np.random.Generator) -> np.ndarray:
-    """A formula whose points cover at least a fifth of a coarse grid."""
+def _random_formula(rng: np.random.Generator) -> np.ndarray:
+    """Return a formula whose points cover more than a fifth of a coarse grid."""
     while True:
         maps = random_ifs(rng)
         density = draw_points(*chaos_game(rng, maps, 500, 30), 16)

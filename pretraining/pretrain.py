@@ -1,15 +1,15 @@
-"""Make the weights of `snl_compact` from nothing but generated images, public-domain photographs
-and the ImageNet features of ResNet-18.
+"""Create the weights of `snl_compact` from generated images, public-domain photographs and the
+ImageNet features of ResNet-18.
 
     python pretraining/pretrain.py distill --resnet18 resnet18.safetensors -o runs/distilled
     python pretraining/pretrain.py formula -o runs/formula
     python pretraining/pretrain.py finish runs/distilled -o teacher.safetensors
 
-`distill` regresses the channel-normalised features of ResNet-18's three stages; `formula` learns to
-tell iterated function systems apart and needs no teacher at all. Both draw their images as they use
-them, log to `log.jsonl` (the error on held-out photographs, too), keep a checkpoint and go on from
-it when started again. `finish` turns a run into a file of weights for the package or for
-`--teacher-weights`. What came of it: docs/teacher.md.
+`distill` regresses the channel-normalised features of three stages of ResNet-18. `formula` learns
+to classify iterated function systems and needs no teacher. Both generate their images on the fly,
+log to `log.jsonl` (including the error on held-out photographs), write checkpoints and resume from
+them when started again. `finish` converts a run to a weights file for the package or for
+`--teacher-weights`. Results: docs/teacher.md.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TensorList = Sequence[Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a run's result depends on, beside the code."""
+    """Everything that the result of a run depends on, apart from the code."""
 
     kind: str
     images: int
@@ -54,9 +54,9 @@ class Recipe:
     weight_decay: float = 0.02
     warmup: float = 0.02
     decay: float = 0.4
-    """Share of the run over which the rate falls to nothing, after a plateau."""
+    """Fraction of the run over which the learning rate falls to (almost) 0, after a plateau."""
     average: float = 0.998
-    """Of the moving average of the weights, which is what is kept; it rises to this from 0.1."""
+    """Decay of the moving average of the weights, which is saved; it rises to this from 0.1."""
     seed: int = 0
     lanes: int = 1
     precision: str = "fp32"
@@ -66,13 +66,16 @@ class Recipe:
         return self.images // self.batch
 
     def rate(self, step: int) -> float:
-        """Of step 1..steps: a rise, a plateau, a straight fall."""
-        done = step / self.steps
-        return self.lr * min(1.0, done / self.warmup, (1 - done) / self.decay + 1e-3)
+        """Return the learning rate of step 1..steps: warm-up, plateau, linear decay."""
+        progress = step / self.steps
+        return self.lr * min(1.0, progress / self.warmup, (1 - progress) / self.decay + 1e-3)
 
 
 class Run:
-    """A task on its way: its network, the moving average of it, the optimiser, the files."""
+    """A training run: task, moving average of its network, optimiser, files in `folder`.
+
+    If the folder has a checkpoint, the run is resumed.
+    """
 
     def __init__(self, recipe: Recipe, task: Task, folder: Path, device: torch.device) -> None:
         self.recipe, self.folder, self.device = recipe, folder, device
@@ -89,29 +92,32 @@ class Run:
         if self._checkpoint.is_file():
             self._restore()
         elif (folder / "final.safetensors").is_file():
-            raise SnlError(f"{folder}: holds a finished run; choose another -o, or remove it")
+            raise SnlError(f"{folder}: has a finished run; choose another -o, or remove it")
         else:
             write_text(self._log, "")
 
     def train(self, checkpoint_every: float) -> None:
-        """To the end; leaves `final.safetensors`, and `at-N` after halvings of the length."""
-        recipe, kind = self.recipe, Fractals if self.recipe.kind == "formula" else Batches
-        data = kind(recipe.seed, self.first, recipe.steps, recipe.batch, SIZE, recipe.lanes)
+        """Train to the end.
+
+        Writes `final.safetensors` and, at 1/2, 1/4, ... of the run, `at-N.safetensors` (N images).
+        """
+        recipe, dataset = self.recipe, Fractals if self.recipe.kind == "formula" else Batches
+        data = dataset(recipe.seed, self.first, recipe.steps, recipe.batch, SIZE, recipe.lanes)
         marks = {round(recipe.steps * 2.0**-k) for k in range(1, 6)}
-        began = saved = time.perf_counter()
+        start = saved = time.perf_counter()
         for step, batch in enumerate(loader(data), self.first + 1):
             losses = self._step(step, [part.to(self.device) for part in batch])
             now = time.perf_counter()
-            spent = self.spent + now - began
+            spent = self.spent + now - start
             if step % LOG_EVERY == 0 or step == recipe.steps:
-                left = (now - began) / (step - self.first) * (recipe.steps - step)
+                left = (now - start) / (step - self.first) * (recipe.steps - step)
                 print(self._write_log(step, losses, spent), f"{left / 60:.1f} min left", flush=True)
             if step in marks:
-                self._keep(f"at-{step * recipe.batch}", step)
+                self._save_weights(f"at-{step * recipe.batch}", step)
             if now - saved > checkpoint_every and step < recipe.steps:
-                self._save(step, spent)
+                self._save_checkpoint(step, spent)
                 saved = now
-        self._keep("final", recipe.steps)
+        self._save_weights("final", recipe.steps)
         self._checkpoint.unlink(missing_ok=True)
 
     def _step(self, step: int, batch: list[Tensor]) -> list[float]:
@@ -130,11 +136,13 @@ class Run:
         self.average.update_parameters(self.task.net)
         values = [float(loss.detach()) for loss in losses]
         if not all(map(math.isfinite, values)):
-            sys.exit(f"step {step}: the losses are {values}; start over with a lower rate")
+            sys.exit(
+                f"step {step}: the losses are {values}; start again with a lower learning rate"
+            )
         return values
 
     def _blend(self, average: TensorList, current: TensorList, count: Tensor | int) -> None:
-        """Moves the average towards the current weights, far at first."""
+        """Move the average towards the current weights, with larger steps at the start."""
         keep = min(self.recipe.average, (1 + int(count)) / (10 + int(count)))
         for old, new in zip(average, current, strict=True):
             if old.is_floating_point():
@@ -150,17 +158,17 @@ class Run:
             "seconds": round(seconds, 1),
             "lr": round(self.recipe.rate(step), 6),
             "training": [round(value, 4) for value in losses],
-            "held_out": [round(float(v), 4) for v in self.task.watched(self.average)],
+            "held_out": [round(float(v), 4) for v in self.task.held_out_losses(self.average)],
         }
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         return json.dumps(record)
 
-    def _keep(self, name: str, step: int) -> None:
-        """The averaged network, with the statistics of its targets."""
+    def _save_weights(self, name: str, step: int) -> None:
+        """Save the averaged network and the buffers of the task."""
         arrays = {f"net.{k}": v.cpu().numpy() for k, v in self.average.module.state_dict().items()}
-        own = {k: v for k, v in self.task.state_dict().items() if "." not in k}
-        arrays |= {k: v.cpu().numpy() for k, v in own.items()}
+        buffers = {k: v for k, v in self.task.state_dict().items() if "." not in k}
+        arrays |= {k: v.cpu().numpy() for k, v in buffers.items()}
         facts = {
             "recipe": asdict(self.recipe),
             "images": step * self.recipe.batch,
@@ -176,9 +184,9 @@ class Run:
     def _log(self) -> Path:
         return self.folder / "log.jsonl"
 
-    def _save(self, step: int, seconds: float) -> None:
-        own = {k: v for k, v in self.task.state_dict().items() if not k.startswith("teacher.")}
-        tensors = {f"task.{k}": v for k, v in own.items()}
+    def _save_checkpoint(self, step: int, seconds: float) -> None:
+        trained = {k: v for k, v in self.task.state_dict().items() if not k.startswith("teacher.")}
+        tensors = {f"task.{k}": v for k, v in trained.items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         tensors |= optimizer_tensors(self.optimizer)
         arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
@@ -189,17 +197,19 @@ class Run:
         arrays, facts = load_tensors(self._checkpoint, "checkpoint")
         if facts["recipe"] != asdict(self.recipe):
             raise SnlError(
-                f"{self._checkpoint}: of another recipe ({facts['recipe']}); choose another -o"
+                f"{self._checkpoint}: belongs to another recipe ({facts['recipe']}); choose "
+                "another -o"
             )
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         for part, module in (("task.", self.task), ("average.", self.average)):
-            own = {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)}
-            module.load_state_dict(own, strict=module is not self.task)  # it has a frozen teacher
+            state = {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)}
+            # The frozen teacher of the task is not in the checkpoint.
+            module.load_state_dict(state, strict=module is not self.task)
         restore_optimizer(self.optimizer, tensors)
         self.first, self.spent = int(facts["step"]), float(facts["seconds"])
         lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if json.loads(line)["step"] <= self.first]
-        write_text(self._log, "".join(kept))
+        previous = [line for line in lines if json.loads(line)["step"] <= self.first]
+        write_text(self._log, "".join(previous))
 
 
 def main() -> int:
@@ -212,10 +222,10 @@ def main() -> int:
         if kind == "distill":
             verb.add_argument("--resnet18", required=True, metavar="FILE", help="ImageNet weights")
         verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
-        verb.add_argument("--images", type=int, default=288_000, help="images in all")
+        verb.add_argument("--images", type=int, default=288_000, help="number of training images")
         verb.add_argument("--batch", type=int, default=48)
         verb.add_argument("--seed", type=int, default=0)
-        verb.add_argument("--lanes", type=int, default=1, help="processes that draw images")
+        verb.add_argument("--lanes", type=int, default=1, help="processes that generate images")
         verb.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
         verb.add_argument("--device", default="auto")
         verb.add_argument("--checkpoint-every", type=float, default=120, metavar="SECONDS")

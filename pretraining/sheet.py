@@ -1,4 +1,4 @@
-"""A sheet of generated canvases, without photographs: the picture in docs/teacher.md.
+"""Draw a sheet of generated canvases without photographs: the picture in docs/teacher.md.
 
 python pretraining/sheet.py -o docs/canvases.jpg
 """
@@ -16,7 +16,7 @@ from snl.files import atomic
 
 
 def sheet(columns: int, rows: int, side: int) -> Image.Image:
-    """Canvases 0, 1, ... in reading order."""
+    """Return an image of the canvases 0, 1, ..., row by row, each `side` pixels wide."""
     draw = Canvases([0, 0], photographs=())
     page = Image.new("RGB", (columns * side, rows * side), "white")
     for number in range(columns * rows):

@@ -1,4 +1,4 @@
-"""What the network is made to learn: ResNet-18's features, or to tell formulas apart."""
+"""Pretraining tasks: regression of the features of ResNet-18, or classification of formulas."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from snl.model.teacher import Teacher
 from snl.settings import TeacherSettings
 
 STAGES = (64, 128, 256)
-"""Channels of ResNet-18's stages of strides 4, 8 and 16: what is regressed."""
+"""Channels of the stages of ResNet-18 with strides 4, 8 and 16, which are regressed."""
 SIZE = 128
 """Side of the training images in pixels."""
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 (B, 3, N, N) as both networks want them, which is as ImageNet's do."""
+    """Return images, (B, 3, N, N) uint8, as network inputs: normalised like ImageNet."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (MEAN, STD))
     images = (images.float() / 255 - mean) / std
     return images.contiguous(memory_format=torch.channels_last)
 
 
 class Task(nn.Module, ABC):
-    """The network and what it is trained on; `losses` is to be brought down."""
+    """A network with the losses that it is trained to minimise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,24 +42,26 @@ class Task(nn.Module, ABC):
 
     @property
     def inputs(self) -> dict[str, str]:
-        """What goes into the weights besides generated images, and its licence."""
+        """Inputs of the weights other than generated images, with their licences."""
         return {}
 
     def start(self, batch: list[Tensor]) -> None:
-        """Before the first step, from its batch."""
+        """Initialise from the batch of the first step, before that step."""
 
     @abstractmethod
     def losses(self, batch: list[Tensor]) -> list[Tensor]:
-        """Of a batch: images (B, 3, N, N) uint8, and what else the data gives."""
+        """Return the losses of a batch: images (B, 3, N, N) uint8, and labels, if any."""
 
-    def watched(self, net: nn.Module) -> list[Tensor]:
-        """Losses of `net` on what is never trained on; empty where there is nothing."""
+    def held_out_losses(self, net: nn.Module) -> list[Tensor]:
+        """Return the losses of `net` on held-out images; empty if the task has none."""
         return []
 
 
 class Distillation(Task):
-    """Mean squared error per stage against ResNet-18's features, each channel brought to mean 0
-    and deviation 1 (over the first batch). An error of 1 is what knowing nothing would give.
+    """Mean squared error per stage to the features of ResNet-18.
+
+    Each channel is normalised to mean 0 and standard deviation 1 over the first batch, so that
+    predicting the mean gives an error of 1.
 
     Args:
         file: ImageNet weights of ResNet-18.
@@ -90,7 +92,7 @@ class Distillation(Task):
             values = stage.float().transpose(0, 1).flatten(1)
             self.get_buffer(f"mean_{number}").copy_(values.mean(1))
             deviation = values.std(1)
-            constant = deviation < 1e-5  # a channel that says nothing is not to be magnified
+            constant = deviation < 1e-5  # do not amplify constant channels
             self.get_buffer(f"std_{number}").copy_(deviation.masked_fill(constant, 1))
 
     def losses(self, batch: list[Tensor], net: nn.Module | None = None) -> list[Tensor]:
@@ -106,7 +108,7 @@ class Distillation(Task):
         return errors
 
     @torch.no_grad()
-    def watched(self, net: nn.Module) -> list[Tensor]:
+    def held_out_losses(self, net: nn.Module) -> list[Tensor]:
         return self.losses([self._held_out.to(self.get_buffer("mean_0").device)], net)
 
 

@@ -1,4 +1,4 @@
-"""What test modules share: tiny data, tiny settings, one trained bundle, the real command."""
+"""Shared by all tests: tiny data, tiny settings, trained bundles, the installed command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.trees import PRODUCTS, make_mvtec, make_varied, save_mask, save_part
 if TYPE_CHECKING:
     from snl import Inspector
 
-# one thread a process: the networks are tiny, and subprocesses inherit it
+# one thread per process: the networks are tiny; subprocesses inherit the setting
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY: dict[str, Any] = {
@@ -39,10 +39,23 @@ FILES = {"onnx": ".onnx", "openvino": ".xml"}
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+SLOW = Path(__file__).parent / "slow.txt"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow.txt, which `make durations` writes, as slow."""
+    if not SLOW.is_file():
+        return
+    slow = set(SLOW.read_text(encoding="utf-8").split())
+    for item in items:
+        if item.nodeid.partition("[")[0] in slow:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
-    """A test that sets PyTorch's threads, which are of the whole process, leaves no others behind:
-    sums round differently."""
+    """Restore the process-wide number of PyTorch threads after each test, because sums round
+    differently with another number."""
     yield
     torch = sys.modules.get("torch")
     if torch is not None:
@@ -51,13 +64,13 @@ def same_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny data set of two products in the MVTec AD layout; not to be changed."""
+    """A tiny data set of two products in the MVTec AD layout; tests must not change it."""
     return make_mvtec(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.fixture(scope="session")
 def bundle(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle trained on `parts`; not to be changed."""
+    """A bundle trained on `parts`; tests must not change it."""
     import snl
 
     path = tmp_path_factory.mktemp("bundle") / "parts.snl"
@@ -67,13 +80,13 @@ def bundle(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two products with 40 training images of parts that vary; not to be changed."""
+    """Two products with 40 training images of varying parts; tests must not change them."""
     return make_varied(tmp_path_factory.mktemp("varied"))
 
 
 @pytest.fixture(scope="session")
 def calibrated(varied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle trained on `varied`, 20 images of each product held back; not to be changed."""
+    """A bundle trained on `varied`, 20 images per product held out; tests must not change it."""
     import snl
 
     path = tmp_path_factory.mktemp("calibrated") / "varied.snl"
@@ -132,7 +145,7 @@ def exported(inspector: Inspector, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def run_snl() -> Run:
-    """Runs the command in a process of its own, as a user does."""
+    """Run the command in a subprocess, as a user does."""
 
     def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "snl", *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""Whole or not at all, and every kind of damage told."""
+"""Atomic writes, and detection of every kind of damage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
     "scalar": np.array(3, dtype=np.int64),
     "empty": np.zeros((0, 4), dtype=np.float32),
-    "turned": np.arange(6, dtype=np.uint8).reshape(2, 3).T,
+    "transposed": np.arange(6, dtype=np.uint8).reshape(2, 3).T,
 }
 
 
@@ -41,7 +41,7 @@ def test_round_trip_keeps_values_types_and_shapes(file: Path) -> None:
         np.testing.assert_array_equal(arrays[name], array)
 
 
-def test_permissions_are_those_of_any_new_file(file: Path) -> None:
+def test_permissions_are_those_of_other_new_files(file: Path) -> None:
     other = file.with_name("other")
     other.write_text("")
     assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
@@ -51,7 +51,7 @@ def test_permissions_are_those_of_any_new_file(file: Path) -> None:
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_any_changed_byte_is_told(file: Path, data: st.DataObject) -> None:
+def test_any_changed_byte_is_detected(file: Path, data: st.DataObject) -> None:
     content = bytearray(file.read_bytes())
     place = data.draw(st.integers(0, len(content) - 1))
     content[place] ^= data.draw(st.integers(1, 255))
@@ -61,7 +61,7 @@ def test_any_changed_byte_is_told(file: Path, data: st.DataObject) -> None:
         arrays, facts = load_tensors(bad, "bundle")
     except BundleError as error:
         assert "bad.snl" in str(error) and "\n" not in str(error)
-    else:  # white space of the header, say: nothing that anybody reads has changed
+    else:  # for example white space in the header: the contents are the same
         assert facts == {"text": "größe", "list": [1, None]}
         assert arrays.keys() == ARRAYS.keys()
         for name, array in ARRAYS.items():
@@ -72,7 +72,7 @@ def test_any_changed_byte_is_told(file: Path, data: st.DataObject) -> None:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(share=st.floats(0, 0.999))
-def test_any_truncation_is_told(file: Path, share: float) -> None:
+def test_any_truncation_is_detected(file: Path, share: float) -> None:
     content = file.read_bytes()
     bad = file.with_name("short.snl")
     bad.write_bytes(content[: int(share * len(content))])
@@ -81,7 +81,7 @@ def test_any_truncation_is_told(file: Path, share: float) -> None:
 
 
 def rewrite(file: Path, **changes: object) -> None:
-    """Edit the description and leave the tensors."""
+    """Change the JSON document of a file, not its tensors."""
     from safetensors import safe_open
 
     with safe_open(file, "np") as opened:
@@ -93,9 +93,9 @@ def rewrite(file: Path, **changes: object) -> None:
     )
 
 
-def test_foreign_newer_older_and_other_kinds(file: Path, tmp_path: Path) -> None:
-    rewrite(file, format=3)
-    with pytest.raises(BundleError, match=r"format 3, this snl reads 2; update snl"):
+def test_other_files_kinds_and_formats_are_refused(file: Path, tmp_path: Path) -> None:
+    rewrite(file, format=4)
+    with pytest.raises(BundleError, match=r"format 4, this snl reads 3; update snl"):
         load_tensors(file, "bundle")
     for older in (0, 1):
         rewrite(file, format=older)
@@ -120,7 +120,7 @@ def test_foreign_newer_older_and_other_kinds(file: Path, tmp_path: Path) -> None
         load_tensors(tmp_path, "bundle")
 
 
-def test_changed_tensors_are_told(file: Path) -> None:
+def test_changed_tensors_are_detected(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -128,7 +128,7 @@ def test_changed_tensors_are_told(file: Path) -> None:
         load_tensors(file, "bundle")
 
 
-def test_interrupted_write_leaves_the_old_file_and_nothing_else(file: Path) -> None:
+def test_an_interrupted_write_keeps_the_old_file_and_leaves_no_other(file: Path) -> None:
     before = file.read_bytes()
     with pytest.raises(RuntimeError), atomic(file) as temporary:
         temporary.write_bytes(b"half")
@@ -137,7 +137,7 @@ def test_interrupted_write_leaves_the_old_file_and_nothing_else(file: Path) -> N
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_unwritable_places_are_told(tmp_path: Path) -> None:
+def test_unwritable_paths_are_reported(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(SnlError, match="cannot be written"):

@@ -1,4 +1,4 @@
-"""Settings: names, precedence, round trip, ranges; and no input gets past them unnamed."""
+"""Settings: names, precedence, round trip, ranges; errors for every invalid input."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def get(settings: Settings, name: str) -> Any:
 
 
 def refusal(changes: dict[str, Any]) -> str:
-    """The one-line message with which changes to the defaults of snl-rd are refused."""
+    """Return the one-line message with which changes to the defaults are refused."""
     with pytest.raises(SettingsError) as caught:
         resolve(overrides=changes)
     message = str(caught.value)
@@ -64,7 +64,7 @@ def test_snl_methods_have_their_parts() -> None:
         assert settings.student.architecture == architecture and settings.cram.form != "none"
         loss, plain = settings.loss, resolve(name.removeprefix("snl-")).loss
         assert min(loss.spatial, loss.intra, loss.inter) > 0
-        assert (loss.global_cosine, loss.channel) == (plain.flat, plain.channel)
+        assert (loss.global_cosine, loss.channel) == (plain.global_cosine, plain.channel)
         assert plain.spatial == plain.intra == plain.inter == 0
         assert resolve(name.removeprefix("snl-")).cram.form == "none"
 
@@ -72,14 +72,17 @@ def test_snl_methods_have_their_parts() -> None:
 def test_the_default_is_snl_rd_with_extras() -> None:
     settings, base = resolve(), resolve("snl-rd")
     assert settings == resolve("snl") and settings.method == "snl"
-    kept = ("teacher", "student", "cram", "image_size")
-    assert all(getattr(settings, part) == getattr(base, part) for part in kept)
-    assert 0 < settings.loss.easy < 1 and settings.loss.easy_gradient < 1
-    assert settings.map.distance == "standardised" and settings.map.levels > 0
-    # the published methods have none of them
+    unchanged = ("teacher", "student", "cram", "image_size")
+    assert all(getattr(settings, part) == getattr(base, part) for part in unchanged)
+    assert 0 < settings.loss.hard_mining < 1 and settings.loss.hard_mining_factor < 1
+    assert settings.map.distance == "standardised" and settings.map.normalisation_clusters > 0
+    # the published methods have no extras
     for name in METHODS.keys() - {"snl"}:
         other = resolve(name)
-        assert other.loss.easy == other.map.levels == 0 and other.map.kind == "feature"
+        assert (
+            other.loss.hard_mining == other.map.normalisation_clusters == 0
+            and other.map.kind == "feature"
+        )
         assert other.map.distance != "standardised" and not other.map.stage_weights
 
 
@@ -144,10 +147,10 @@ CONVERSIONS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "kept"), CONVERSIONS)
-def test_conversion(name: str, given: Any, kept: Any) -> None:
-    value = get(resolve(overrides={name: given}), name)
-    assert value == kept and type(value) is type(kept)
+@pytest.mark.parametrize(("name", "value", "converted"), CONVERSIONS)
+def test_conversion(name: str, value: Any, converted: Any) -> None:
+    result = get(resolve(overrides={name: value}), name)
+    assert result == converted and type(result) is type(converted)
 
 
 WRONG_TYPES = [
@@ -185,7 +188,7 @@ WRONG_TYPES = [
 def test_wrong_type_is_refused(name: str, value: Any, wanted: str) -> None:
     message = refusal({name: value})
     assert f"'{name}'" in message and wanted in message
-    if not (isinstance(value, str) and "," in value):  # of lists the item is named
+    if not (isinstance(value, str) and "," in value):  # for lists, the item is reported
         assert repr(value)[:20] in message
 
 
@@ -198,7 +201,7 @@ OUT_OF_RANGE = [
     ("student.bottleneck_blocks", [0, -1]),
     ("student.expansion", [0, -4]),
     ("cram.centres", [0, -1]),
-    *((f"loss.{x}", [-0.1, "nan", "inf"]) for x in ("flat", "mse", "channel")),
+    *((f"loss.{x}", [-0.1, "nan", "inf"]) for x in ("global_cosine", "mse", "channel")),
     *((f"loss.{x}", [-0.1, "nan", "inf"]) for x in ("spatial", "intra", "inter")),
     ("loss.spatial_temperature", [0, -1, "nan", "inf"]),
     ("loss.hard_mining", [-0.1, 1, "nan"]),
@@ -257,9 +260,9 @@ def test_edges_of_the_ranges_are_allowed() -> None:
 def test_contradictions_are_refused() -> None:
     assert "cram.place=deepest" in refusal({"cram.place": "stages"})
     assert resolve("snl-fd", overrides={"cram.place": "stages"}).cram.place == "stages"
-    off = {f"loss.{x}": 0 for x in ("flat", "channel", "spatial", "intra", "inter")}
+    off = {f"loss.{x}": 0 for x in ("global_cosine", "channel", "spatial", "intra", "inter")}
     assert "loss.global_cosine" in refusal(off)
-    assert resolve(overrides={**off, "loss.global_cosine": 1}).loss.flat == 1
+    assert resolve(overrides={**off, "loss.global_cosine": 1}).loss.global_cosine == 1
 
 
 UNKNOWN = {
@@ -292,8 +295,8 @@ def test_unknown_method_and_preset_are_refused_with_what_is_known() -> None:
 
 
 @pytest.mark.parametrize("name", ["method", "preset"])
-def test_method_and_preset_are_no_overrides(name: str) -> None:
-    """The name alone would change, and nothing that it stands for."""
+def test_method_and_preset_cannot_be_overridden(name: str) -> None:
+    """Only the name would change, not the settings that it stands for."""
     message = refusal({name: {"method": "rd", "preset": "paper"}[name]})
     assert f"'{name}'" in message
 
@@ -308,7 +311,7 @@ def test_assignments() -> None:
             parse_assignments([text])
 
 
-def test_from_dict_of_a_foreign_document() -> None:
+def test_from_dict_of_an_invalid_document() -> None:
     good = resolve().to_dict()
     for name, wrong in (
         ("teacher", None),
@@ -325,12 +328,12 @@ def test_from_dict_of_a_foreign_document() -> None:
             Settings.from_dict(document)  # type: ignore[arg-type]
 
 
-def test_from_dict_fills_what_is_left_out() -> None:
-    settings = Settings.from_dict({"loss": {"flat": 1}, "cram": {}})
+def test_from_dict_uses_defaults_for_missing_values() -> None:
+    settings = Settings.from_dict({"loss": {"global_cosine": 1}, "cram": {}})
     assert settings == Settings().replace({"loss.global_cosine": 1})
 
 
-# --- whatever is typed ---
+# --- any input ---
 
 VALUES = st.one_of(
     st.text(max_size=12),
@@ -352,7 +355,7 @@ JSON = st.recursive(
 
 @budget(max_examples=300, deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=3))
-def test_any_assignment_is_taken_or_refused(texts: list[str]) -> None:
+def test_any_assignment_is_accepted_or_refused(texts: list[str]) -> None:
     try:
         settings = resolve(overrides=parse_assignments(texts))
     except SettingsError as error:
@@ -363,7 +366,7 @@ def test_any_assignment_is_taken_or_refused(texts: list[str]) -> None:
 
 @budget(max_examples=500, deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES | JSON, max_size=4))
-def test_any_value_is_taken_or_refused(changes: dict[str, Any]) -> None:
+def test_any_value_is_accepted_or_refused(changes: dict[str, Any]) -> None:
     try:
         settings = resolve("snl-fd", overrides=changes)
     except SettingsError as error:
@@ -374,7 +377,7 @@ def test_any_value_is_taken_or_refused(changes: dict[str, Any]) -> None:
 
 @budget(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from([*NAMES, "teacher", "cram"]), JSON, max_size=3) | JSON)
-def test_any_document_is_taken_or_refused(document: Any) -> None:
+def test_any_document_is_accepted_or_refused(document: Any) -> None:
     try:
         assert isinstance(Settings.from_dict(document), Settings)
     except SettingsError as error:

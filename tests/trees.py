@@ -1,7 +1,7 @@
-"""Tiny generated data sets, one function a layout; each returns the path to give to the tool.
+"""Small generated data sets, one function per layout, which returns the path of the data set.
 
-Every tree has two products with 4 training images, 2 normal and 2 anomalous test images of
-40 x 48 pixels with masks (`make_folders`: 10 normal images to be shared out, no split).
+Every data set has two products with 4 training images, 2 normal and 2 anomalous test images of
+40 x 48 pixels with masks (`make_folders`: 10 normal and 2 anomalous images without a split).
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ PRODUCTS = ("bolt", "plate")
 def draw(
     seed: int, *, defect: bool = False, product: str = "bolt"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A part on a grey ground, H x W x 3 uint8, no two seeds alike; and its mask, 0 or 255."""
+    """Return the image of a part on grey, (H, W, 3) uint8, and its mask, (H, W) of 0 and 255.
+
+    Every seed gives another image.
+    """
     rng = np.random.default_rng([seed, *product.encode()])
     image = np.full((HEIGHT, WIDTH, 3), 90, np.int64)
     ys, xs = np.mgrid[:HEIGHT, :WIDTH]
@@ -43,7 +46,7 @@ def draw(
 def draw_varied(
     seed: int, *, defect: bool = False, product: str = "bolt"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `draw`, shifted by up to 4 pixels each way and in more or less light."""
+    """Return the result of `draw`, shifted by up to 2 pixels and with varying brightness."""
     rng = np.random.default_rng([seed, 1, *product.encode()])
     image, mask = draw(seed, defect=defect, product=product)
     shift = tuple(rng.integers(-2, 3, 2).tolist())
@@ -52,20 +55,20 @@ def draw_varied(
 
 
 def save_varied(path: Path, seed: int, *, defect: bool = False, product: str = "bolt") -> Path:
-    """Write a drawing of `draw_varied`."""
+    """Write an image of `draw_varied` and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(draw_varied(seed, defect=defect, product=product)[0]).save(path)
     return path
 
 
 def save_part(path: Path, seed: int, *, defect: bool = False, product: str = "bolt") -> None:
-    """Write a drawing in the format of its ending."""
+    """Write an image of `draw` in the format of the file extension."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(draw(seed, defect=defect, product=product)[0]).save(path)
 
 
 def save_mask(path: Path, seed: int, *, value: int = 255, product: str = "bolt") -> None:
-    """Write the mask of `save_part(..., defect=True)`, its defect as `value`."""
+    """Write the mask of `save_part(..., defect=True)`, with `value` at the defect."""
     path.parent.mkdir(parents=True, exist_ok=True)
     mask = draw(seed, defect=True, product=product)[1]
     Image.fromarray(np.where(mask > 0, value, 0).astype(np.uint8)).save(path)
@@ -87,7 +90,7 @@ def make_mvtec(root: Path, products: Sequence[str] = PRODUCTS) -> Path:
 
 
 def make_varied(root: Path, train: int = 40, test: int = 20, anomalous: int = 10) -> Path:
-    """As `make_mvtec` of `draw_varied`, with more images."""
+    """The layout of `make_mvtec` with more images, of `draw_varied`."""
     for product in PRODUCTS:
         base = root / product
         for n in range(train):
@@ -95,8 +98,8 @@ def make_varied(root: Path, train: int = 40, test: int = 20, anomalous: int = 10
         for n in range(test):
             save_varied(base / "test" / "good" / f"{n:03}.png", 1000 + n, product=product)
         for n in range(anomalous):
-            place, seed = base / "test" / "dent" / f"{n:03}.png", 2000 + n
-            save_varied(place, seed, defect=True, product=product)
+            path, seed = base / "test" / "dent" / f"{n:03}.png", 2000 + n
+            save_varied(path, seed, defect=True, product=product)
             mask = base / "ground_truth" / "dent" / f"{n:03}_mask.png"
             mask.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(draw_varied(seed, defect=True, product=product)[1]).save(mask)
@@ -104,7 +107,7 @@ def make_varied(root: Path, train: int = 40, test: int = 20, anomalous: int = 10
 
 
 def make_mpdd(root: Path) -> Path:
-    """MVTec AD's shape with a kind of defect of MPDD."""
+    """The layout of `make_mvtec` with a kind of defect of MPDD."""
     make_mvtec(root)
     for product in PRODUCTS:
         for part in ("test", "ground_truth"):
@@ -132,7 +135,7 @@ def make_visa(root: Path, products: Sequence[str] = PRODUCTS) -> Path:
 
 
 def make_btad(root: Path) -> Path:
-    """`01/train/ok`, `test/ok`, `test/ko`, masks under other endings than their images."""
+    """`01/train/ok`, `test/ok`, `test/ko`; masks and images have different extensions."""
     for product, image, mask in (("01", "bmp", "png"), ("02", "png", "bmp")):
         base = root / product
         for n in range(TRAIN):
@@ -148,7 +151,7 @@ def make_btad(root: Path) -> Path:
 
 
 def make_loco(root: Path) -> Path:
-    """`validation/good`, two kinds of anomalies, several mask files to an image."""
+    """`validation/good`, two kinds of anomalies, several mask files per image."""
     for product in PRODUCTS:
         base = root / product
         for n in range(TRAIN - 1):
@@ -203,13 +206,13 @@ def make_real_iad(root: Path) -> Path:
 
 
 def make_manifest(root: Path) -> Path:
-    """`parts.csv` of all six columns beside a folder of images; returns the file."""
+    """`parts.csv` with all six columns beside a folder of images; returns the file."""
     _write_csv(root / "parts.csv", _manifest_lines(root))
     return root / "parts.csv"
 
 
 def make_parquet(root: Path) -> Path:
-    """The same table as `make_manifest` as `parts.parquet`; needs pyarrow."""
+    """The table of `make_manifest` as `parts.parquet`; needs pyarrow."""
     import pyarrow
     import pyarrow.parquet as parquet
 
@@ -232,7 +235,7 @@ def make_folders(root: Path) -> Path:
 
 
 def make_flat(root: Path) -> Path:
-    """`<product>/*.jpg`: normal images and nothing else."""
+    """`<product>/*.jpg`: only normal images."""
     for product in PRODUCTS:
         for n in range(TRAIN):
             save_part(root / product / f"{n:03}.jpg", n, product=product)
@@ -240,7 +243,7 @@ def make_flat(root: Path) -> Path:
 
 
 def make_one_product(root: Path) -> Path:
-    """The folder of one product of `make_mvtec`."""
+    """Return the folder of one product of `make_mvtec`."""
     return make_mvtec(root) / PRODUCTS[0]
 
 
@@ -254,7 +257,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "manifest": make_manifest,
     "folders": make_folders,
 }
-"""One tree for each of `snl.data.catalog.LAYOUTS`."""
+"""One function for each of `snl.data.catalog.LAYOUTS`."""
 
 
 def _manifest_lines(root: Path) -> list[list[str]]:

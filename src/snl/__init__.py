@@ -1,8 +1,8 @@
 """Visual inspection with one model for all products.
 
->>> import snl
->>> inspector = snl.train("parts/", output="parts.snl")     # doctest: +SKIP
->>> snl.load("parts.snl").inspect("new.jpg").score           # doctest: +SKIP
+    import snl
+    inspector = snl.train("parts/", output="parts.snl")
+    snl.load("parts.snl").inspect("new.jpg").score
 
 Importing this package imports neither torch nor numpy; every public name is loaded when it is
 first used.
@@ -29,7 +29,7 @@ _PUBLIC = {
     "calibrate": "snl.runtime.recalibrate",
     "decide": "snl.decision.decide",
     "evaluate": "snl.evaluation.evaluate",
-    "export": "snl.export.write",
+    "export": "snl.exporting.write",
     "load": "snl.runtime.inspector",
     "make_demo": "snl.demo.dataset",
     "probe": "snl.evaluation.probes",
@@ -37,7 +37,7 @@ _PUBLIC = {
     "register_loss": "snl.registry",
     "register_scorer": "snl.registry",
     "register_student": "snl.registry",
-    "report": "snl.report.collect",
+    "report": "snl.reporting.collect",
     "resolve": "snl.settings",
     "train": "snl.training.train",
 }
@@ -54,13 +54,13 @@ if TYPE_CHECKING:
     from snl.errors import SnlError as SnlError
     from snl.evaluation.evaluate import evaluate as evaluate
     from snl.evaluation.probes import probe as probe
-    from snl.export.write import export as export
+    from snl.exporting.write import export as export
     from snl.monitoring.drift import DriftMonitor as DriftMonitor
     from snl.registry import register_distance as register_distance
     from snl.registry import register_loss as register_loss
     from snl.registry import register_scorer as register_scorer
     from snl.registry import register_student as register_student
-    from snl.report.collect import report as report
+    from snl.reporting.collect import report as report
     from snl.runtime.inspector import Inspector as Inspector
     from snl.runtime.inspector import load as load
     from snl.runtime.predictor import Predictor as Predictor
@@ -76,7 +76,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     value = getattr(importlib.import_module(_PUBLIC[name]), name)
-    globals()[name] = value  # a subpackage such as `snl.export` must not hide the function
+    globals()[name] = value  # looked up once
     return value
 
 

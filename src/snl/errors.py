@@ -1,41 +1,41 @@
-"""The one family of errors that a user can meet.
+"""All exceptions that a user of the package can get.
 
-Every message says what was wrong, where, and how to put it right, in one line. The command line
-prints it and exits with status 2; a traceback shown to a user is a defect.
+Every message says in one line what is wrong, where, and how to fix it. The command line prints the
+message and exits with status 2; a traceback shown to a user is a bug.
 """
 
 
 class SnlError(Exception):
-    """Anything a user did or has that cannot be worked with; the message names the way out."""
+    """Base class: invalid input, files or environment. The message says how to fix it."""
 
 
 class SettingsError(SnlError):
-    """A setting that is unknown, malformed or contradicts another."""
+    """A setting is unknown, malformed or contradicts another."""
 
 
 class DataError(SnlError):
-    """A data set that cannot be used: no images, unknown layout, missing split."""
+    """A data set cannot be used: no images, unknown layout, missing split."""
 
 
 class ImageError(DataError):
-    """One image that cannot be used: unreadable, truncated, empty, too large, no image."""
+    """An image cannot be used: unreadable, truncated, empty, too large, or not an image."""
 
 
 class WeightsError(SnlError):
-    """Teacher weights that cannot be found, read, or that do not fit the network."""
+    """Teacher weights are missing, unreadable, or do not match the network."""
 
 
 class BundleError(SnlError):
-    """A bundle or checkpoint that is damaged, truncated, foreign or of a newer format."""
+    """A bundle or checkpoint is damaged, truncated, of another program or of a newer format."""
 
 
 class TrainingError(SnlError):
-    """Training that cannot start, go on or be resumed."""
+    """Training cannot start, continue or be resumed."""
 
 
 class DependencyError(SnlError):
-    """A package of an optional extra that is not installed."""
+    """A package of an optional extra is not installed."""
 
 
 class PluginError(SnlError):
-    """A plug-in that is missing, broken, or registered wrongly."""
+    """A plug-in is missing, broken, or registered wrongly."""

@@ -1,7 +1,7 @@
-"""Files that are whole or not there: atomic writes, and safetensors with a JSON description.
+"""Write files atomically, and read and write safetensors files with JSON metadata.
 
-No pickle is read or written. A tensor file carries, in the safetensors header, one JSON document
-with its kind, format version and a sha256 over tensors and facts, so damage of any byte is noticed.
+No pickle is read or written. The safetensors header contains one JSON document with the kind of
+file, its format version and a sha256 of tensors and facts, so that damage to any byte is detected.
 """
 
 from __future__ import annotations
@@ -20,49 +20,53 @@ import numpy as np
 from snl.errors import BundleError, SnlError
 
 FORMATS = {"bundle": 3}
-"""Version of the contents by kind of file; 1 for all others."""
+"""Format version by kind of file; 1 for all other kinds."""
 OLDEST = {"bundle": 2}
-"""Oldest version that can still be read."""
+"""Oldest format version that can still be read, by kind of file."""
 _KEY = "snl"
-_SAMPLED = 2**16
+"""Key of the JSON document in the safetensors header."""
+_HASHED_BYTES = 2**16
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary sibling to write to, renamed to `path` when the block ends without an error.
+    """Yield a temporary file in the same folder; it is renamed to `path` if no error occurs.
+
+    If the `with` block raises, the temporary file is deleted and `path` stays unchanged.
 
     Raises:
-        SnlError: the folder cannot be made or written.
+        SnlError: the folder cannot be created or written to.
     """
     path = Path(path)
     if not path.name:
-        raise SnlError(f"{path}: cannot be written (a folder); give the name of a file in it")
+        raise SnlError(f"{path}: cannot be written (it is a folder); give the path of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
-    except BrokenPipeError:  # of another output of whoever writes this file
+    except BrokenPipeError:  # comes from another output of the caller, not from this file
         raise
     except OSError as error:
-        raise SnlError(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            "choose a place that exists, has room and may be written"
-        ) from None
+        raise _not_writable(path, error) from None
     finally:
-        with suppress(OSError):  # gone already, or its folder was never there
+        with suppress(OSError):  # it was renamed, or its folder does not exist
             temporary.unlink()
 
 
 def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
-    """Says before the work, not after it, that a file could not or must not be written.
+    """Check that a file can be written; call it before a long computation whose result it is.
+
+    Args:
+        path: the file; its folder is created if necessary.
+        inputs: files that must not be overwritten.
 
     Raises:
-        SnlError: a folder, a place that cannot be written, or one of the `inputs`.
+        SnlError: the path is a folder, cannot be written, or is one of the inputs.
     """
     path = Path(path)
     if not path.name or path.is_dir():
-        raise SnlError(f"{path}: is a folder; give the name of a file in it")
+        raise SnlError(f"{path}: is a folder; give the path of a file")
     if path.resolve() in {Path(source).resolve() for source in inputs}:
         raise SnlError(f"{path}: would overwrite what is read; choose another name")
     try:
@@ -70,48 +74,49 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise SnlError(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            "choose a place that exists, has room and may be written"
-        ) from None
+        raise _not_writable(path, error) from None
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Text as UTF-8, whole or not at all."""
+    """Write text as UTF-8 with `atomic`."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Strict JSON (no NaN), indented, whole or not at all."""
+    """Write a value as indented, strict JSON with `atomic`.
+
+    Raises:
+        ValueError: the value contains NaN or infinity.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def content_hash(path: str | Path) -> int:
-    """64 bits that tell a file's content: of its size, its first and its last 64 KiB.
+    """Return a 64-bit hash of a file: of its size, its first and its last 64 KiB.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with Path(path).open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         digest = hashlib.blake2b(str(size).encode(), digest_size=8)
-        for start in (0, max(0, size - _SAMPLED)):
+        for start in (0, max(0, size - _HASHED_BYTES)):
             file.seek(start)
-            digest.update(file.read(_SAMPLED))
+            digest.update(file.read(_HASHED_BYTES))
     return int.from_bytes(digest.digest(), "little")
 
 
 def save_tensors(
     path: str | Path, tensors: Mapping[str, np.ndarray], kind: str, facts: Mapping[str, Any]
 ) -> None:
-    """One safetensors file of numpy arrays with `facts` (JSON values) beside them.
+    """Write numpy arrays and JSON metadata to one safetensors file with `atomic`.
 
     Args:
-        path: of the file; replaced whole.
-        tensors: by name.
-        kind: what the file is (`bundle`, `checkpoint`); `load_tensors` asks for it.
-        facts: JSON-serialisable description.
+        path: the file; an existing file is replaced.
+        tensors: arrays by name.
+        kind: kind of file (`bundle`, `checkpoint`, ...), which `load_tensors` checks.
+        facts: JSON-serialisable metadata.
     """
     from safetensors.numpy import save
 
@@ -126,22 +131,23 @@ def save_tensors(
     with atomic(path) as temporary, temporary.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())  # on the disk before the rename, should the power fail
+        os.fsync(file.fileno())  # on disk before the rename, in case of a power failure
 
 
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors and facts of a file that `save_tensors` wrote.
+    """Return the arrays and the metadata (`facts`) of a file written by `save_tensors`.
 
     Raises:
-        BundleError: missing, truncated, damaged, foreign, of another kind or a newer format.
+        BundleError: the file is missing, truncated, damaged, not from this package, of another
+            kind or of another format version.
     """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     if path.is_dir():
-        raise BundleError(f"{path}: is a folder, not a {kind}; give the file of snl train -o first")
+        raise BundleError(f"{path}: is a folder, not a {kind}; give a file written by snl train -o")
     if not path.is_file():
-        raise BundleError(f"{path}: no such file; snl train DATA -o {path.name} makes one")
+        raise BundleError(f"{path}: no such file; create one with: snl train DATA -o {path.name}")
     try:
         with safe_open(path, framework="np") as file:
             document = _document(path, file.metadata(), kind)
@@ -150,12 +156,12 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], di
         reason = str(error).splitlines()[0][:100]
         raise BundleError(
             f"{path}: not a readable {kind} (truncated, damaged or of another kind: {reason}); "
-            "give the file of snl train -o, or copy it again from where it was made"
+            "give a file written by snl train -o, or copy it again from the original"
         ) from None
     if _digest(arrays, document["facts"]) != document.get("sha256"):
         raise BundleError(
-            f"{path}: its contents do not match their checksum, so it was damaged or edited; "
-            "copy it again from where it was made"
+            f"{path}: its contents do not match their checksum: it was damaged or edited; "
+            "copy it again from the original"
         )
     return arrays, document["facts"]
 
@@ -164,26 +170,34 @@ def _document(path: Path, metadata: Mapping[str, str] | None, kind: str) -> dict
     text = (metadata or {}).get(_KEY)
     if text is None:
         raise BundleError(
-            f"{path}: a safetensors file, but not made by snl; give the file of snl train -o"
+            f"{path}: a safetensors file, but not made by snl; give a file written by snl train -o"
         )
     document = json.loads(text)
     if not isinstance(document, dict) or not isinstance(document.get("facts"), dict):
-        raise ValueError("its description is not a JSON object")
-    known, found = FORMATS.get(kind, 1), document.get("format")
-    readable = isinstance(found, int) and OLDEST.get(kind, known) <= found <= known
+        raise ValueError("its metadata is not a JSON object")
+    supported, actual = FORMATS.get(kind, 1), document.get("format")
+    readable = isinstance(actual, int) and OLDEST.get(kind, supported) <= actual <= supported
     if document.get("kind") == kind and not readable:
-        newer = isinstance(found, int) and found > known
+        newer = isinstance(actual, int) and actual > supported
         hint = "update snl: pip install -U snl-ad" if newer else "train it again"
-        raise BundleError(f"{path}: written in format {found}, this snl reads {known}; {hint}")
+        raise BundleError(f"{path}: written in format {actual}, this snl reads {supported}; {hint}")
     if document.get("kind") != kind:
         raise BundleError(
-            f"{path}: is a {document.get('kind')}, not a {kind}; give the file of snl train -o"
+            f"{path}: is a {document.get('kind')}, not a {kind}; give a file written by snl train "
+            "-o"
         )
     return document
 
 
+def _not_writable(path: Path, error: OSError) -> SnlError:
+    return SnlError(
+        f"{path}: cannot be written ({error.strerror or error}); "
+        "choose a writable folder with enough free space"
+    )
+
+
 def _digest(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:
-    """sha256 over the facts, then names, types, shapes and bytes in the order of the names."""
+    """Return the sha256 of the facts and of the names, types, shapes and bytes, sorted by name."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]

@@ -1,4 +1,4 @@
-"""One progress bar for everything that counts images."""
+"""The progress bar of all commands that count images."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from typing import Any
 
 
 def bar(title: str, unit: str = "image") -> Callable[[int, int], None]:
-    """A bar with rate and time left as a function of (done, total); it closes itself at the end."""
-    shown: Any = None  # made when there is something to show
+    """Return a function of (done, total) that shows a progress bar with rate and time left.
 
-    def show(done: int, total: int) -> None:
-        nonlocal shown
-        if shown is None:
+    The bar appears at the first call and is closed when `done` reaches `total`.
+    """
+    progress_bar: Any = None
+
+    def update(done: int, total: int) -> None:
+        nonlocal progress_bar
+        if progress_bar is None:
             from tqdm import tqdm
 
-            shown = tqdm(
+            progress_bar = tqdm(
                 desc=title, unit=unit, total=total, dynamic_ncols=True, mininterval=interval()
             )
-        shown.update(done - shown.n)
+        progress_bar.update(done - progress_bar.n)
         if done >= total:
-            shown.close()
+            progress_bar.close()
 
-    return show
+    return update
 
 
 def interval() -> float:
-    """Seconds between updates: often on a terminal, seldom in a log file."""
+    """Return the seconds between updates of a bar: short on a terminal, long in a log file."""
     return 0.2 if sys.stderr.isatty() else 10.0

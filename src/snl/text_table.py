@@ -1,4 +1,4 @@
-"""Rows of text as an aligned table."""
+"""Format rows of text as an aligned table."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], last: int) -> str:
-    """The first row as a heading, the `last` rows set apart; the first column to the left, the
-    others to the right."""
+    """Return the rows as a text table; the first column is left-aligned, the others right-aligned.
+
+    Args:
+        rows: cells; the first row is the heading.
+        last: number of rows at the end that are separated by a line, at least 1.
+    """
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
     ]
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-last], rule, *lines[-last:]])
+    separator = "-" * len(lines[0])
+    return "\n".join([lines[0], separator, *lines[1:-last], separator, *lines[-last:]])

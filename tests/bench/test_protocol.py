@@ -188,7 +188,7 @@ def test_other_settings_are_refused_or_replace(
     changed = [*words, "--method", "rd"]
     assert main(changed) == 2
     told = capsys.readouterr().err
-    assert "settings.method (snl there, rd here)" in told and "another --out" in told
+    assert "settings.method (was snl, now rd)" in told and "another --out" in told
     assert main([*words, "--classes", "bottle,grid"]) == 2
     assert "data.fingerprint" in capsys.readouterr().err
     assert main([*changed, "--seeds", "1", "--overwrite"]) == 0

@@ -1,17 +1,17 @@
-"""One small plan, run once for all tests here."""
+"""One small plan, run once for all tests of this folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import ablation
 import pytest
 
-import ablation
 import snl
 
 Whole = tuple[Path, list[tuple[str, int]]]
-"""Results of the whole plan, and the trainings it took."""
+"""Results of the whole plan, and its trainings."""
 
 PLAN = """
 title = "Tiny"
@@ -37,7 +37,10 @@ method = "fd"
 [[run]]
 name = "rd measured"
 method = "rd"
-set = { "map.distance" = "standardised", "map.normalisation_clusters" = 3, "map.stage_weights" = [1, 2] }
+[run.set]
+"map.distance" = "standardised"
+"map.normalisation_clusters" = 3
+"map.stage_weights" = [1, 2]
 
 [[run]]
 name = "rd top share"
@@ -52,14 +55,14 @@ set = { "map.sigma" = 0.0 }
 
 
 class Runner:
-    """Runs the plan and keeps count of the trainings."""
+    """Runs the plan and counts the trainings."""
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.plan, self.data = folder / "tiny.toml", data
         self.plan.write_text(PLAN, encoding="utf-8")
 
     def __call__(self, output: Path, only: str = "") -> list[tuple[str, int]]:
-        """The trainings, as (method, seed)."""
+        """Return the trainings, as (method, seed)."""
         trained: list[tuple[str, int]] = []
         real = snl.train
 
@@ -80,6 +83,6 @@ def runner(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 @pytest.fixture(scope="session")
 def whole(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """The whole plan, its results not to be changed."""
+    """The whole plan; tests must not change the results."""
     output = tmp_path_factory.mktemp("whole") / "tiny.json"
     return output, runner(output)

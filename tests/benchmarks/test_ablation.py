@@ -7,9 +7,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import ablation
 import pytest
 
-import ablation
 import snl
 from tests.benchmarks.conftest import Runner, Whole
 

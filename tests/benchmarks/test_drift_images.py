@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-
 import drift_images
 import drift_images_table
+import numpy as np
+
 from snl.demo.dataset import PRODUCTS, demo_image
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"

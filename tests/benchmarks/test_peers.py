@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ablation
 import numpy as np
+import peers
 import pytest
 import torch
 from safetensors.torch import save_file
 
-import ablation
-import peers
 from snl.model import weights
 from snl.model.teacher import Teacher
 from snl.settings import TeacherSettings

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import plots
 import pytest
 from PIL import Image
 
-import plots
 from tests.benchmarks.conftest import Whole
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
-
 import roofline
+import torch
 
 
 def test_arithmetic_of_a_convolution_and_its_derivatives() -> None:

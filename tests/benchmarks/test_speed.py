@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-
 import speed
 import speed_programs
 import speed_steps
 import speed_table
 import speed_turns
 import speed_worker
-from snl.cli.main import main
+from PIL import Image
 from speed_subjects import TINY, Plan, ours_file, peer_file, prepare_data, prepare_ours
+
+from snl.cli.main import main
 
 PLAN = Plan(
     threads=1,
@@ -250,7 +250,6 @@ def test_table_and_plot(output: Path, work: Path, monkeypatch: pytest.MonkeyPatc
 def test_peers(name: str, tmp_path: Path) -> None:
     pytest.importorskip("anomalib", reason="needs anomalib, which only this benchmark uses")
     import torch
-
     from speed_peers import make_peer
 
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

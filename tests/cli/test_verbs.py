@@ -85,7 +85,7 @@ def test_choices_are_those_of_the_library() -> None:
     """They are repeated in the command line, because importing them is slow."""
     from snl.cli import export
     from snl.data.catalog import LAYOUTS
-    from snl.export.write import FORMATS, PRECISIONS
+    from snl.exporting.write import FORMATS, PRECISIONS
     from snl.runtime import engine
 
     assert set(options.LAYOUTS) == {"auto", *LAYOUTS}

@@ -1,4 +1,4 @@
-"""Every fault put into a sound data set is found, and a sound one has none."""
+"""Every problem added to a valid data set is reported; a valid data set has none."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import pytest
 from PIL import Image
 
 from snl.data.catalog import LAYOUTS, Catalog
-from snl.data.doctor import Diagnosis, diagnose, format_diagnosis, to_dict
+from snl.data.diagnosis import Diagnosis, format_diagnosis, to_dict
+from snl.data.doctor import diagnose
 from tests import trees
 
 TOO_FEW = "too few images for a threshold"
 
 
 @pytest.fixture
-def sound(tmp_path: Path) -> Path:
-    """A data set without fault: one product, 12 training images, 3 + 3 test images, masks."""
+def valid(tmp_path: Path) -> Path:
+    """A data set without problems: one product, 12 training images, 3 + 3 test images, masks."""
     base = tmp_path / "data" / "bolt"
     for n in range(12):
         trees.save_part(base / "train" / "good" / f"{n:03}.png", n)
@@ -35,8 +36,8 @@ def check(root: Path) -> Diagnosis:
     return diagnose(Catalog.read(root))
 
 
-def found(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
-    """All problems but that there are too few images for a threshold, which must be told."""
+def listed(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+    """Return all problems except "too few images for a threshold", which must be among them."""
     assert all("\n" not in p.what for p in diagnosis.problems)
     problems = [(p.severity, p.kind, p.where) for p in diagnosis.problems]
     total = sum(c.train_normal for c in diagnosis.counts.values())
@@ -46,21 +47,21 @@ def found(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
     return problems
 
 
-def mask(sound: Path, n: int = 0) -> Path:
-    return sound / "bolt" / "ground_truth" / "dent" / f"{n:03}_mask.png"
+def mask(valid: Path, n: int = 0) -> Path:
+    return valid / "bolt" / "ground_truth" / "dent" / f"{n:03}_mask.png"
 
 
-def train(sound: Path, n: int) -> Path:
-    return sound / "bolt" / "train" / "good" / f"{n:03}.png"
+def train(valid: Path, n: int) -> Path:
+    return valid / "bolt" / "train" / "good" / f"{n:03}.png"
 
 
 def save(path: Path, array: np.ndarray) -> None:
     Image.fromarray(array).save(path)
 
 
-def test_a_sound_data_set(sound: Path) -> None:
-    diagnosis = check(sound)
-    assert found(diagnosis) == [] and diagnosis.ok
+def test_a_valid_data_set_has_no_problems(valid: Path) -> None:
+    diagnosis = check(valid)
+    assert listed(diagnosis) == [] and diagnosis.ok
     counts = diagnosis.counts["bolt"]
     assert (counts.train_normal, counts.test_normal, counts.test_anomalous) == (12, 3, 3)
     assert (counts.masks_known, counts.train_anomalous, counts.test_unlabelled) == (3, 0, 0)
@@ -69,19 +70,19 @@ def test_a_sound_data_set(sound: Path) -> None:
     assert [p.kind for p in diagnosis.problems] == [TOO_FEW]
 
 
-def test_a_threshold_takes_60_training_images_of_all_products(sound: Path) -> None:
+def test_a_threshold_needs_60_training_images_of_all_products(valid: Path) -> None:
     for n in range(12, 59):
-        trees.save_part(sound / "plate" / "train" / "good" / f"{n:03}.png", 1000 + n)
+        trees.save_part(valid / "plate" / "train" / "good" / f"{n:03}.png", 1000 + n)
     for n in range(3):
-        trees.save_part(sound / "plate" / "test" / "good" / f"{n:03}.png", 300 + n)
-        trees.save_part(sound / "plate" / "test" / "dent" / f"{n:03}.png", 400 + n, defect=True)
-    (problem,) = check(sound).problems
-    assert (problem.severity, problem.kind, problem.where) == ("warning", TOO_FEW, str(sound))
+        trees.save_part(valid / "plate" / "test" / "good" / f"{n:03}.png", 300 + n)
+        trees.save_part(valid / "plate" / "test" / "dent" / f"{n:03}.png", 400 + n, defect=True)
+    (problem,) = check(valid).problems
+    assert (problem.severity, problem.kind, problem.where) == ("warning", TOO_FEW, str(valid))
     assert "59 normal" in problem.what and "'uncertain'" in problem.what
-    assert "60 in all" in problem.what
+    assert "60 in total" in problem.what
     assert "snl inspect --rate" in problem.what
-    trees.save_part(sound / "plate" / "train" / "good" / "059.png", 1059)
-    diagnosis = check(sound)
+    trees.save_part(valid / "plate" / "train" / "good" / "059.png", 1059)
+    diagnosis = check(valid)
     assert diagnosis.problems == ()
     assert "no problems found" in format_diagnosis(diagnosis)
 
@@ -90,15 +91,15 @@ def test_a_threshold_takes_60_training_images_of_all_products(sound: Path) -> No
 def test_generated_trees_of_every_layout_have_no_error(layout: str, tmp_path: Path) -> None:
     diagnosis = check(trees.MAKERS[layout](tmp_path))
     assert diagnosis.ok
-    assert {kind for _, kind, _ in found(diagnosis)} == {"few training images"}
+    assert {kind for _, kind, _ in listed(diagnosis)} == {"few training images"}
 
 
-def test_unreadable_images_and_masks(sound: Path) -> None:
-    train(sound, 0).write_bytes(b"")
-    train(sound, 1).write_bytes(train(sound, 1).read_bytes()[:-300])
-    mask(sound, 0).write_bytes(b"no mask")
-    diagnosis = check(sound)
-    assert found(diagnosis) == [
+def test_unreadable_images_and_masks(valid: Path) -> None:
+    train(valid, 0).write_bytes(b"")
+    train(valid, 1).write_bytes(train(valid, 1).read_bytes()[:-300])
+    mask(valid, 0).write_bytes(b"no mask")
+    diagnosis = check(valid)
+    assert listed(diagnosis) == [
         ("error", "unreadable mask", "bolt/ground_truth/dent/000_mask.png"),
         ("error", "unreadable image", "bolt/train/good/000.png"),
         ("error", "unreadable image", "bolt/train/good/001.png"),
@@ -119,23 +120,23 @@ def test_missing_files_of_a_manifest(tmp_path: Path) -> None:
     assert all("does not exist" in p.what for p in errors)
 
 
-def test_duplicates(sound: Path) -> None:
-    shutil.copy(train(sound, 3), train(sound, 50))
-    shutil.copy(train(sound, 4), sound / "bolt/test/good/leak.png")
-    shutil.copy(sound / "bolt/test/good/000.png", sound / "bolt/test/dent/same.png")
-    assert sorted(found(check(sound))) == [
+def test_duplicates(valid: Path) -> None:
+    shutil.copy(train(valid, 3), train(valid, 50))
+    shutil.copy(train(valid, 4), valid / "bolt/test/good/leak.png")
+    shutil.copy(valid / "bolt/test/good/000.png", valid / "bolt/test/dent/same.png")
+    assert sorted(listed(check(valid))) == [
         ("error", "contradictory labels", "bolt/test/good/000.png"),
         ("error", "test image trained on", "bolt/test/good/leak.png"),
         ("warning", "duplicate training image", "bolt/train/good/050.png"),
     ]
 
 
-def test_masks_that_do_not_fit_or_mark_nothing(sound: Path) -> None:
-    save(mask(sound, 0), np.full((80, 96), 255, np.uint8))
-    save(mask(sound, 1), np.full((48, 40), 255, np.uint8))
-    save(mask(sound, 2), np.zeros((40, 48), np.uint8))
-    diagnosis = check(sound)
-    assert found(diagnosis) == [
+def test_masks_of_other_sizes_and_empty_masks(valid: Path) -> None:
+    save(mask(valid, 0), np.full((80, 96), 255, np.uint8))
+    save(mask(valid, 1), np.full((48, 40), 255, np.uint8))
+    save(mask(valid, 2), np.zeros((40, 48), np.uint8))
+    diagnosis = check(valid)
+    assert listed(diagnosis) == [
         ("error", "mask of another shape", "bolt/ground_truth/dent/001_mask.png"),
         ("warning", "mask of another size", "bolt/ground_truth/dent/000_mask.png"),
         ("warning", "empty mask", "bolt/ground_truth/dent/002_mask.png"),
@@ -143,12 +144,12 @@ def test_masks_that_do_not_fit_or_mark_nothing(sound: Path) -> None:
     assert "40 x 48 pixels but its image is 48 x 40" in diagnosis.problems[0].what
 
 
-def test_a_mask_is_compared_with_the_image_as_it_is_shown(sound: Path) -> None:
+def test_a_mask_is_compared_with_the_upright_image(valid: Path) -> None:
     tags = Image.Exif()
     tags[0x0112] = 6
-    path = sound / "bolt/test/dent/000.png"
+    path = valid / "bolt/test/dent/000.png"
     Image.open(path).save(path, exif=tags)
-    kinds = [(kind, where) for _, kind, where in found(check(sound))]
+    kinds = [(kind, where) for _, kind, where in listed(check(valid))]
     assert ("mask of another shape", "bolt/ground_truth/dent/000_mask.png") in kinds
 
 
@@ -160,35 +161,35 @@ def test_a_mask_is_compared_with_the_image_as_it_is_shown(sound: Path) -> None:
         (9, "warning", "few training images"),
     ],
 )
-def test_too_few_training_images(kept: int, severity: str, kind: str, sound: Path) -> None:
+def test_too_few_training_images(kept: int, severity: str, kind: str, valid: Path) -> None:
     for n in range(kept, 12):
-        train(sound, n).unlink()
-    assert found(check(sound)) == [(severity, kind, "product bolt")]
+        train(valid, n).unlink()
+    assert listed(check(valid)) == [(severity, kind, "product bolt")]
 
 
 @pytest.mark.parametrize("gone", ["good", "dent"])
-def test_test_sets_that_allow_no_auroc(gone: str, sound: Path) -> None:
-    shutil.rmtree(sound / "bolt/test" / gone)
-    diagnosis = check(sound)
-    assert found(diagnosis) == [("warning", "incomplete test set", "product bolt")]
+def test_incomplete_test_sets(gone: str, valid: Path) -> None:
+    shutil.rmtree(valid / "bolt/test" / gone)
+    diagnosis = check(valid)
+    assert listed(diagnosis) == [("warning", "incomplete test set", "product bolt")]
     assert ("no normal" in diagnosis.problems[0].what) == (gone == "good")
 
 
-def test_images_that_are_not_used(sound: Path) -> None:
-    trees.save_part(sound / "bolt/train/dent/000.png", 900, defect=True)
-    trees.save_part(sound / "bolt/test/what.png", 901)
-    assert found(check(sound)) == [
+def test_images_that_are_not_used(valid: Path) -> None:
+    trees.save_part(valid / "bolt/train/dent/000.png", 900, defect=True)
+    trees.save_part(valid / "bolt/test/what.png", 901)
+    assert listed(check(valid)) == [
         ("warning", "anomalous training images", "product bolt"),
         ("warning", "unlabelled test images", "product bolt"),
     ]
 
 
-def test_mixed_sizes_and_modes(sound: Path) -> None:
+def test_mixed_sizes_and_modes(valid: Path) -> None:
     image = trees.draw(77)[0]
-    save(train(sound, 0), np.ascontiguousarray(image[:, :, 0]))
-    save(train(sound, 1), image[:20])
-    diagnosis = check(sound)
-    assert found(diagnosis) == [
+    save(train(valid, 0), np.ascontiguousarray(image[:, :, 0]))
+    save(train(valid, 1), image[:20])
+    diagnosis = check(valid)
+    assert listed(diagnosis) == [
         ("warning", "mixed sizes", "product bolt"),
         ("warning", "mixed colour modes", "product bolt"),
     ]
@@ -197,17 +198,17 @@ def test_mixed_sizes_and_modes(sound: Path) -> None:
     assert "48x20 to 48x40" in format_diagnosis(diagnosis)
 
 
-def test_dark_and_blank_images(sound: Path) -> None:
+def test_dark_and_blank_images(valid: Path) -> None:
     image = trees.draw(78)[0]
-    save(train(sound, 0), np.full_like(image, 200))
-    save(train(sound, 1), (image // 32).astype(np.uint8))
-    assert found(check(sound)) == [
+    save(train(valid, 0), np.full_like(image, 200))
+    save(train(valid, 1), (image // 32).astype(np.uint8))
+    assert listed(check(valid)) == [
         ("warning", "blank image", "bolt/train/good/000.png"),
         ("warning", "dark image", "bolt/train/good/001.png"),
     ]
 
 
-def test_twelve_bits_in_sixteen_are_explained(tmp_path: Path) -> None:
+def test_dark_16_bit_images_are_explained(tmp_path: Path) -> None:
     for n in range(12):
         deep = trees.draw(n)[0][:, :, 0].astype(np.uint16) * 8
         (tmp_path / "p").mkdir(exist_ok=True)
@@ -224,15 +225,15 @@ def test_names_that_collide_on_windows(tmp_path: Path) -> None:
     assert "Part.png" in problems[0].what
 
 
-def test_notes_of_the_reader_are_shown(sound: Path) -> None:
-    trees.save_part(sound / "previews" / "a.png", 1)
-    assert [p.kind for p in check(sound).problems] == ["while reading", TOO_FEW]
+def test_notes_of_the_catalog_are_warnings(valid: Path) -> None:
+    trees.save_part(valid / "previews" / "a.png", 1)
+    assert [p.kind for p in check(valid).problems] == ["while reading", TOO_FEW]
 
 
-def test_text_groups_and_shortens(sound: Path) -> None:
+def test_text_groups_problems_and_shortens_long_lists(valid: Path) -> None:
     for n in range(8):
-        train(sound, n).write_bytes(b"")
-    text = format_diagnosis(check(sound))
+        train(valid, n).write_bytes(b"")
+    text = format_diagnosis(check(valid))
     lines = text.splitlines()
     header = next(line for line in lines if line.startswith("product"))
     row = next(line for line in lines if line.startswith("bolt"))
@@ -249,16 +250,16 @@ def test_text_groups_and_shortens(sound: Path) -> None:
     assert sum("0 bytes" in line for line in lines) == 5 and "    and 3 more" in lines
 
 
-def test_errors_come_first(sound: Path) -> None:
-    shutil.rmtree(sound / "bolt/test/good")
-    train(sound, 5).write_bytes(b"")
-    text = format_diagnosis(check(sound))
+def test_errors_come_first(valid: Path) -> None:
+    shutil.rmtree(valid / "bolt/test/good")
+    train(valid, 5).write_bytes(b"")
+    text = format_diagnosis(check(valid))
     assert 0 < text.index("1 error:") < text.index("2 warnings:")
 
 
-def test_as_json(sound: Path) -> None:
-    train(sound, 5).write_bytes(b"")
-    diagnosis = check(sound)
+def test_as_json(valid: Path) -> None:
+    train(valid, 5).write_bytes(b"")
+    diagnosis = check(valid)
     content = to_dict(diagnosis)
     assert json.loads(json.dumps(content)) == content
     assert content["ok"] is False and content["layout"] == "mvtec"
@@ -267,26 +268,26 @@ def test_as_json(sound: Path) -> None:
     assert content["fingerprint"] == diagnosis.catalog.fingerprint()
 
 
-def test_the_number_of_threads_changes_nothing(sound: Path) -> None:
-    train(sound, 2).write_bytes(b"")
-    shutil.copy(train(sound, 3), train(sound, 50))
-    catalog = Catalog.read(sound)
+def test_the_number_of_threads_changes_nothing(valid: Path) -> None:
+    train(valid, 2).write_bytes(b"")
+    shutil.copy(train(valid, 3), train(valid, 50))
+    catalog = Catalog.read(valid)
     assert diagnose(catalog, workers=1) == diagnose(catalog, workers=4)
 
 
-def test_progress_is_told_in_the_callers_thread(sound: Path) -> None:
+def test_progress_is_reported_in_the_callers_thread(valid: Path) -> None:
     calls: list[tuple[int, int, int]] = []
 
     def progress(done: int, total: int) -> None:
         calls.append((done, total, threading.get_ident()))
 
-    diagnose(Catalog.read(sound), progress=progress)
+    diagnose(Catalog.read(valid), progress=progress)
     assert calls == [(n, 18, threading.get_ident()) for n in range(1, 19)]
 
 
-def test_an_interruption_ends_the_work(sound: Path) -> None:
+def test_an_interruption_stops_the_check(valid: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        diagnose(Catalog.read(sound), progress=interrupt)
+        diagnose(Catalog.read(valid), progress=interrupt)

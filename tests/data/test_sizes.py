@@ -1,4 +1,4 @@
-"""The size told by the header is that of the decoded image, for every kind of file."""
+"""The size from the header is that of the decoded image, for every file format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 from snl.data.images import load_image
 from snl.data.sizes import upright_size
 from snl.errors import ImageError
-from tests.data.test_images import BAD, GOOD, chunk
+from tests.data.image_files import BAD, GOOD, chunk
 
 XMP = '<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 
@@ -51,8 +51,8 @@ def test_bad_files_give_a_size_or_an_image_error(name: str, tmp_path: Path) -> N
 def test_every_orientation(kind: str, orientation: int, tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(encoded(kind, orientation))
-    wanted = (5, 7) if orientation < 5 else (7, 5)
-    assert upright_size(path) == load_image(path).shape[:2] == wanted
+    expected = (5, 7) if orientation < 5 else (7, 5)
+    assert upright_size(path) == load_image(path).shape[:2] == expected
 
 
 def test_xmp_orientation(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_xmp_orientation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["exif", "xmp"])
-def test_orientation_behind_the_pixels_of_a_png(kind: str, tmp_path: Path) -> None:
+def test_orientation_after_the_pixels_of_a_png(kind: str, tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (7, 5)).save(stream, "PNG")
     tags = Image.Exif()

@@ -1,4 +1,4 @@
-"""Tiles in order, each image decoded once, errors told once, threads that end."""
+"""Tiles come in order, images are decoded once, errors reported once, threads stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from snl.errors import ImageError
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Five images, one of them smaller than a tile, one turned by EXIF."""
+    """Five images, one of them smaller than a tile, one rotated by EXIF."""
     folder = tmp_path_factory.mktemp("stream")
     rng = np.random.default_rng(0)
     paths = [folder / f"{i}.png" for i in range(5)]
@@ -34,8 +34,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
-    """How often each file was decoded."""
+def decode_counts(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
+    """Count how often each file is decoded."""
     counts: Counter[Path] = Counter()
     lock = threading.Lock()
 
@@ -50,46 +50,53 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
 
 @pytest.mark.parametrize("workers", [1, 3, 8])
 def test_tiles_come_in_order_and_images_are_decoded_once(
-    files: list[Path], decoded: Counter[Path], workers: int
+    files: list[Path], decode_counts: Counter[Path], workers: int
 ) -> None:
     tiles = tiles_of(files, 32).tiles
-    found = list(read(tiles, 16, workers))
-    assert decoded == dict.fromkeys(files, 1)
-    assert len(found) == len(tiles) >= 40
-    for index, (item, tile) in enumerate(zip(found, tiles, strict=True)):
+    results = list(read(tiles, 16, workers))
+    assert decode_counts == dict.fromkeys(files, 1)
+    assert len(results) == len(tiles) >= 40
+    for index, (item, tile) in enumerate(zip(results, tiles, strict=True)):
         assert isinstance(item, Loaded) and item.index == index
         image = load_image(tile.path)
         assert item.original == image.shape[:2]
-        wide = np.pad(image, ((32, 32), (32, 32), (0, 0)), mode="symmetric")
+        padded = np.pad(image, ((32, 32), (32, 32), (0, 0)), mode="symmetric")
         top, left = tile.box.top + 32, tile.box.left + 32
-        wanted = to_input(np.ascontiguousarray(wide[top : top + 32, left : left + 32]), 16)
-        np.testing.assert_array_equal(item.pixels, wanted)
+        expected = to_input(np.ascontiguousarray(padded[top : top + 32, left : left + 32]), 16)
+        np.testing.assert_array_equal(item.pixels, expected)
 
 
-def test_tiles_and_whole_images_may_be_mixed(files: list[Path], decoded: Counter[Path]) -> None:
+def test_tiles_and_whole_images_may_be_mixed(
+    files: list[Path], decode_counts: Counter[Path]
+) -> None:
     tiles = tiles_of(files[:1], 40).tiles
     sources: list[Source] = [files[0], *tiles, files[0], files[1]]
-    found = list(read(sources, 16, 2))
-    assert [item.index for item in found if isinstance(item, Loaded)] == list(range(len(sources)))
-    assert decoded == {files[0]: 2, files[1]: 1}  # with all its tiles, and once more
+    results = list(read(sources, 16, 2))
+    assert [item.index for item in results if isinstance(item, Loaded)] == list(range(len(sources)))
+    assert decode_counts == {
+        files[0]: 2,
+        files[1]: 1,
+    }  # the first is shared with the tiles, the second is not
 
 
-def test_a_damaged_image_is_told_once(files: list[Path], tmp_path: Path) -> None:
-    cut_off = tmp_path / "cut.png"
-    cut_off.write_bytes(files[0].read_bytes()[:9000])
-    paths = [files[0], cut_off, files[1], cut_off, cut_off]
+def test_a_damaged_image_is_reported_once(files: list[Path], tmp_path: Path) -> None:
+    truncated = tmp_path / "cut.png"
+    truncated.write_bytes(files[0].read_bytes()[:9000])
+    paths = [files[0], truncated, files[1], truncated, truncated]
     tiles = tiles_of(paths[:4], 32).tiles
-    assert sum(tile.path == cut_off for tile in tiles) > 10  # its header is whole
+    assert sum(tile.path == truncated for tile in tiles) > 10  # its header is readable
     errors: list[ImageError] = []
-    kept = [loaded.index for group, _ in batches(read(tiles, 16, 3), 4, errors) for loaded in group]
-    assert kept == [i for i, tile in enumerate(tiles) if tile.path != cut_off]
+    indices = [
+        loaded.index for group, _ in batches(read(tiles, 16, 3), 4, errors) for loaded in group
+    ]
+    assert indices == [i for i, tile in enumerate(tiles) if tile.path != truncated]
     assert len(errors) == 2 and all("cut.png" in str(error) for error in errors)
     errors.clear()
     list(batches(read(paths, 16, 3), 4, errors))
-    assert len(errors) == 3  # whole images: once for each time that they are named
+    assert len(errors) == 3  # whole images: one error for each time they are listed
 
 
-def test_a_reader_that_is_left_early_ends_its_threads(files: list[Path]) -> None:
+def test_closing_the_reader_early_stops_its_threads(files: list[Path]) -> None:
     before = threading.active_count()
     reader = read(tiles_of(files * 20, 32).tiles, 16, 4)
     next(iter(reader))

@@ -1,4 +1,4 @@
-"""Grids that cover, weights that sum to one, cuts as numpy pads them, tiles of files."""
+"""Grids cover the image, weights sum to one, cuts are padded as by numpy, tiles of files."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_every_pixel_is_covered_and_neighbours_overlap(length: int, side: int) -
     assert covered.min() >= 1
     if length <= side:
         assert len(first) == 1
-        before, behind = -first[0], first[0] + side - length
-        assert before in (behind, behind - 1)  # in the middle
+        before, after = -first[0], first[0] + side - length
+        assert before in (after, after - 1)  # centred
     else:
         assert first[0] == 0 and first[-1] == length - side
         steps = np.diff(first)
@@ -54,7 +54,7 @@ def test_every_pixel_is_covered_and_neighbours_overlap(length: int, side: int) -
         assert shared >= OVERLAP * side or int(steps.max()) == 1
 
 
-def test_no_more_tiles_than_the_overlap_asks_for() -> None:
+def test_no_more_tiles_than_the_overlap_requires() -> None:
     assert starts(256, 256) == [0] and starts(257, 256) == [0, 1]
     assert starts(448, 256) == [0, 192] and len(starts(449, 256)) == 3
     assert len(grid((3000, 4000), 256)) == 16 * 21
@@ -68,7 +68,7 @@ def test_grid_goes_row_by_row() -> None:
 
 
 @pytest.mark.parametrize(("length", "side"), [(0, 8), (8, 0), (-1, 8)])
-def test_no_axis_and_no_side_are_refused(length: int, side: int) -> None:
+def test_lengths_and_sides_below_one_are_refused(length: int, side: int) -> None:
     with pytest.raises(ValueError, match="no tiles"):
         starts(length, side)
 
@@ -84,9 +84,9 @@ def test_cut_is_a_crop_of_the_mirrored_image(
     image = picture(height, width)
     top, left = (data.draw(st.integers(-60, n)) for n in (height, width))
     margin = 130
-    wide = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-    wanted = wide[margin + top : margin + top + side, margin + left : margin + left + side]
-    np.testing.assert_array_equal(cut(image, Box(top, left, side)), wanted)
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
+    expected = padded[margin + top : margin + top + side, margin + left : margin + left + side]
+    np.testing.assert_array_equal(cut(image, Box(top, left, side)), expected)
 
 
 # --- weights ---
@@ -103,13 +103,13 @@ def test_weights_sum_to_one(length: int, side: int) -> None:
     assert not total[:side].any() and not total[side + length :].any()
 
 
-def test_weights_vanish_where_a_tile_ends_within_the_image() -> None:
+def test_weights_are_zero_where_a_tile_ends_inside_the_image() -> None:
     rows = blend(1000, 256)
     first, *middle, last = rows.values()
-    assert first[0] == last[-1] == 1  # the image's border has one tile
+    assert first[0] == last[-1] == 1  # only one tile covers the border of the image
     for weights in middle:
         assert weights[0] < 1e-3 and weights[-1] < 1e-3
-        assert abs(np.diff(weights)).max() < 2.5 / 64  # over a quarter of a tile, no jump
+        assert abs(np.diff(weights)).max() < 2.5 / 64  # smooth over a quarter of a tile
 
 
 @given(st.integers(1, 120), st.integers(1, 120), st.integers(1, 60))
@@ -122,7 +122,7 @@ def test_mosaic_of_ones_is_one(height: int, width: int, side: int) -> None:
     np.testing.assert_allclose(mosaic.map, 1, atol=2e-6)
 
 
-def test_mosaic_gives_back_an_image_that_was_cut() -> None:
+def test_mosaic_restores_an_image_from_its_tiles() -> None:
     for shape in ((90, 130), (20, 130), (1, 33), (33, 1), (7, 5)):
         image = picture(*shape)
         mosaic = Mosaic(shape, 32)
@@ -156,7 +156,7 @@ def test_boxes_are_of_the_upright_image(tmp_path: Path) -> None:
     assert [tile.box for tile in tiles] == grid((90, 60), 40)
 
 
-def test_unreadable_files_are_told_once_each(files: list[Path], tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_once_each(files: list[Path], tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
     tiles, total, errors = tiles_of([files[0], bad, tmp_path / "missing.png", files[1]], 40)
@@ -165,21 +165,21 @@ def test_unreadable_files_are_told_once_each(files: list[Path], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("side", [15, 20, 30, 40])
-def test_thinned_tiles_are_spread_over_images_rows_and_columns(
+def test_selected_tiles_are_spread_over_images_rows_and_columns(
     files: list[Path], side: int
 ) -> None:
-    everything = tiles_of(files, side)
-    most = len(everything.tiles) // 3
+    complete = tiles_of(files, side)
+    most = len(complete.tiles) // 3
     tiles, total, _ = tiles_of(files, side, most)
-    assert len(tiles) == most and total == everything.total
-    places = {tile: i for i, tile in enumerate(everything.tiles)}
-    assert np.all(np.diff([places[tile] for tile in tiles]) > 0)  # in order, none twice
-    for of in (lambda t: t.path, lambda t: t.box.top, lambda t: t.box.left):
-        values = [of(tile) for tile in everything.tiles]
+    assert len(tiles) == most and total == complete.total
+    places = {tile: i for i, tile in enumerate(complete.tiles)}
+    assert np.all(np.diff([places[tile] for tile in tiles]) > 0)  # in order, without duplicates
+    for key in (lambda t: t.path, lambda t: t.box.top, lambda t: t.box.left):
+        values = [key(tile) for tile in complete.tiles]
         for value in set(values):
-            share = sum(of(tile) == value for tile in tiles) / values.count(value)
+            share = sum(key(tile) == value for tile in tiles) / values.count(value)
             assert 0.15 < share < 0.55, (value, share)
-    assert tiles_of(files, side, total) == everything
+    assert tiles_of(files, side, total) == complete
 
 
 def test_samples(files: list[Path]) -> None:

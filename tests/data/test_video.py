@@ -1,4 +1,4 @@
-"""Videos and live sources: every frame of a file, only the newest of what cannot wait."""
+"""Videos and live sources: every frame of a file, the newest frame of a live source."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'snl-a
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve frames, each of one grey, 16 brighter than the one before; 10 a second."""
-    path = tmp_path_factory.mktemp("film") / "grey.mp4"
+def grey_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve frames of uniform grey, each 16 brighter than the previous one; 10 per second."""
+    path = tmp_path_factory.mktemp("video") / "grey.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
@@ -32,20 +32,20 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_file_gives_every_frame_in_order(film: Path) -> None:
-    found = list(frames(str(film)))
-    assert [frame.number for frame in found] == list(range(12))
-    assert [round(frame.seconds, 3) for frame in found] == [n / 10 for n in range(12)]
-    for number, frame in enumerate(found):
+def test_a_file_gives_every_frame_in_order(grey_video: Path) -> None:
+    result = list(frames(str(grey_video)))
+    assert [frame.number for frame in result] == list(range(12))
+    assert [round(frame.seconds, 3) for frame in result] == [n / 10 for n in range(12)]
+    for number, frame in enumerate(result):
         assert frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8
         assert abs(float(frame.image.mean()) - (32 + 16 * number)) < 4
 
 
 @pytest.mark.parametrize(
-    ("source", "a_video", "live"),
+    ("source", "video", "live"),
     [
         ("parts.mp4", True, False),
-        ("C:\\films\\parts.MKV", True, False),
+        ("C:\\videos\\parts.MKV", True, False),
         ("rtsp://10.0.0.5/stream", True, True),
         ("http://camera/video.mjpg", True, True),
         ("camera:0", True, True),
@@ -55,45 +55,47 @@ def test_a_file_gives_every_frame_in_order(film: Path) -> None:
         ("folder", False, False),
     ],
 )
-def test_what_is_a_video(source: str, a_video: bool, live: bool) -> None:
-    assert is_video(source) is a_video
+def test_videos_and_live_sources_are_recognised(source: str, video: bool, live: bool) -> None:
+    assert is_video(source) is video
     assert is_live(source) is live
 
 
-def test_a_live_source_drops_frames_and_keeps_none_waiting(
+def test_a_live_source_drops_frames_and_queues_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = 200
+    total = 200
 
     def camera(source: str):  # type: ignore[no-untyped-def]
-        for number in range(made):
+        for number in range(total):
             time.sleep(0.005)
             yield Frame(np.full((2, 2, 3), number % 256, np.uint8), number, number * 0.005)
 
-    monkeypatch.setattr(video, "_decoded", camera)
-    began, seen = time.perf_counter(), []
+    monkeypatch.setattr(video, "_decode", camera)
+    start, numbers = time.perf_counter(), []
     for frame in frames("camera:0"):
-        age = time.perf_counter() - began - frame.seconds
-        seen.append(frame.number)
+        age = time.perf_counter() - start - frame.seconds
+        numbers.append(frame.number)
         time.sleep(0.05)  # ten times slower than the camera
         assert age < 1.0
-    assert seen == sorted(set(seen)) and len(seen) < made / 2
-    assert seen[-1] >= made - 1  # the last one is not lost
+    assert numbers == sorted(set(numbers)) and len(numbers) < total / 2
+    assert numbers[-1] >= total - 1  # the last frame is not lost
 
 
-def test_an_error_of_a_live_source_reaches_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_a_live_source_is_raised_in_the_consumer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def camera(source: str):  # type: ignore[no-untyped-def]
         yield Frame(np.zeros((2, 2, 3), np.uint8), 0, 0.0)
         raise DataError("camera:0: unplugged")
 
-    monkeypatch.setattr(video, "_decoded", camera)
+    monkeypatch.setattr(video, "_decode", camera)
     with pytest.raises(DataError, match="unplugged"):
         for _ in frames("camera:0"):
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no film at all", b"\x00" * 5000])
-def test_bad_files_are_told_in_one_line(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"not a video", b"\x00" * 5000])
+def test_bad_files_give_an_error_of_one_line(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "bad.mp4"
     if content is not None:
         path.write_bytes(content)
@@ -102,13 +104,15 @@ def test_bad_files_are_told_in_one_line(tmp_path: Path, content: bytes | None) -
     assert "\n" not in str(caught.value)
 
 
-def test_nobody_answers(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_stream_is_an_error(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", str(bundle), "rtsp://127.0.0.1:9/none"]) == 2
-    told = capsys.readouterr().err
-    assert "rtsp://127.0.0.1:9/none" in told and "Traceback" not in told
+    message = capsys.readouterr().err
+    assert "rtsp://127.0.0.1:9/none" in message and "Traceback" not in message
 
 
-def test_inspect_writes_a_line_a_frame(bundle: Path, tmp_path: Path) -> None:
+def test_inspect_writes_one_line_per_frame(bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "parts.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)

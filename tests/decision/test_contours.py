@@ -13,10 +13,19 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_dilation, binary_fill_holes, gaussian_filter
 from skimage.measure import label, regionprops
 
-from snl.decision.contours import outline, polygon, shoelace, simplify
+from snl.decision import contours
+from snl.decision.contours import shoelace, simplify
 
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9))
 Point = tuple[float, float]
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    return contours.outline(np.pad(mask, 1))
+
+
+def polygon(mask: np.ndarray) -> np.ndarray:
+    return contours.polygon(outline(mask))
 
 
 def components(mask: np.ndarray) -> list[np.ndarray]:
@@ -89,6 +98,15 @@ def test_outline_walks_along_pixel_edges_around_the_filled_mask(mask: np.ndarray
         y, x = np.nonzero(part)
         assert found.min(0).tolist() == [x.min(), y.min()]
         assert found.max(0).tolist() == [x.max() + 1, y.max() + 1]
+
+
+@given(MASKS)
+def test_outline_starts_at_any_set_of_a_mask(mask: np.ndarray) -> None:
+    for region in regionprops(label(mask, connectivity=2)):
+        top, left, *_ = region.bbox
+        y, x = min(map(tuple, region.coords.tolist()))
+        result = contours.outline(np.pad(mask, 1), (x, y))
+        np.testing.assert_array_equal(result - [left, top], outline(np.asarray(region.image)))
 
 
 @given(MASKS)

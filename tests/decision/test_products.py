@@ -9,7 +9,8 @@ import pytest
 from sklearn.metrics import silhouette_score
 
 from snl.decision import products
-from snl.decision.calibration import Calibration, Normals, Rates
+from snl.decision.calibration import Calibration, CalibrationSet, Rates
+from snl.decision.decide import judge as verdict_on
 from snl.decision.products import Prototypes, find_groups, learn
 
 
@@ -64,10 +65,10 @@ def test_kinds_of_one_product_get_a_prototype_each() -> None:
     np.testing.assert_array_equal(found.centres, again.centres)
 
 
-def normals_at(distances: np.ndarray) -> Normals:
+def normals_at(distances: np.ndarray) -> CalibrationSet:
     n = len(distances)
     rows = np.full((n, 16), -np.inf, np.float32)
-    return Normals(
+    return CalibrationSet(
         np.ones(n, np.float32), distances.astype(np.float32), rows, np.arange(n, dtype=np.uint64)
     )
 
@@ -84,16 +85,10 @@ def test_new_images_of_taught_products_are_known_and_others_are_not() -> None:
         prototypes = learn(rows[trained], names[trained].tolist(), seed)
         nearest = prototypes.distances(rows[held]).min(1)
         normals = {name: normals_at(nearest[names[held] == name]) for name in "ab"}
-        calibration = Calibration(normals, dict.fromkeys("ab", (0.0, 1.0)))
+        calibration = Calibration(normals, dict.fromkeys("ab", (0.0, 1.0)), prototypes)
 
-        def judge(
-            row: np.ndarray, prototypes: Prototypes = prototypes, by: Calibration = calibration
-        ) -> tuple[bool, str]:
-            distances = prototypes.distances(row[None])[0].tolist()
-            verdict = by.judge(
-                1.0, dict(zip(prototypes.names, distances, strict=True)),
-                rates=Rates(unknown=rate),
-            )  # fmt: skip
+        def judge(row: np.ndarray, by: Calibration = calibration) -> tuple[bool, str]:
+            verdict = verdict_on(by, 1.0, *by.prototypes.nearest(row), rates=Rates(unknown=rate))
             return verdict.decision == "unknown product", verdict.recognised
 
         told = [judge(rows[i]) for i in new]

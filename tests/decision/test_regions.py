@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
+import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ from scipy.ndimage import gaussian_filter
 from skimage.measure import label, regionprops
 from skimage.morphology import local_maxima
 
-from snl.decision.regions import Region, find_regions, peaks
+from snl.decision import components
+from snl.decision.maps import resize_map
+from snl.decision.regions import Region, find_regions, find_regions_resized, peaks
 from snl.errors import DataError, SettingsError, SnlError
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=8)
@@ -233,3 +237,77 @@ def test_a_large_map_takes_no_time_to_speak_of() -> None:
     begin = time.process_time()
     found = find_regions(levels, 0.5)
     assert len(found) == 100 and time.process_time() - begin < 3.0  # 0.3 s on one slow core
+
+
+BANDS = st.integers(1, 60)  # pixels of a band, so that components extend over several
+
+
+@given(MAPS, st.integers(-4, 3), st.integers(1, 4), st.integers(1, 5), BANDS)
+def test_bands_do_not_change_regions(
+    levels: np.ndarray, threshold: int, smallest: int, most: int, band: int
+) -> None:
+    expected = find_regions(levels, threshold, smallest=smallest, most=most)
+    with mock.patch.object(components, "_BAND", band):
+        result = find_regions(levels, threshold, smallest=smallest, most=most)
+    assert result == expected
+
+
+@given(st.data())
+def test_regions_of_a_resized_map_are_those_of_the_whole_one(data: st.DataObject) -> None:
+    levels = data.draw(MAPS)
+    size = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    threshold = data.draw(st.floats(-4, 4, width=32))
+    options = data.draw(
+        st.fixed_dictionaries(
+            {
+                "smallest": st.integers(1, 9),
+                "most": st.integers(1, 5),
+                "mm_per_pixel": st.none() | st.just(0.5),
+                "p_value": st.none() | st.just(abs),
+            }
+        )
+    )
+    expected = find_regions(resize_map(levels, size), threshold, **options)
+    with mock.patch.object(components, "_BAND", data.draw(BANDS)):
+        assert find_regions_resized(levels, size, threshold, **options) == expected
+
+
+def test_a_component_joined_two_bands_further_down_is_one() -> None:
+    levels = np.zeros((6, 9))
+    levels[:, 0] = levels[1:, 4] = levels[:5, 8] = 1  # two arms joined at the bottom, one apart
+    levels[5, :5] = 1
+    levels[2, 4] = levels[4, 8] = 3
+    with mock.patch.object(components, "_BAND", 9):
+        left, right = find_regions(levels, 0.5)
+    assert (left.box, left.area, left.peak_at) == ((0, 0, 5, 6), 14, (4, 2))
+    assert (right.box, right.area, right.peak_at) == ((8, 0, 1, 5), 5, (8, 4))
+
+
+def test_equal_peaks_are_in_the_order_of_their_first_pixels_over_bands() -> None:
+    levels = np.zeros((7, 5))
+    levels[:4, 2] = levels[2, 0] = levels[5, 4] = levels[6, 1] = 1  # the tall one is joined last
+    expected = [(2, 0, 1, 4), (0, 2, 1, 1), (4, 5, 1, 1), (1, 6, 1, 1)]
+    for most in range(1, 5):
+        with mock.patch.object(components, "_BAND", 5):
+            result = find_regions(levels, 0.5, most=most)
+        assert [r.box for r in result] == expected[:most]
+
+
+LARGE = (12_600, 12_600)
+
+
+@pytest.mark.parametrize(
+    ("name", "megabytes"), [("normal", 10), ("one defect", 20), ("noise", 250)]
+)
+def test_memory_of_a_large_image(name: str, megabytes: int) -> None:
+    """The map itself would need 635 MB. Noise: 100 regions, some as large as the image."""
+    levels = np.random.default_rng(0).random((256, 256), np.float32)
+    threshold = {"normal": 1.0, "one defect": 1.5, "noise": 0.5}[name]
+    if name == "one defect":
+        levels[100:105, 60:80] = 2
+    tracemalloc.start()
+    result = find_regions_resized(levels, LARGE, threshold)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(result) == {"normal": 0, "one defect": 1, "noise": 100}[name]
+    assert peak < megabytes * 1e6

@@ -1,4 +1,4 @@
-"""The demo set: layout, determinism, exact masks, honest errors."""
+"""The demo set: layout, determinism, exact masks, errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_layout_is_that_of_mvtec_ad(small: Path) -> None:
     assert all(len(kinds) >= 3 for kinds in DEFECTS.values())
 
 
-def test_files_are_what_they_claim(small: Path) -> None:
+def test_file_formats(small: Path) -> None:
     for path in small.rglob("*.png"):
         with Image.open(path) as image:
             assert image.format == "PNG"
@@ -66,10 +66,10 @@ def test_readme_names_call_seed_and_licence(small: Path) -> None:
         assert word in text
 
 
-def test_same_seed_same_bytes_and_a_subset_is_a_subset(small: Path, tmp_path: Path) -> None:
-    again = contents(
+def test_same_seed_gives_same_bytes_also_for_a_subset(small: Path, tmp_path: Path) -> None:
+    subset = contents(
         make_demo(
-            tmp_path / "again",
+            tmp_path / "subset",
             size=64,
             n_train=1,
             n_good=2,
@@ -78,47 +78,47 @@ def test_same_seed_same_bytes_and_a_subset_is_a_subset(small: Path, tmp_path: Pa
         )
     )
     full = contents(small)
-    shared = [n for n in again if n != "README.txt" and not n.endswith("test/good/001.png")]
+    shared = [n for n in subset if n != "README.txt" and not n.endswith("test/good/001.png")]
     assert len(shared) == 3 * 2 + 2 * sum(len(DEFECTS[p]) for p in ("wood", "circuit", "gear"))
-    assert all(again[name] == full[name] for name in shared)
+    assert all(subset[name] == full[name] for name in shared)
 
 
-def test_another_seed_other_images() -> None:
+def test_another_seed_gives_other_images() -> None:
     for product in PRODUCTS:
         a, b = (demo_image(product, seed=seed, size=64).image for seed in (0, 1))
         assert (a != b).mean() > 0.3
 
 
-def test_written_image_is_the_one_of_demo_image(small: Path) -> None:
+def test_written_images_equal_those_of_demo_image(small: Path) -> None:
     kind = DEFECTS["twill"][0]
-    made = demo_image("twill", kind, 0, size=64)
-    for where, pixels in (
-        (f"test/{kind}/000.png", made.image),
-        (f"ground_truth/{kind}/000_mask.png", made.mask),
+    result = demo_image("twill", kind, 0, size=64)
+    for file, pixels in (
+        (f"test/{kind}/000.png", result.image),
+        (f"ground_truth/{kind}/000_mask.png", result.mask),
     ):
-        with Image.open(small / "twill" / where) as image:
+        with Image.open(small / "twill" / file) as image:
             np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
 @pytest.mark.parametrize(("product", "kind"), KINDS)
-def test_defects_are_exactly_where_the_mask_is(product: str, kind: str) -> None:
+def test_images_differ_only_inside_the_mask(product: str, kind: str) -> None:
     for index in range(4):
-        made = demo_image(product, kind, index, size=SIZE)
-        inside = made.mask > 0
+        result = demo_image(product, kind, index, size=SIZE)
+        inside = result.mask > 0
         assert 0.0005 < inside.mean() < 0.4
-        difference = np.abs(made.image.astype(int) - made.clean).max(2)
-        near = ndimage.binary_dilation(inside, iterations=3)  # feathered edge and lens blur
-        assert not difference[~near].any()
-        # Of the mask a good part is visibly another colour, not just another rounding.
+        difference = np.abs(result.image.astype(int) - result.clean).max(2)
+        neighbourhood = ndimage.binary_dilation(inside, iterations=3)  # soft edge and lens blur
+        assert not difference[~neighbourhood].any()
+        # A considerable part of the mask differs visibly, by more than rounding.
         assert (difference[inside] > 3).mean() > 0.2
         assert difference[inside].max() > 12
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_a_good_image_has_no_defect(product: str) -> None:
-    made = demo_image(product, size=64)
-    assert not made.mask.any()
-    np.testing.assert_array_equal(made.image, made.clean)
+    result = demo_image(product, size=64)
+    assert not result.mask.any()
+    np.testing.assert_array_equal(result.image, result.clean)
 
 
 @pytest.mark.parametrize(("product", "kind"), KINDS)
@@ -127,8 +127,8 @@ def test_defects_vary(product: str, kind: str) -> None:
     assert any((masks[0] != mask).any() for mask in masks[1:])
 
 
-def test_normals_vary_but_less_than_products_differ() -> None:
-    """Colour and coarse texture tell the products apart; pose, light and noise do not."""
+def test_normal_images_vary_less_than_products() -> None:
+    """Colour and texture distinguish products; pose, light and noise do not change them much."""
 
     def feature(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         pixels = image.astype(float) / 255
@@ -142,15 +142,15 @@ def test_normals_vary_but_less_than_products_differ() -> None:
     for images in sets.values():
         for a, b in itertools.pairwise(images):
             assert (np.abs(a.astype(int) - b) > 4).mean() > 0.1
-    described = {p: np.array([feature(i) for i in images]) for p, images in sets.items()}
-    centres = {p: f.mean(0) for p, f in described.items()}
-    for p, features in described.items():
-        for one in features:
-            nearest = min(centres, key=lambda q: float(np.linalg.norm(centres[q] - one)))
+    features_of = {p: np.array([feature(i) for i in images]) for p, images in sets.items()}
+    centres = {p: f.mean(0) for p, f in features_of.items()}
+    for p, features in features_of.items():
+        for vector in features:
+            nearest = min(centres, key=lambda q: float(np.linalg.norm(centres[q] - vector)))
             assert nearest == p
 
 
-def test_train_and_test_are_different_draws_of_one_law() -> None:
+def test_train_and_test_are_different_samples_of_one_distribution() -> None:
     for product in PRODUCTS:
         split = {
             s: np.array(
@@ -177,44 +177,46 @@ def test_train_and_test_are_different_draws_of_one_law() -> None:
         ({"seed": -1}, "seed"),
     ],
 )
-def test_bad_arguments_are_named(tmp_path: Path, change: dict[str, Any], word: str) -> None:
+def test_bad_arguments_are_named_in_the_error(
+    tmp_path: Path, change: dict[str, Any], word: str
+) -> None:
     with pytest.raises(SettingsError, match=word) as caught:
         make_demo(tmp_path / "set", **change)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_defect_and_split_are_named() -> None:
+def test_unknown_defect_and_split_are_named_in_the_error() -> None:
     with pytest.raises(SettingsError, match="broken_heart"):
         demo_image("gear", "broken_heart")
     with pytest.raises(SettingsError, match="validation"):
         demo_image("gear", split="validation")
 
 
-def test_content_is_never_overwritten(tmp_path: Path) -> None:
+def test_existing_files_are_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(DataError, match="not empty"):
         make_demo(tmp_path, size=64, n_train=1, n_good=0, n_defect=0)
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="not a folder"):
         make_demo(tmp_path / "mine.txt")
     assert contents(tmp_path) == {"mine.txt": b"precious"}
 
 
-def test_an_empty_folder_is_filled_and_progress_is_told(tmp_path: Path) -> None:
+def test_an_empty_folder_is_filled_and_progress_is_reported(tmp_path: Path) -> None:
     root = tmp_path / "set"
     root.mkdir()
-    told: list[tuple[int, int]] = []
-    made = make_demo(
+    calls: list[tuple[int, int]] = []
+    result = make_demo(
         root,
         size=64,
         n_train=3,
         n_good=1,
         n_defect=0,
         products=["tile"],
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: calls.append((done, total)),
     )
-    assert made == root
-    assert told == [(k, 4) for k in range(1, 5)]
+    assert result == root
+    assert calls == [(k, 4) for k in range(1, 5)]
     assert len(contents(root)) == 5
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
 
@@ -229,7 +231,7 @@ def test_a_link_to_an_empty_folder_is_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("existing", [False, True])
-def test_nothing_half_written_is_left(
+def test_an_interrupted_call_leaves_no_files(
     tmp_path: Path, error: type[BaseException], existing: bool
 ) -> None:
     root = tmp_path / "set"
@@ -246,7 +248,7 @@ def test_nothing_half_written_is_left(
     assert [p.name for p in tmp_path.iterdir()] == (["set"] if existing else [])
 
 
-def test_a_place_that_cannot_be_written_is_a_data_error(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_a_data_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write"):
         make_demo(tmp_path / "file" / "set", size=64, n_train=1, products=["tile"])

@@ -1,9 +1,11 @@
-"""Pictures: normal images stay untouched, defects light up, every decision and size is drawn, and
-no text leaves the picture or lies over another."""
+"""Overlay pictures: normal pixels stay unchanged, defects are coloured, every decision and image
+size is drawn, and all text lies inside the picture without overlaps."""
 
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from types import SimpleNamespace
@@ -29,6 +31,7 @@ Texts = list[tuple[str, Box]]
 
 
 def inspection(height: int, width: int, **changes: Any) -> SimpleNamespace:
+    """Return an anomalous inspection whose map is high in the upper left corner."""
     anomaly_map = np.zeros((height, width), np.float32)
     anomaly_map[: max(1, height // 4), : max(1, width // 4)] = 2.0
     values: dict[str, Any] = {
@@ -47,38 +50,38 @@ def inspection(height: int, width: int, **changes: Any) -> SimpleNamespace:
     }
     if "regions" not in values:
         limit = values["region_threshold"]
-        found = () if limit is None else find_regions(values["anomaly_map"], limit)
-        values["regions"] = found
+        regions = () if limit is None else find_regions(values["anomaly_map"], limit)
+        values["regions"] = regions
     return SimpleNamespace(**values)
 
 
 @pytest.fixture
 def texts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Texts]:
-    """What is written, and the box that its ink takes, as Pillow measures it."""
-    seen: Texts = []
+    """Every text drawn, with its bounding box as measured by Pillow."""
+    drawn: Texts = []
     write: Callable[..., None] = ImageDraw.ImageDraw.text
 
     def text(self: ImageDraw.ImageDraw, xy: Any, words: str, **options: Any) -> None:
         stroke = options.get("stroke_width", 0)
         box = self.textbbox(xy, words, options["font"], options["anchor"], stroke_width=stroke)
-        seen.append((words, box))
+        drawn.append((words, box))
         write(self, xy, words, **options)
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
-    yield seen
+    yield drawn
 
 
 def check(texts: Texts, picture: Image.Image) -> None:
-    """All text lies inside the picture and none over another."""
+    """Assert that all text lies inside the picture and that no texts overlap."""
     for words, (left, top, right, bottom) in texts:
         assert left >= 0 and top >= 0, words
         assert right <= picture.width and bottom <= picture.height, words
-    for (one, a), (other, b) in combinations(texts, 2):
-        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
-        assert apart, f"{one} over {other}"
+    for (first, a), (second, b) in combinations(texts, 2):
+        disjoint = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert disjoint, f"{first} overlaps {second}"
 
 
-def test_heat_leaves_normal_pixels_and_lights_the_others() -> None:
+def test_heat_colours_only_pixels_above_the_range() -> None:
     image = np.full((8, 8, 3), 100, np.uint8)
     levels = np.zeros((8, 8), np.float32)
     levels[2, 3] = 9.0
@@ -88,9 +91,9 @@ def test_heat_leaves_normal_pixels_and_lights_the_others() -> None:
     np.testing.assert_array_equal(heat(image, levels - 5, (5.0, 5.0)), image)
 
 
-def test_colours_grow_lighter() -> None:
-    light = colours(np.linspace(0, 1, 50)) @ np.array([0.2126, 0.7152, 0.0722])
-    assert (np.diff(light) > 0).all()
+def test_lightness_grows_with_the_value() -> None:
+    lightness = colours(np.linspace(0, 1, 50)) @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(lightness) > 0).all()
     np.testing.assert_array_equal(colours(np.array([-3.0])), colours(np.array([0.0])))
 
 
@@ -116,41 +119,41 @@ def test_every_size_and_decision_is_drawn(
 
 def test_contours_follow_the_regions() -> None:
     white = [255, 255, 255]
-    one = inspection(256, 256)
-    image, over = panels(one)
-    assert image.size == over.size == (256, 256)
-    drawn = (np.asarray(over) == white).all(-1)
+    example = inspection(256, 256)
+    image, overlay = panels(example)
+    assert image.size == overlay.size == (256, 256)
+    drawn = (np.asarray(overlay) == white).all(-1)
     rows, columns = np.nonzero(drawn)
     assert (rows.min(), columns.min()) == (0, 0)
-    assert {rows.max(), columns.max()} <= {63, 64}  # the box is 64 pixels
+    assert {rows.max(), columns.max()} <= {63, 64}  # the region is 64 pixels wide
     assert not drawn[5:60, 5:60].any()
-    none = np.asarray(panels(inspection(256, 256, region_threshold=5.0))[1])
-    assert not (none == white).all(-1).any()
-    np.testing.assert_array_equal(np.asarray(image), one.image)
+    without_regions = np.asarray(panels(inspection(256, 256, region_threshold=5.0))[1])
+    assert not (without_regions == white).all(-1).any()
+    np.testing.assert_array_equal(np.asarray(image), example.image)
 
 
-def test_contours_are_at_the_place_of_the_map_when_it_is_enlarged_or_shrunk() -> None:
-    for side, shown in ((16, 256), (2048, 1024)):
+def test_contours_match_the_map_when_it_is_enlarged_or_shrunk() -> None:
+    for side, drawn_side in ((16, 256), (2048, 1024)):
         levels = np.zeros((side, side), np.float32)
         levels[side // 4 : side // 2, side // 2 :] = 2
-        over = np.asarray(panels(inspection(side, side, anomaly_map=levels))[1])
-        rows, columns = np.nonzero((over == 255).all(-1))
-        assert abs(rows.min() - shown / 4) <= 1 and abs(rows.max() - shown / 2) <= 1
-        assert abs(columns.min() - shown / 2) <= 1 and columns.max() == shown - 1
+        overlay = np.asarray(panels(inspection(side, side, anomaly_map=levels))[1])
+        rows, columns = np.nonzero((overlay == 255).all(-1))
+        assert abs(rows.min() - drawn_side / 4) <= 1 and abs(rows.max() - drawn_side / 2) <= 1
+        assert abs(columns.min() - drawn_side / 2) <= 1 and columns.max() == drawn_side - 1
 
 
-def test_words_say_what_the_decision_rests_on(texts: Texts) -> None:
+def test_captions_show_the_numbers_behind_the_decision(texts: Texts) -> None:
     levels = np.zeros((200, 300), np.float32)
     levels[20:40, 30:50], levels[100, 200] = 1.5, 2.0
     regions = find_regions(levels, 1.0, mm_per_pixel=0.05)
     picture = draw(inspection(200, 300, anomaly_map=levels, regions=regions))
     words = [w for w, _ in texts]
-    pieces = "ANOMALOUS|score 1.93|p 0.012|uncertain above 1.2|anomalous above 1.41"
-    for wanted in f"{pieces}|bottle (recognised)|score|map|0|2.82|1.2|1.41|0.5|2|1".split("|"):
+    captions = "ANOMALOUS|score 1.93|p 0.012|uncertain above 1.2|anomalous above 1.41"
+    for wanted in f"{captions}|bottle (recognised)|score|map|0|2.82|1.2|1.41|0.5|2|1".split("|"):
         assert wanted in words
     area = "2 regions, largest 1 mm{} / 400 px"
-    assert area.format("²") in words or area.format("2") in words  # as the fonts here have it
-    # the numbers of the regions are beside their peaks in the right panel, highest first
+    assert area.format("²") in words or area.format("2") in words  # depends on the system's fonts
+    # region numbers are next to their peaks in the right panel, highest peak first
     factor = picture.width / 2 / 300
     for number, (x, y) in (("1", (200, 100)), ("2", (30, 20))):
         boxes = [b for w, b in texts if w == number and b[3] < 256]
@@ -161,7 +164,7 @@ def test_words_say_what_the_decision_rests_on(texts: Texts) -> None:
     check(texts, picture)
 
 
-def test_words_for_what_there_is_not(texts: Texts) -> None:
+def test_captions_without_threshold_regions_or_product(texts: Texts) -> None:
     draw(inspection(64, 64, threshold=None, uncertain_threshold=None, product_from="given"))
     words = [w for w, _ in texts]
     assert "no threshold" in words and "bottle" in words and "1 region, 256 px" in words
@@ -194,7 +197,7 @@ def test_at_most_nine_regions_have_a_number(texts: Texts) -> None:
         " ",
     ],
 )
-def test_any_name_of_a_product(product: str, texts: Texts) -> None:
+def test_any_product_name_is_drawn(product: str, texts: Texts) -> None:
     picture = draw(inspection(100, 100, product=product))
     check(texts, picture)
     if len(product) > 40:
@@ -204,17 +207,17 @@ def test_any_name_of_a_product(product: str, texts: Texts) -> None:
 def test_scales_have_their_ticks_at_the_values() -> None:
     picture = np.asarray(draw(inspection(256, 256, threshold=2.0, uncertain_threshold=1.0)))
     ink = (picture == [32, 33, 36]).all(-1)
-    y = picture.shape[0] - 58 + 20  # above the bars, through the ticks
+    y = picture.shape[0] - 58 + 20  # a row above the bars that crosses the ticks
     ticks = np.flatnonzero(ink[y])
-    score, levels = ticks[ticks < 256], ticks[ticks >= 256]
+    score_ticks, map_ticks = ticks[ticks < 256], ticks[ticks >= 256]
     bar = picture[picture.shape[0] - 58 + 27]
-    rail = np.flatnonzero((bar[:256] == bar[240]).all(-1))  # tint beyond the last threshold
+    rail = np.flatnonzero((bar[:256] == bar[240]).all(-1))  # tint after the last threshold
     left = np.flatnonzero((bar[20:256] == [218, 54, 51]).all(-1))[0] + 20
-    full = rail[-1] - left
-    assert (score[[0, -1]] - left) / full == pytest.approx([1 / 4, 2 / 4], abs=0.02)
+    length = rail[-1] - left
+    assert (score_ticks[[0, -1]] - left) / length == pytest.approx([1 / 4, 2 / 4], abs=0.02)
     scale = np.flatnonzero((bar[295:] != 255).any(-1)) + 295
-    share = (levels.mean() - scale[0]) / (scale[-1] - scale[0])
-    assert share == pytest.approx((1.0 - 0.5) / (2.0 - 0.5), abs=0.02)
+    fraction = (map_ticks.mean() - scale[0]) / (scale[-1] - scale[0])
+    assert fraction == pytest.approx((1.0 - 0.5) / (2.0 - 0.5), abs=0.02)
 
 
 NUMBERS = st.floats(-1e9, 1e9) | st.floats(-3, 3)
@@ -225,12 +228,12 @@ LIMITS = st.none() | NUMBERS
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_no_text_over_another(data: st.DataObject, texts: Texts) -> None:
+def test_texts_never_overlap(data: st.DataObject, texts: Texts) -> None:
     texts.clear()
     pick = data.draw
     height, width = pick(st.integers(1, 90)), pick(st.integers(1, 90))
     rng = np.random.default_rng(pick(st.integers(0, 99)))
-    one = inspection(
+    example = inspection(
         height,
         width,
         decision=pick(st.sampled_from([*DECISIONS])),
@@ -244,4 +247,17 @@ def test_no_text_over_another(data: st.DataObject, texts: Texts) -> None:
         product=pick(st.none() | st.text(max_size=40)),
         product_from=pick(st.sampled_from(["given", "recognised", "none"])),
     )
-    check(texts, draw(one))
+    check(texts, draw(example))
+
+
+def test_drawing_imports_nothing_from_decision_or_report() -> None:
+    """Inspections import `snl.drawing`, so it lies below `snl.decision`."""
+    program = (
+        "import sys, snl.drawing.overlay, snl.drawing.heat, snl.drawing.scales, snl.drawing.text\n"
+        "above = ('snl.decision', 'snl.reporting')\n"
+        "print(*(name for name in sys.modules if name.startswith(above)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == []

@@ -1,4 +1,4 @@
-"""The map against scipy and a bilinear loop; where peaks lie; both scores."""
+"""The map against scipy and a bilinear loop; the positions of peaks; both scores."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from snl.model import anomaly
-from snl.model.error_statistics import NormalErrors
-from snl.model.teacher import Stage
+from snl.model.base import Stage
+from snl.model.error_statistics import ErrorStatistics
 from snl.settings import MapSettings
 
 
@@ -228,7 +228,7 @@ def test_affinities_ignore_a_rotation_of_the_channels_and_cosines_do_not() -> No
     rotation = torch.linalg.qr(features(6, 6, seed=1)).Q
     s = torch.einsum("cd,bdhw->bchw", rotation, t)
     assert float(anomaly.affinity_difference(t, s).max()) < 2e-3
-    assert float(anomaly.difference(t, s, "cosine").max()) > 0.5
+    assert float(anomaly.cosine_distance(t, s).max()) > 0.5
 
 
 def test_a_changed_position_stands_out_in_the_affinities() -> None:
@@ -253,11 +253,11 @@ def test_affinities_of_a_batch_do_not_mix() -> None:
     torch.testing.assert_close(anomaly.affinity_difference(t, s), torch.cat(alone))
 
 
-def measured() -> NormalErrors:
-    errors = NormalErrors((Stage(3, 4), Stage(5, 8)), 0)
+def fitted_statistics() -> ErrorStatistics:
+    statistics = ErrorStatistics((Stage(3, 4), Stage(5, 8)), 0)
     means = [0.2 * features(c, seed=c) for c in (3, 5)]
-    errors.set_moments(means, [0.1 + features(c, seed=9).abs() for c in (3, 5)])
-    return errors
+    statistics.set_moments(means, [0.1 + features(c, seed=9).abs() for c in (3, 5)])
+    return statistics
 
 
 @pytest.mark.parametrize("weights", [(), (1.0, 1.0), (0.0, 2.0), (0.25, 0.0)])
@@ -269,9 +269,9 @@ def test_kinds_distances_and_stage_weights(
     shapes, size = [(2, 3, 6, 10), (2, 5, 3, 5)], (12, 20)
     teacher = [features(*shape, seed=i) for i, shape in enumerate(shapes)]
     student = [features(*shape, seed=9 + i) for i, shape in enumerate(shapes)]
-    errors = measured()
+    statistics = fitted_statistics()
     settings = MapSettings(kind=kind, distance=distance, stage_weights=weights)  # type: ignore[arg-type]
-    got = anomaly.anomaly_map(teacher, student, size, 1.5, settings, errors)
+    got = anomaly.anomaly_map(teacher, student, size, 1.5, settings, statistics)
     assert got.dtype == torch.float32 and float(got.min()) >= -1e-6
     for b in range(2):
         wanted = np.zeros(size)
@@ -282,8 +282,8 @@ def test_kinds_distances_and_stage_weights(
                 "cosine": 1 - (u * v).sum(0),
                 "l2": np.sqrt(((t - s) ** 2).sum(0)),
                 "standardised": np.square(
-                    (u - v - getattr(errors, f"mean{i}").double().numpy()[:, None, None])
-                    / getattr(errors, f"deviation{i}").double().numpy()[:, None, None]
+                    (u - v - getattr(statistics, f"mean{i}").double().numpy()[:, None, None])
+                    / getattr(statistics, f"deviation{i}").double().numpy()[:, None, None]
                 ).mean(0),
             }[distance]
             part = (kind != "affinity") * feature + (kind != "feature") * affinity_loop(t, s)
@@ -297,7 +297,7 @@ def test_bf16_features_give_the_same_map_of_every_kind() -> None:
     for kind in ("feature", "affinity", "both"):
         settings = MapSettings(kind=kind, distance="standardised")  # type: ignore[arg-type]
         both = [
-            anomaly.anomaly_map([a], [b], (8, 8), 1.0, settings, measured())
+            anomaly.anomaly_map([a], [b], (8, 8), 1.0, settings, fitted_statistics())
             for a, b in ((t, s), (t.float(), s.float()))
         ]
         assert both[0].dtype == torch.float32

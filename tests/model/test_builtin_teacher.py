@@ -1,4 +1,4 @@
-"""What the built-in teacher is for: with it a short training finds defects, without it none."""
+"""After a short training, the built-in teacher finds defects and an untrained one does not."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def test_the_builtin_teacher_beats_an_untrained_one(tmp_path: Path) -> None:
     data = make_demo(
         tmp_path / "parts", size=128, n_train=16, n_good=8, n_defect=3, products=["plate", "wood"]
     )
-    found = {}
+    auroc = {}
     for kind in ("pretrained", "random"):
         inspector = snl.train(
             data, method="rd", overrides={**SMALL, "teacher.weights": kind}, quiet=True
         )
-        found[kind] = snl.evaluate(inspector, data).mean["pixel_auroc"]
-    assert found["pretrained"] > 0.85
-    assert found["pretrained"] > found["random"] + 0.1
+        auroc[kind] = snl.evaluate(inspector, data).mean["pixel_auroc"]
+    assert auroc["pretrained"] > 0.85
+    assert auroc["pretrained"] > auroc["random"] + 0.1

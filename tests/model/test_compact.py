@@ -1,4 +1,4 @@
-"""`snl_compact`: its limits, its features, its place among timm's networks."""
+"""`snl_compact`: its size, its features, its registration with timm."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from snl.model import compact
+from snl.model.base import Stage
 from snl.model.student import make_student
-from snl.model.teacher import Stage, Teacher, create, default_stages
+from snl.model.teacher import Teacher, create, default_stages
 from snl.settings import TeacherSettings, resolve
 
 CHANNELS = compact.FEATURES
@@ -78,7 +79,7 @@ def test_timm_knows_it_and_students_are_built_from_it() -> None:
     teacher = Teacher(TeacherSettings(name="snl_compact", weights="random"))
     for method in ("snl-rd", "snl-fd"):
         settings = resolve(method, overrides={"teacher.stages": (0, 1, 2), "image_size": 64})
-        student = make_student(teacher.stages, settings, teacher.rectified)
+        student = make_student(teacher.info, settings)
         features = teacher(images())
-        shapes = [tuple(f.shape) for f in student(images(), features)]
+        shapes = [tuple(f.shape) for f in student(images(), features).features]
         assert shapes == [tuple(f.shape) for f in features]

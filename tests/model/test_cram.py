@@ -127,7 +127,7 @@ def test_float32_inside_under_autocast(form: str) -> None:
     """Distances by |x|^2 - 2 x c + |c|^2 cancel; in bf16 they would be off by far more than x."""
     x = features(2, 32, 6, 6).relu() + 4
     cram = Cram(32, 8, form)
-    cram.start(x.flatten(2).transpose(1, 2).flatten(0, 1), seed=0)
+    cram.initialise(x.flatten(2).transpose(1, 2).flatten(0, 1), seed=0)
     wanted = cram(x)
     with torch.autocast("cpu", torch.bfloat16):
         got = cram(x)
@@ -184,7 +184,7 @@ def test_rebuild_stays_in_the_hull_of_the_image() -> None:
     """Without an identity path an outlier comes back closer to the normal features."""
     x = 0.1 * features(1, 6, 8, 8)
     cram = Cram(6, 4, "rebuild")
-    cram.start(x.flatten(2).transpose(1, 2).flatten(0, 1), seed=0)
+    cram.initialise(x.flatten(2).transpose(1, 2).flatten(0, 1), seed=0)
     x[0, :, 3, 3] = 2.0
     assert float(cram(x)[0, :, 3, 3].detach().norm()) < 0.8 * float(x[0, :, 3, 3].norm())
 
@@ -193,7 +193,7 @@ def test_dense_starts_as_the_identity() -> None:
     torch.manual_seed(0)
     cram, x = Cram(6, 4, "dense"), features(2, 6, 4, 4)
     assert torch.equal(cram(x), x)
-    cram.start(features(40, 6), seed=0)
+    cram.initialise(features(40, 6), seed=0)
     assert torch.equal(cram(x), x)
 
 
@@ -202,7 +202,7 @@ def test_unknown_form_is_refused() -> None:
         Cram(6, 4, "none")
 
 
-# --- k-means start ---
+# --- initialisation ---
 
 
 def clusters(per_cluster: int = 20) -> tuple[Tensor, Tensor]:
@@ -211,42 +211,42 @@ def clusters(per_cluster: int = 20) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_start_finds_separated_clusters(seed: int) -> None:
+def test_initialise_finds_separated_clusters(seed: int) -> None:
     means, rows = clusters()
     cram = Cram(2, 4, "rebuild")
-    cram.start(rows, seed)
+    cram.initialise(rows, seed)
     nearest = torch.cdist(means, cram.centres.detach()).min(1)
     assert sorted(nearest.indices.tolist()) == [0, 1, 2, 3]
     assert float(nearest.values.max()) < 0.1
     assert float(cram.assign(rows.unsqueeze(0)).detach().amax(-1).min()) > 0.99
 
 
-def test_start_sets_the_sharpness_by_the_spread() -> None:
+def test_initialise_sets_the_sharpness_by_the_spread() -> None:
     _, rows = clusters()
     cram = Cram(2, 4, "rebuild")
-    cram.start(rows, 0)
+    cram.initialise(rows, 0)
     squares = torch.cdist(rows.double(), cram.centres.detach().double()).min(1).values.square()
     assert float(cram.log_sharpness.detach()) == pytest.approx(
         -float(squares.mean().log()), abs=1e-3
     )
 
 
-def test_start_is_a_function_of_the_seed() -> None:
+def test_initialise_is_a_function_of_the_seed() -> None:
     rows = features(200, 5)
     states = []
     for seed, disturb in ((3, 0), (3, 99), (4, 0)):
         torch.manual_seed(disturb)
         np.random.seed(disturb)
         cram = Cram(5, 8, "rebuild")
-        cram.start(rows, seed)
+        cram.initialise(rows, seed)
         states.append(cram.centres.detach().clone())
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
 
 
-def test_start_leaves_the_global_generators_alone() -> None:
+def test_initialise_leaves_the_global_generators_alone() -> None:
     cram = Cram(5, 8, "rebuild")
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    cram.start(features(50, 5), 0)
+    cram.initialise(features(50, 5), 0)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
 
@@ -268,9 +268,9 @@ DISTINCT = torch.tensor([[0.0, 1.0], [5.0, 1.0], [0.0, -7.0]])
     ids=["3 rows", "3 rows 20 times", "1 row", "1 row 40 times", "zeros", "one zero", "fives"],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_start_with_fewer_distinct_rows_than_centres(rows: Tensor, seed: int) -> None:
+def test_initialise_with_fewer_distinct_rows_than_centres(rows: Tensor, seed: int) -> None:
     cram = Cram(2, 8, "rebuild")
-    cram.start(rows, seed)
+    cram.initialise(rows, seed)
     centres = cram.centres.detach()
     assert bool(torch.isfinite(centres).all()) and bool(torch.isfinite(cram.log_sharpness).all())
     # every row has its centre, every centre is near a row
@@ -284,11 +284,11 @@ def test_start_with_fewer_distinct_rows_than_centres(rows: Tensor, seed: int) ->
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_start_takes_features_of_any_size(form: str) -> None:
+def test_initialise_takes_features_of_any_size(form: str) -> None:
     for scale in (1e-2, 1e3):
         rows = scale * features(60, 6)
         cram = Cram(6, 8, form)
-        cram.start(rows, 0)
+        cram.initialise(rows, 0)
         y = cram(rows.T.reshape(1, 6, 6, 10))
         assert bool(torch.isfinite(y).all())
         assert (

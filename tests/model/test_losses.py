@@ -1,4 +1,4 @@
-"""Every loss against float64 loops written from its formula; invariances; degenerate features."""
+"""Every loss against float64 loops of its formula; invariances; degenerate features; mining."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snl.model import losses
+from snl.model.base import StudentOutput
 from snl.settings import LossSettings
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 LOSSES: dict[str, Loss] = {
-    "flat": losses.flat_cosine,
+    "global_cosine": losses.global_cosine,
     "mse": losses.squared_error,
     "channel": losses.channel_distillation,
     "spatial": losses.spatial_distillation,
@@ -59,7 +60,7 @@ def frobenius(matrix: np.ndarray) -> float:
     return float(np.sqrt(sum(v**2 for v in matrix.ravel())))
 
 
-def flat_loop(t: np.ndarray, s: np.ndarray) -> float:
+def global_cosine_loop(t: np.ndarray, s: np.ndarray) -> float:
     return float(np.mean([1 - cosine(a.ravel(), b.ravel()) for a, b in zip(t, s, strict=True)]))
 
 
@@ -109,7 +110,7 @@ def inter_networks_loop(t: np.ndarray, s: np.ndarray) -> float:
 
 
 LOOPS = {
-    "flat": flat_loop,
+    "global_cosine": global_cosine_loop,
     "mse": mse_loop,
     "channel": channel_loop,
     "spatial": spatial_loop,
@@ -130,25 +131,25 @@ def test_formula(name: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient(name: str, shape: tuple[int, ...]) -> None:
-    """Every derivative against differences of the loops, some of which are written out by hand."""
+    """Every derivative, hand-written or automatic, against finite differences of the loops."""
     t, s = pair(shape, seed=4)
     s.requires_grad_()
     LOSSES[name](t, s).backward()
     assert s.grad is not None
     if name == "inter_images" and shape[0] == 1:
-        assert float(s.grad.abs().max()) < 1e-5  # one image has no other
+        assert float(s.grad.abs().max()) < 1e-5  # a single image has no affinities to others
         return
     if name in ("intra", "spatial") and shape[2:] == (1, 1):
-        assert float(s.grad.abs().max()) < 1e-5  # nor a position another
+        assert float(s.grad.abs().max()) < 1e-5  # nor has a single position
         return
     fixed, moved = t.double().numpy(), s.detach().double().numpy()
     wanted = np.empty_like(moved)
     for place in np.ndindex(*shape):
         ends = []
         for step in (1e-5, -1e-5):
-            some = moved.copy()
-            some[place] += step
-            ends.append(LOOPS[name](fixed, some))
+            shifted = moved.copy()
+            shifted[place] += step
+            ends.append(LOOPS[name](fixed, shifted))
         wanted[place] = (ends[0] - ends[1]) / 2e-5
     np.testing.assert_allclose(s.grad.numpy(), wanted, atol=2e-5, rtol=1e-3)
 
@@ -186,13 +187,15 @@ def test_zero_where_equal(loss: Loss) -> None:
 
 
 def test_grows_with_the_difference(loss: Loss) -> None:
-    """Polarity: the further the student is off, the larger."""
+    """The larger the student's error, the larger the loss."""
     t, noise = pair((4, 6, 4, 5), seed=3)
     values = [float(loss(t, t + share * noise)) for share in (0.0, 0.1, 0.5, 1.0)]
     assert values == sorted(values) and values[-1] > values[0] + 1e-3
 
 
-@pytest.mark.parametrize("name", ["flat", "channel", "intra", "inter_images", "inter_networks"])
+@pytest.mark.parametrize(
+    "name", ["global_cosine", "channel", "intra", "inter_images", "inter_networks"]
+)
 def test_cosines_ignore_positive_scale(name: str) -> None:
     t, s = pair((3, 4, 3, 3), seed=4)
     plain = float(LOSSES[name](t, s))
@@ -227,7 +230,7 @@ def test_bounds(loss: Loss) -> None:
 def test_opposite_features_are_the_worst() -> None:
     t, _ = pair((2, 5, 3, 3), seed=8)
     assert float(losses.channel_distillation(t, -t)) == pytest.approx(2, abs=1e-5)
-    assert float(losses.flat_cosine(t, -t)) == pytest.approx(2, abs=1e-5)
+    assert float(losses.global_cosine(t, -t)) == pytest.approx(2, abs=1e-5)
 
 
 ONE = (1, 4, 3, 3)
@@ -291,7 +294,7 @@ def test_non_contiguous_features(loss: Loss) -> None:
 # --- the weighted sum ---
 
 STAGES = [(2, 3, 4, 4), (2, 6, 2, 2)]
-TERMS = ["flat", "mse", "channel", "spatial", "intra", "inter"]
+TERMS = ["global_cosine", "mse", "channel", "spatial", "intra", "inter"]
 
 
 def stages() -> tuple[list[Tensor], list[Tensor]]:
@@ -302,13 +305,20 @@ def stages() -> tuple[list[Tensor], list[Tensor]]:
 @pytest.mark.parametrize("form", ["images", "networks"])
 def test_distillation_sums_terms_and_stages(form: str) -> None:
     teacher, student = stages()
-    weights = {"flat": 0.5, "mse": 1.5, "channel": 2.0, "spatial": 3.0, "intra": 0.25, "inter": 7.0}
-    settings = LossSettings(**weights, inter_form=form, temperature=2.0)  # type: ignore[arg-type]
-    total, sizes = losses.distillation(teacher, student, settings)
+    weights = {
+        "global_cosine": 0.5,
+        "mse": 1.5,
+        "channel": 2.0,
+        "spatial": 3.0,
+        "intra": 0.25,
+        "inter": 7.0,
+    }
+    settings = LossSettings(**weights, inter_form=form, spatial_temperature=2.0)  # type: ignore[arg-type]
+    total, sizes = losses.distillation(teacher, StudentOutput(student), settings)
     wanted = dict.fromkeys(TERMS, 0.0)
     for t, s in zip(teacher, student, strict=True):
         a, b = t.double().numpy(), s.double().numpy()
-        wanted["flat"] += flat_loop(a, b)
+        wanted["global_cosine"] += global_cosine_loop(a, b)
         wanted["mse"] += mse_loop(a, b)
         wanted["channel"] += channel_loop(a, b)
         wanted["spatial"] += spatial_loop(a, b, 2.0)
@@ -322,7 +332,7 @@ def test_distillation_sums_terms_and_stages(form: str) -> None:
 def test_a_term_alone(term: str) -> None:
     teacher, student = stages()
     settings = LossSettings(**{term: 4.0})
-    total, sizes = losses.distillation(teacher, student, settings)
+    total, sizes = losses.distillation(teacher, StudentOutput(student), settings)
     assert list(sizes) == [term]
     assert float(total) == pytest.approx(4 * float(sizes[term]), rel=1e-6)
 
@@ -333,16 +343,18 @@ def test_a_term_switched_off_is_not_computed(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(losses, "_intra", refuse)
     teacher, student = stages()
-    losses.distillation(teacher, student, LossSettings(channel=1.0))
+    losses.distillation(teacher, StudentOutput(student), LossSettings(channel=1.0))
     with pytest.raises(AssertionError, match="computed"):
-        losses.distillation(teacher, student, LossSettings(channel=1.0, intra=1.0))
+        losses.distillation(teacher, StudentOutput(student), LossSettings(channel=1.0, intra=1.0))
 
 
-def test_sizes_carry_no_graph_and_the_total_does() -> None:
+def test_terms_are_detached_and_the_total_is_not() -> None:
     teacher, student = stages()
     student = [s.requires_grad_() for s in student]
-    total, sizes = losses.distillation(teacher, student, LossSettings(channel=1.0, inter=1.0))
-    assert not any(size.requires_grad for size in sizes.values())
+    total, terms = losses.distillation(
+        teacher, StudentOutput(student), LossSettings(channel=1.0, inter=1.0)
+    )
+    assert not any(value.requires_grad for value in terms.values())
     total.backward()
     assert all(s.grad is not None and float(s.grad.norm()) > 0 for s in student)
     assert all(t.grad is None for t in teacher)
@@ -351,10 +363,15 @@ def test_sizes_carry_no_graph_and_the_total_does() -> None:
 def test_another_number_of_stages_is_refused() -> None:
     teacher, student = stages()
     with pytest.raises(ValueError):
-        losses.distillation(teacher, student[:1], LossSettings(channel=1.0))
+        losses.distillation(teacher, StudentOutput(student[:1]), LossSettings(channel=1.0))
 
 
-# --- easy positions ---
+# --- hard mining ---
+
+
+def hard_mined(t: Tensor, s: Tensor, share: float, factor: float) -> Tensor:
+    """The student's features as `distillation` passes them to the losses."""
+    return losses.scale_gradient(s, losses.easy_factor(t, s, share, factor))
 
 
 def errors_loop(t: Tensor, s: Tensor) -> np.ndarray:
@@ -372,15 +389,15 @@ def errors_loop(t: Tensor, s: Tensor) -> np.ndarray:
     shape=st.sampled_from(SHAPES),
     seed=st.integers(0, 1000),
 )
-def test_easy_positions_keep_their_value_and_a_part_of_their_gradient(
+def test_easy_positions_keep_their_value_and_a_share_of_their_gradient(
     share: float, gradient: float, shape: tuple[int, ...], seed: int
 ) -> None:
     t, s = pair(shape, seed)
     s.requires_grad_()
-    damped = losses.damp_easy(t, s, share, gradient)
-    assert torch.equal(damped, s)
+    mined = hard_mined(t, s, share, gradient)
+    assert torch.equal(mined, s)
     above, _ = pair(shape, seed + 1)
-    (damped * above).sum().backward()
+    (mined * above).sum().backward()
     error = errors_loop(t, s)
     count = max(1, math.ceil(share * len(error)))
     easy = np.zeros(len(error), dtype=bool)
@@ -391,31 +408,31 @@ def test_easy_positions_keep_their_value_and_a_part_of_their_gradient(
 
 
 def test_the_share_is_of_the_batch() -> None:
-    """All easy positions may lie in one image."""
+    """All easy positions can lie in one image."""
     t, noise = pair((2, 4, 3, 3), seed=11)
     s = t.clone()
     s[0] += 0.01 * noise[0]
     s[1] = noise[1]
     s.requires_grad_()
-    losses.damp_easy(t, s, 0.5, 0.0).sum().backward()
+    hard_mined(t, s, 0.5, 0.0).sum().backward()
     assert s.grad is not None
     assert torch.equal(s.grad[0], torch.zeros(4, 3, 3))
     assert torch.equal(s.grad[1], torch.ones(4, 3, 3))
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_damping_changes_gradients_alone(term: str) -> None:
+def test_hard_mining_changes_gradients_only(term: str) -> None:
     teacher, student = stages()
     plain = [s.clone().requires_grad_() for s in student]
-    damped = [s.clone().requires_grad_() for s in student]
+    mined = [s.clone().requires_grad_() for s in student]
     weights = {term: 2.0}
-    total, sizes = losses.distillation(teacher, plain, LossSettings(**weights))
-    settings = LossSettings(**weights, easy=0.6, easy_gradient=0.1)
-    same, same_sizes = losses.distillation(teacher, damped, settings)
+    total, sizes = losses.distillation(teacher, StudentOutput(plain), LossSettings(**weights))
+    settings = LossSettings(**weights, hard_mining=0.6, hard_mining_factor=0.1)
+    same, same_sizes = losses.distillation(teacher, StudentOutput(mined), settings)
     assert torch.equal(total, same) and torch.equal(sizes[term], same_sizes[term])
     total.backward()
     same.backward()
-    for t, a, b in zip(teacher, plain, damped, strict=True):
+    for t, a, b in zip(teacher, plain, mined, strict=True):
         assert a.grad is not None and b.grad is not None
         error = errors_loop(t, a).reshape(a.shape[0], 1, *a.shape[2:])
         count = math.ceil(0.6 * error.size)
@@ -424,56 +441,56 @@ def test_damping_changes_gradients_alone(term: str) -> None:
 
 
 @pytest.mark.parametrize("case", DEGENERATE)
-def test_damped_degenerate_features_are_finite(case: str) -> None:
+def test_hard_mining_of_degenerate_features_is_finite(case: str) -> None:
     t, s = DEGENERATE[case]
     s = s.clone().requires_grad_()
-    damped = losses.damp_easy(t, s, 0.9, 0.1)
-    assert torch.equal(damped, s)
-    damped.sum().backward()
+    mined = hard_mined(t, s, 0.9, 0.1)
+    assert torch.equal(mined, s)
+    mined.sum().backward()
     assert s.grad is not None and bool(torch.isfinite(s.grad).all())
 
 
-def test_damped_bf16_features_keep_their_value_and_dtype_of_gradient() -> None:
+def test_hard_mining_of_bf16_features_keeps_value_and_gradient_dtype() -> None:
     t, s = (x.bfloat16() for x in pair((2, 5, 4, 4), seed=12))
     s.requires_grad_()
-    damped = losses.damp_easy(t, s, 0.5, 0.25)
-    assert torch.equal(damped.float(), s.float())
-    damped.sum().backward()
+    mined = hard_mined(t, s, 0.5, 0.25)
+    assert torch.equal(mined.float(), s.float())
+    mined.sum().backward()
     assert s.grad is not None and s.grad.dtype == torch.bfloat16
     assert sorted(s.grad[:, 0].flatten().tolist()) == [0.25] * 16 + [1.0] * 16
 
 
 @pytest.mark.parametrize(
     ("progress", "size"),
-    [(0.0, 0.0), (1e-6, 1e-6), (0.05, 0.25), (0.1, 0.5), (losses.EASY_RISE, 1), (0.7, 1), (1, 1)],
+    [(0.0, 0.0), (1e-6, 1e-6), (0.05, 0.25), (0.1, 0.5), (losses.MINING_RAMP, 1), (0.7, 1), (1, 1)],
 )
 def test_the_share_of_easy_positions_rises_with_the_steps(progress: float, size: float) -> None:
     t, s = pair((2, 3, 5, 4), seed=13)  # 40 positions
     s.requires_grad_()
-    settings = LossSettings(mse=1.0, easy=0.8, easy_gradient=0.0)
-    losses.distillation([t], [s], settings, progress)[0].backward()
+    settings = LossSettings(mse=1.0, hard_mining=0.8, hard_mining_factor=0.0)
+    losses.distillation([t], StudentOutput([s]), settings, progress)[0].backward()
     assert s.grad is not None
-    damped = int((s.grad == 0).all(1).sum())
-    assert damped == math.ceil(round(0.8 * size * 40, 6))
+    mined = int((s.grad == 0).all(1).sum())
+    assert mined == math.ceil(round(0.8 * size * 40, 6))
 
 
-@pytest.mark.parametrize(("easy", "gradient"), [(0.0, 0.0), (0.9, 1.0)])
-def test_nothing_is_damped_unless_asked_for(
-    easy: float, gradient: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("share", "factor"), [(0.0, 0.0), (0.9, 1.0)])
+def test_hard_mining_can_be_off(
+    share: float, factor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "damp_easy", lambda *_: pytest.fail("damped"))
+    monkeypatch.setattr(losses, "easy_factor", lambda *_: pytest.fail("computed"))
     teacher, student = stages()
-    settings = LossSettings(channel=1.0, easy=easy, easy_gradient=gradient)
-    losses.distillation(teacher, student, settings)
+    settings = LossSettings(channel=1.0, hard_mining=share, hard_mining_factor=factor)
+    losses.distillation(teacher, StudentOutput(student), settings)
 
 
-def test_each_stage_has_its_own_easy_positions() -> None:
+def test_easy_positions_are_chosen_per_stage() -> None:
     """A stage that is reproduced far better than the other is not easy as a whole."""
     teacher, student = stages()
     student[0] = teacher[0] + 0.03 * student[0]
     student = [s.clone().requires_grad_() for s in student]
-    settings = LossSettings(mse=1.0, easy=0.5, easy_gradient=0.0)
-    losses.distillation(teacher, student, settings)[0].backward()
+    settings = LossSettings(mse=1.0, hard_mining=0.5, hard_mining_factor=0.0)
+    losses.distillation(teacher, StudentOutput(student), settings)[0].backward()
     for s in student:
         assert s.grad is not None
         count = s.shape[0] * s.shape[2] * s.shape[3]

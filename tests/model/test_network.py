@@ -1,4 +1,4 @@
-"""The assembled network: pixels in, maps and scores out; seeds; sizes that do not fit."""
+"""The assembled network: maps and scores from pixels; seeds; unsuitable sizes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_sigma_scales_with_the_input(size: int) -> None:
     images = network.normalise(pixels(1, size))
     features = network.teacher_features(images)
     with torch.no_grad():
-        student = network.student(images, features)
+        student = network.student(images, features).features
         maps, _ = network.compare(features, student)
     wanted = anomaly_map(features, student, (size, size), 8.0 * size / 256)
     torch.testing.assert_close(maps, wanted)
@@ -127,7 +127,7 @@ def test_state_holds_weights_only_and_fits_another_network() -> None:
     network = Network(settings_of()).eval()
     names = network.state_dict().keys()
     assert "mean" not in names and "std" not in names
-    assert {name.split(".")[0] for name in names} == {"teacher", "student", "errors"}
+    assert {name.split(".")[0] for name in names} == {"teacher", "student", "statistics"}
     other = Network(settings_of(training__seed=1)).eval()
     other.load_state_dict(network.state_dict())
     with torch.no_grad():
@@ -180,8 +180,8 @@ def test_teachers_that_cannot_be_built_are_refused() -> None:
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 2.0), (1.0, 2.0, 3.0, 4.0)])
 def test_another_number_of_stage_weights_is_refused(weights: tuple[float, ...]) -> None:
-    said = rf"'map\.stage_weights' has {len(weights)} numbers; the teacher has 3 stages"
-    with pytest.raises(SettingsError, match=said) as caught:
+    message = rf"'map\.stage_weights' has {len(weights)} numbers; the teacher has 3 stages"
+    with pytest.raises(SettingsError, match=message) as caught:
         Network(settings_of(map__stage_weights=weights))
     assert "\n" not in str(caught.value)
 
@@ -192,22 +192,22 @@ def test_stage_weights_of_a_merged_teacher() -> None:
         Network(settings_of(teacher__merge="concatenate", map__stage_weights=(1.0, 1.0, 1.0)))
 
 
-def test_maps_are_divided_by_the_level_of_their_own_image() -> None:
-    network = Network(settings_of("snl", map__levels=2)).eval()
+def test_maps_are_divided_by_the_normal_score_of_their_image() -> None:
+    network = Network(settings_of("snl", map__normalisation_clusters=2)).eval()
     x = pixels(4)
     x[2:] //= 8
     features = network.teacher_features(network.normalise(x))
     with torch.no_grad():
-        student = network.student(network.normalise(x), features)
+        student = network.student(network.normalise(x), features).features
         wanted, _ = network.compare(features, student)
-        torch.testing.assert_close(wanted, network.undivided(features, student))
+        torch.testing.assert_close(wanted, network.unnormalised(features, student))
         rows = embed(features)
         scores = torch.tensor([1.0, 1.0, 100.0, 100.0])
-        network.errors.set_levels(rows.repeat(10, 1), scores.repeat(10), 0)
-        levels = network.errors.level_of(features)
+        network.statistics.set_clusters(rows.repeat(10, 1), scores.repeat(10), 0)
+        normal = network.statistics.normal_score(features)
         maps, scored = network.compare(features, student)
-    assert float(levels.max() / levels.min()) > 2
-    torch.testing.assert_close(maps, wanted / levels[:, None, None])
-    torch.testing.assert_close(scored, wanted.flatten(1).amax(1) / levels)
+    assert float(normal.max() / normal.min()) > 2
+    torch.testing.assert_close(maps, wanted / normal[:, None, None])
+    torch.testing.assert_close(scored, wanted.flatten(1).amax(1) / normal)
     with torch.no_grad():
         torch.testing.assert_close(network(x)[0], maps)

@@ -1,4 +1,4 @@
-"""Both students: shapes for any teacher, what they may see, gradients, and that they learn."""
+"""Both convolutional students: shapes for any teacher, inputs, gradients, and that they learn."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snl.model.base import Stage
 from snl.model.cram import Cram
 from snl.model.losses import distillation
 from snl.model.network import Network
 from snl.model.student import Block, ForwardStudent, ReverseStudent
-from snl.model.teacher import Stage
 from snl.settings import CramSettings, StudentSettings, resolve
 
 TEACHERS: list[tuple[str, tuple[int, ...]]] = [
@@ -57,7 +57,7 @@ def images(batch: int = 2, seed: int = 0) -> Tensor:
 def assert_fits(network: Network) -> None:
     """Shapes as the teacher's, and a gradient at every parameter."""
     features = network.teacher_features(images())
-    outputs = network.student.train()(images(), features)
+    outputs = network.student.train()(images(), features).features
     assert [o.shape for o in outputs] == [f.shape for f in features]
     torch.manual_seed(0)
     sum((o * torch.randn_like(o)).sum() for o in outputs).backward()  # type: ignore[union-attr]
@@ -79,7 +79,7 @@ def test_fits_a_wide_teacher() -> None:
     with torch.device("meta"):
         student = ReverseStudent(stages, StudentSettings(), CramSettings())
         features = [torch.empty(2, s.channels, 64 // s.stride, 64 // s.stride) for s in stages]
-        outputs = student(None, features)
+        outputs = student(None, features).features
         code = student.encode(features)
     assert [o.shape for o in outputs] == [f.shape for f in features]
     assert code.shape == (2, 2048, 2, 2)
@@ -93,7 +93,7 @@ def test_fits_a_wide_teacher() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_gradient_is_zero_nowhere(method: str) -> None:
+def test_every_parameter_gets_a_gradient(method: str) -> None:
     """After a first step: timm starts the last norm of a residual block at zero."""
     network = network_of(method)
     student = network.student.train()
@@ -119,10 +119,11 @@ def test_forward_cram_places(form: str, place: str) -> None:
     )
     assert_fits(network)
     student.eval()
-    inputs = student.cram_inputs(images(), [])
+    inputs = student.initialisation_inputs(images(), [])
     crams = [m for m in student.modules() if isinstance(m, Cram)]
+    assert list(student.data_initialised()) == crams
     assert len(inputs) == len(crams)
-    outputs = student(images(), [])[-len(crams) :]
+    outputs = student(images(), []).features[-len(crams) :]
     for cram, x, y in zip(crams, inputs, outputs, strict=True):
         torch.testing.assert_close(cram(x), y)
 
@@ -133,7 +134,8 @@ def test_reverse_cram_is_on_the_bottleneck(form: str) -> None:
     student = network.student.eval()
     assert isinstance(student, ReverseStudent) and isinstance(student.cram, Cram)
     features = network.teacher_features(images())
-    (x,) = student.cram_inputs(None, features)
+    (x,) = student.initialisation_inputs(None, features)
+    assert list(student.data_initialised()) == [student.cram]
     deepest = network.teacher.stages[-1]
     side = 64 // deepest.stride // 2
     assert x.shape == (2, 2 * deepest.channels, side, side)
@@ -146,25 +148,26 @@ def test_reverse_cram_is_on_the_bottleneck(form: str) -> None:
 @pytest.mark.parametrize("method", ["rd", "fd"])
 def test_plain_methods_have_no_cram(method: str) -> None:
     student = network_of(method).student
+    assert not student.data_initialised()
     assert not any(isinstance(module, Cram) for module in student.modules())
 
 
-def test_reverse_student_never_sees_the_image() -> None:
+def test_reverse_student_ignores_the_image() -> None:
     network = network_of("snl-rd").eval()
     features = network.teacher_features(images())
-    outputs = [network.student(x, features) for x in (images(), images(seed=1), None)]
+    outputs = [network.student(x, features).features for x in (images(), images(seed=1), None)]
     for other in outputs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(outputs[0], other, strict=True))
     changed = [f + 1 for f in features]
-    assert not torch.equal(network.student(None, changed)[0], outputs[0][0])
+    assert not torch.equal(network.student(None, changed).features[0], outputs[0][0])
 
 
-def test_forward_student_sees_only_the_image() -> None:
+def test_forward_student_uses_only_the_image() -> None:
     network = network_of("snl-fd").eval()
     with torch.no_grad():
-        plain = network.student(images(), network.teacher_features(images()))
-        assert torch.equal(network.student(images(), [])[0], plain[0])
-        assert not torch.equal(network.student(images(seed=1), [])[0], plain[0])
+        plain = network.student(images(), network.teacher_features(images())).features
+        assert torch.equal(network.student(images(), []).features[0], plain[0])
+        assert not torch.equal(network.student(images(seed=1), []).features[0], plain[0])
 
 
 def test_every_teacher_stage_reaches_the_code() -> None:
@@ -178,7 +181,7 @@ def test_every_teacher_stage_reaches_the_code() -> None:
         assert not torch.allclose(student.encode(changed), plain)
 
 
-def test_forward_student_has_weights_of_its_own() -> None:
+def test_forward_student_shares_no_weights_with_the_teacher() -> None:
     network = network_of("fd")
     assert isinstance(network.student, ForwardStudent)
     teacher, student = network.teacher.net.state_dict(), network.student.net.state_dict()
@@ -203,7 +206,7 @@ def test_output_is_rectified_as_the_teachers() -> None:
     for name, rectified in (("test_resnet", True), ("mobilenetv3_small_050", False)):
         network = network_of("rd", name).train()
         assert network.teacher.rectified == rectified
-        outputs = network.student(None, network.teacher_features(images()))
+        outputs = network.student(None, network.teacher_features(images())).features
         assert all(bool((o >= 0).all()) == rectified for o in outputs)
 
 
@@ -226,9 +229,10 @@ def test_training_lowers_the_loss(method: str) -> None:
     features = network.teacher_features(x)
     if network.settings.cram.form != "none":
         with torch.no_grad():
-            (inputs,) = student.cram_inputs(x, features)
-        crams = [m for m in student.modules() if isinstance(m, Cram)]
-        crams[0].start(inputs.flatten(2).transpose(1, 2).flatten(0, 1), seed=0)
+            (inputs,) = student.initialisation_inputs(x, features)
+        (cram,) = student.data_initialised()
+        assert isinstance(cram, Cram)
+        cram.initialise(inputs.flatten(2).transpose(1, 2).flatten(0, 1), seed=0)
     frozen = [p.clone() for p in network.teacher.parameters()]
     optimizer = torch.optim.Adam(student.parameters(), lr=2e-3)
     losses = []
@@ -247,7 +251,7 @@ def test_images_of_a_batch_do_not_mix_at_inference(method: str) -> None:
     network = network_of(method).eval()
     with torch.no_grad():
         features = network.teacher_features(images())
-        together = network.student(images(), features)
-        alone = network.student(images()[:1], [f[:1] for f in features])
+        together = network.student(images(), features).features
+        alone = network.student(images()[:1], [f[:1] for f in features]).features
     for a, b in zip(together, alone, strict=True):
         torch.testing.assert_close(a[:1], b, atol=1e-4, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""The teacher: stages of any timm network, frozen, or a clear refusal."""
+"""The teacher: stages of any timm network, frozen; errors for unsuitable networks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from snl.errors import SettingsError
+from snl.model.base import Stage
 from snl.model.teacher import (
-    Stage,
     Teacher,
     create,
     default_stages,
@@ -61,8 +61,8 @@ def test_default_stages_are_of_strides_4_8_16(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_nothing_is_kept_behind_the_last_stage(name: str) -> None:
-    """timm keeps three quarters of efficientnet_b0 without a use; features are the same."""
+def test_layers_after_the_last_stage_are_removed(name: str) -> None:
+    """timm keeps three quarters of efficientnet_b0 unused; the features stay the same."""
     teacher = teacher_of(name)
     parameters = list(teacher.parameters())
     for parameter in parameters:
@@ -78,7 +78,7 @@ def test_nothing_is_kept_behind_the_last_stage(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet50", "wide_resnet50_2", "vgg11", "dla34", "hrnet_w18"])
 def test_default_stages_by_description(name: str) -> None:
-    """Large networks without their weights; `dla34` and `hrnet` count their outputs otherwise."""
+    """Large networks without weights; `dla34` and `hrnet` number their outputs differently."""
     with torch.device("meta"):
         stages = stages_of(create(name, out_indices=default_stages(name)))
     assert [stage.stride for stage in stages] == [4, 8, 16]
@@ -145,7 +145,7 @@ def test_networks_that_do_not_fit_are_refused(name: str) -> None:
     assert name in refusal(name)
 
 
-def test_normalisation_travels_with_the_network() -> None:
+def test_normalisation_is_the_networks() -> None:
     for name in ("resnet18", "inception_v3"):
         with torch.device("meta"):
             net = create(name)
@@ -156,7 +156,7 @@ def test_normalisation_travels_with_the_network() -> None:
 # --- frozen ---
 
 
-def test_frozen_whatever_the_parent_does() -> None:
+def test_frozen_in_a_parent_in_training_mode() -> None:
     teacher = teacher_of("resnet18")
     parent = nn.ModuleList([teacher]).train()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
@@ -172,19 +172,19 @@ def test_standardise_fits_every_batch_norm_to_the_images() -> None:
     teacher = Teacher(TeacherSettings(name="test_resnet", stages=(1, 2), weights="random"))
     images = 3 * torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1)) + 1
     teacher.standardise(images)
-    seen: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
     norms = [m for m in teacher.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
-        # what a batch norm puts out before its activation: weight 1, bias 0, so mean 0, variance 1
+        # the output of a batch norm before its activation: weight 1, bias 0, so mean 0, variance 1
         norm.register_forward_hook(
-            lambda m, i, o: seen.append(
+            lambda m, i, o: outputs.append(
                 torch.nn.functional.batch_norm(i[0], m.running_mean, m.running_var, eps=m.eps)
             )
         )
     teacher(images)
-    assert len(seen) == len(norms) > 0
-    for output in seen:
-        # running variances are unbiased ones, so a little apart from what the pass itself used
+    assert len(outputs) == len(norms) > 0
+    for output in outputs:
+        # running variances are unbiased, so they differ slightly from those that the pass used
         assert output.mean((0, 2, 3)).abs().max() < 0.01
         assert (output.var((0, 2, 3)) - 1).abs().max() < 0.02
     assert not any(m.training for m in teacher.modules())

@@ -1,4 +1,4 @@
-"""UniAD: its mask, noise and attention against plain references; merging; that it learns."""
+"""UniAD: mask, noise and attention against plain references; merging; that it learns."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 import snl
 from snl.errors import SettingsError
 from snl.model import uniad
+from snl.model.base import Batch, Stage
 from snl.model.cram import Cram
 from snl.model.network import Network
-from snl.model.teacher import Stage, Teacher, concatenate
+from snl.model.teacher import Teacher, concatenate
 from snl.model.uniad import Attention, DecoderLayer, EncoderLayer, UniAD, neighbour_mask
 from snl.settings import CramSettings, TeacherSettings, resolve
 from snl.training import checkpoint
@@ -42,7 +43,7 @@ def pixels(batch: int = 2, seed: int = 0) -> Tensor:
 
 
 def mask_loop(side: int, window: int) -> np.ndarray:
-    """A token sees whatever is not in the window around it; window 0: everything."""
+    """A token may attend to everything outside its window; window 0: everything."""
     allowed = np.ones((side, side, side, side), bool)
     for y in range(side):
         for x in range(side):
@@ -60,7 +61,7 @@ def mask_loop(side: int, window: int) -> np.ndarray:
 def test_mask_hides_the_neighbourhood(side: int, window: int) -> None:
     allowed = neighbour_mask(side).numpy()
     assert np.array_equal(allowed, mask_loop(side, window))
-    assert allowed.any(1).all()  # some key always remains
+    assert allowed.any(1).all()  # at least one key always remains
     assert window <= side / 2
 
 
@@ -79,15 +80,17 @@ def test_noise_grows_with_the_feature() -> None:
 def test_noise_in_training_only() -> None:
     student = UniAD(16, 4, CramSettings())
     x = [features(2, 16, 4, 4)]
-    assert not torch.equal(student.train()(None, x)[0], student(None, x)[0])
-    assert torch.equal(student.eval()(None, x)[0], student(None, x)[0])
+    student.train()
+    assert not torch.equal(student(None, x).features[0], student(None, x).features[0])
+    student.eval()
+    assert torch.equal(student(None, x).features[0], student(None, x).features[0])
 
 
 # --- attention ---
 
 
 def reference_of(attention: Attention) -> nn.MultiheadAttention:
-    """torch's own module in float64 with the same weights."""
+    """torch's module in float64 with the same weights."""
     reference = nn.MultiheadAttention(uniad.WIDTH, uniad.HEADS, batch_first=True).double().eval()
     parts = (attention.query, attention.key, attention.value)
     with torch.no_grad():
@@ -111,7 +114,7 @@ def test_attention_is_torchs() -> None:
 
 
 @torch.no_grad()
-def test_decoder_layer_asks_with_its_query() -> None:
+def test_decoder_layer_attends_with_its_query() -> None:
     """Query at the encoder's output, the result at the previous layer's, as the paper draws it."""
     torch.manual_seed(0)
     layer = DecoderLayer(16).eval()
@@ -144,7 +147,7 @@ def test_encoder_layer_ignores_the_neighbours() -> None:
         differs = (layer(x, position, allowed) != layer(changed, position, allowed)).any(2)
     near = np.zeros((6, 6), bool)
     near[0:3, 0:3] = True
-    near[1, 1] = False  # its own sum passes beside the attention
+    near[1, 1] = False  # the residual connection bypasses the attention
     assert np.array_equal(differs.view(6, 6).numpy(), ~near)
 
 
@@ -163,13 +166,13 @@ def test_merged_map() -> None:
 
 
 def test_merged_teacher_has_one_stage() -> None:
-    apart = Teacher(TeacherSettings(name="resnet18", weights="random"))
+    separate = Teacher(TeacherSettings(name="resnet18", weights="random"))
     merged = Teacher(TeacherSettings(name="resnet18", weights="random", merge="concatenate"))
-    merged.load_state_dict(apart.state_dict())
+    merged.load_state_dict(separate.state_dict())
     images = features(2, 3, 64, 64)
     assert merged.stages == (Stage(64 + 128 + 256, 16),)
     (got,) = merged(images)
-    assert torch.equal(got, concatenate(apart(images)))
+    assert torch.equal(got, concatenate(separate(images)))
 
 
 @pytest.mark.parametrize("method", ["rd", "fd", "snl-rd", "snl-fd"])
@@ -178,7 +181,8 @@ def test_other_students_take_a_merged_teacher(method: str) -> None:
     network = Network(settings).eval()
     images = network.normalise(pixels())
     teacher = network.teacher_features(images)
-    assert [f.shape for f in network.student(images, teacher)] == [f.shape for f in teacher]
+    student = network.student(images, teacher).features
+    assert [f.shape for f in student] == [f.shape for f in teacher]
 
 
 # --- the whole ---
@@ -188,7 +192,7 @@ def test_settings_are_the_papers() -> None:
     s = resolve("uniad")
     assert (s.training.optimizer, s.training.lr, s.training.weight_decay) == ("adamw", 1e-4, 1e-4)
     assert (s.teacher.merge, s.map.distance, s.loss.mse) == ("concatenate", "l2", 1.0)
-    assert s.loss.flat == s.loss.channel == s.loss.intra == 0 and s.cram.form == "none"
+    assert s.loss.global_cosine == s.loss.channel == s.loss.intra == 0 and s.cram.form == "none"
     with pytest.raises(SettingsError, match=r"teacher\.merge=concatenate"):
         resolve("uniad", overrides={"teacher.merge": "none"})
     with pytest.raises(SettingsError, match=r"cram\.place"):
@@ -198,9 +202,9 @@ def test_settings_are_the_papers() -> None:
 def test_map_is_the_length_of_the_difference() -> None:
     network = network_of(map__sigma=0.0).eval()
     teacher = network.teacher_features(network.normalise(pixels()))
-    apart = torch.zeros_like(teacher[0])
-    apart[:, 0], apart[:, 1] = 3.0, -4.0
-    maps, scores = network.compare(teacher, [teacher[0] + apart])
+    offset = torch.zeros_like(teacher[0])
+    offset[:, 0], offset[:, 1] = 3.0, -4.0
+    maps, scores = network.compare(teacher, [teacher[0] + offset])
     torch.testing.assert_close(maps, torch.full((2, 64, 64), 5.0), atol=1e-4, rtol=0)
     torch.testing.assert_close(scores, torch.full((2,), 5.0), atol=1e-4, rtol=0)
 
@@ -213,13 +217,13 @@ def test_weights_are_a_function_of_the_seed() -> None:
         assert value.ndim < 2 or not torch.equal(value, other[name]), name
 
 
-def test_images_do_not_mix_and_are_not_looked_at() -> None:
+def test_images_of_a_batch_do_not_mix_and_pixels_are_not_used() -> None:
     network = network_of().eval()
     images = network.normalise(pixels())
     teacher = network.teacher_features(images)
     with torch.no_grad():
-        (together,) = network.student(images, teacher)
-        (alone,) = network.student(None, [teacher[0][:1]])
+        (together,) = network.student(images, teacher).features
+        (alone,) = network.student(None, [teacher[0][:1]]).features
     torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-4)
 
 
@@ -229,38 +233,42 @@ def test_training_lowers_the_loss(form: str) -> None:
     network.student.train()
     images = network.normalise(pixels(4))
     teacher = network.teacher_features(images)
-    for cram in (m for m in network.student.modules() if isinstance(m, Cram)):
+    crams = network.student.data_initialised()
+    assert [type(cram) for cram in crams] == ([] if form == "none" else [Cram])
+    for cram in crams:
         with torch.no_grad():
-            (code,) = network.student.cram_inputs(None, teacher)
-        cram.start(code.flatten(2).transpose(1, 2).flatten(0, 1), seed=0)
+            (code,) = network.student.initialisation_inputs(images, teacher)
+        cram.initialise(code.flatten(2).transpose(1, 2).flatten(0, 1), seed=0)
     optimizer = make_optimizer(network.student, network.settings.training)
-    losses = [train_step(network, optimizer, images, teacher, i)["loss"] for i in range(10)]
+    batch = Batch(images, teacher, teacher)
+    losses = [train_step(network, optimizer, batch, i)["loss"] for i in range(10)]
     assert min(losses[-3:]) < 0.7 * losses[0]
 
 
-def test_resumed_equals_unbroken(tmp_path: Path) -> None:
-    """Noise and dropout, too, go on where they were."""
+def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    """The random state of noise and dropout is restored too."""
     images = [features(4, 3, 64, 64, seed=i) for i in range(4)]
 
     def run(network: Network, optimizer: torch.optim.Optimizer, steps: range) -> None:
         network.student.train()
         for i in steps:
-            train_step(network, optimizer, images[i], network.teacher_features(images[i]), i)
+            features = network.teacher_features(images[i])
+            train_step(network, optimizer, Batch(images[i], features, features), i)
 
-    unbroken, stopped, resumed = network_of(), network_of(), network_of(training__seed=9)
-    resumed.teacher.load_state_dict(unbroken.teacher.state_dict())
+    uninterrupted, stopped, resumed = network_of(), network_of(), network_of(training__seed=9)
+    resumed.teacher.load_state_dict(uninterrupted.teacher.state_dict())
     ours, first, second = (
-        make_optimizer(n.student, n.settings.training) for n in (unbroken, stopped, resumed)
+        make_optimizer(n.student, n.settings.training) for n in (uninterrupted, stopped, resumed)
     )
     torch.manual_seed(5)
-    run(unbroken, ours, range(4))
+    run(uninterrupted, ours, range(4))
     torch.manual_seed(5)
     run(stopped, first, range(2))
     checkpoint.save(tmp_path, stopped, first, 2, {}, 0.0, "fp32")
     torch.manual_seed(77)
     checkpoint.restore(tmp_path, resumed, second, {})
     run(resumed, second, range(2, 4))
-    for name, value in unbroken.student.state_dict().items():
+    for name, value in uninterrupted.student.state_dict().items():
         assert torch.equal(value, resumed.student.state_dict()[name]), name
 
 

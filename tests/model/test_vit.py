@@ -15,10 +15,11 @@ from torch import Tensor, nn
 import snl
 from snl.errors import SettingsError
 from snl.model import weights
+from snl.model.base import Batch, Stage, TeacherInfo
 from snl.model.cram import Cram
 from snl.model.network import Network
 from snl.model.student import ForwardStudent, make_student
-from snl.model.teacher import Stage, Teacher, default_stages
+from snl.model.teacher import Teacher, default_stages
 from snl.model.transformer import LinearAttention, TransformerStudent
 from snl.settings import CramSettings, TeacherSettings, resolve
 from snl.training.loop import make_optimizer, train_step
@@ -83,7 +84,7 @@ def test_default_is_the_middle_two_thirds_in_two_groups(name: str, first: int, l
     "name", ["test_vit", "test_vit3", "vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2"]
 )
 def test_features_are_means_of_the_networks_blocks(name: str, tmp_path: Path) -> None:
-    """Against the whole network of a checkpoint, at a size that is not its own."""
+    """Against the whole network of a checkpoint, at another image size."""
     torch.manual_seed(5)
     whole = timm.create_model(name, dynamic_img_size=True).eval()
     save_file(whole.state_dict(), tmp_path / "net.safetensors")
@@ -105,24 +106,24 @@ def test_features_are_means_of_the_networks_blocks(name: str, tmp_path: Path) ->
     ("groups", "depths"), [(1, (5,)), (2, (2, 3)), (3, (1, 2, 2)), (5, (1,) * 5), (9, (1,) * 5)]
 )
 def test_number_of_groups(groups: int, depths: tuple[int, ...]) -> None:
-    teacher = teacher_of(stages=(0, 1, 2, 3, 4), groups=groups)
+    teacher = teacher_of(stages=(0, 1, 2, 3, 4), block_groups=groups)
     assert teacher.depths == depths and teacher.stages == (Stage(64, 16),) * len(depths)
     assert len(teacher(images())) == len(depths)
 
 
-def test_groups_are_nothing_to_other_networks() -> None:
-    teacher = Teacher(TeacherSettings(name="resnet18", weights="random", groups=1))
+def test_block_groups_have_no_effect_on_other_networks() -> None:
+    teacher = Teacher(TeacherSettings(name="resnet18", weights="random", block_groups=1))
     assert len(teacher.stages) == 3 and teacher.depths == ()
 
 
 def test_merged() -> None:
-    apart, merged = teacher_of(), teacher_of(merge="concatenate")
+    separate, merged = teacher_of(), teacher_of(merge="concatenate")
     assert merged.stages == (Stage(128, 16),) and merged.depths == (4,)
-    assert torch.equal(merged(images())[0], torch.cat(apart(images()), 1))
+    assert torch.equal(merged(images())[0], torch.cat(separate(images()), 1))
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "said"),
+    ("name", "size", "message"),
     [
         ("vit_small_patch14_dinov2", 256, "multiple of 14"),
         ("test_vit", 72, "multiple of 16"),
@@ -130,13 +131,13 @@ def test_merged() -> None:
         ("swin_tiny_patch4_window7_224", 224, "B x C x H x W"),
     ],
 )
-def test_what_does_not_fit_is_refused(name: str, size: int, said: str) -> None:
-    with pytest.raises(SettingsError, match=said) as caught:
+def test_unsuitable_networks_and_sizes_are_refused(name: str, size: int, message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as caught:
         network_of("snl-rd", name, size)
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_blocks_it_does_not_have_are_refused() -> None:
+def test_missing_blocks_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"teacher\.stages.*5 \(stride 16\)"):
         teacher_of(stages=(1, 6))
 
@@ -173,7 +174,7 @@ def test_heads_divide_the_channels(channels: int) -> None:
 def test_student_fits_and_every_parameter_learns(method: str, merge: str) -> None:
     network = network_of(method, teacher__merge=merge)
     features = network.teacher_features(images())
-    outputs = network.student.train()(images(), features)
+    outputs = network.student.train()(images(), features).features
     kind = TransformerStudent if method.endswith("rd") else ForwardStudent
     assert isinstance(network.student, kind)
     assert [o.shape for o in outputs] == [f.shape for f in features]
@@ -184,14 +185,15 @@ def test_student_fits_and_every_parameter_learns(method: str, merge: str) -> Non
 
 def test_decoder_mirrors_the_teacher() -> None:
     """As many blocks as the teacher's; the first group's mean is the deepest stage's."""
-    student = TransformerStudent(64, (2, 3), CramSettings()).eval()
+    student = TransformerStudent((Stage(64, 16),) * 2, (2, 3), CramSettings()).eval()
+    assert student.stride == 16
     assert [len(group) for group in student.decoder] == [3, 2]  # type: ignore[arg-type]
     seen: list[Tensor] = []
     for group in student.decoder:
         for block in group:  # type: ignore[attr-defined]
             block.register_forward_hook(lambda _, __, output: seen.append(output))
     with torch.no_grad():
-        shallow, deep = student(None, [torch.randn(2, 64, 3, 4) for _ in range(2)])
+        shallow, deep = student(None, [torch.randn(2, 64, 3, 4) for _ in range(2)]).features
     for output, blocks in ((deep, seen[:3]), (shallow, seen[3:])):
         for y in range(3):
             for x in range(4):
@@ -199,8 +201,8 @@ def test_decoder_mirrors_the_teacher() -> None:
                 torch.testing.assert_close(output[:, :, y, x], sum(tokens) / len(tokens))
 
 
-def test_bottleneck_sees_the_mean_through_noise() -> None:
-    student = TransformerStudent(64, (1, 1), CramSettings())
+def test_bottleneck_receives_the_mean_with_noise() -> None:
+    student = TransformerStudent((Stage(64, 16),) * 2, (1, 1), CramSettings())
     a, b = torch.randn(1, 64, 2, 2), torch.randn(1, 64, 2, 2)
     assert not torch.equal(student.train().encode([a, b]), student.encode([a, b]))
     student.eval()
@@ -213,7 +215,8 @@ def test_cram_is_on_the_bottleneck(form: str) -> None:
     student = network.student.eval()
     assert isinstance(student, TransformerStudent) and isinstance(student.cram, Cram)
     features = network.teacher_features(images())
-    (x,) = student.cram_inputs(None, features)
+    (x,) = student.initialisation_inputs(None, features)
+    assert list(student.data_initialised()) == [student.cram]
     assert x.shape == (2, 64, 4, 4)
     seen: list[Tensor] = []
     student.cram.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
@@ -228,21 +231,22 @@ def test_training_lowers_the_loss(method: str) -> None:
     x = images(batch=4)
     features = network.teacher_features(x)
     optimizer = make_optimizer(network.student, network.settings.training)
-    losses = [train_step(network, optimizer, x, features, i)["loss"] for i in range(12)]
+    batch = Batch(x, features, features)
+    losses = [train_step(network, optimizer, batch, i)["loss"] for i in range(12)]
     assert min(losses[-3:]) < 0.8 * losses[0]
 
 
-def test_state_of_a_forward_student_is_the_teachers_in_shape() -> None:
+def test_forward_student_has_the_teachers_architecture() -> None:
     network = network_of("fd", "vit_tiny_patch16_224")
     assert isinstance(network.student, ForwardStudent)
-    own, given = network.student.net.state_dict(), network.teacher.net.state_dict()
-    assert {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in given.items()}
-    assert any(not torch.equal(own[k], given[k]) for k in own)
+    student, teacher = network.student.net.state_dict(), network.teacher.net.state_dict()
+    assert {k: v.shape for k, v in student.items()} == {k: v.shape for k, v in teacher.items()}
+    assert any(not torch.equal(student[k], teacher[k]) for k in student)
 
 
-def test_convolutional_students_stay_what_they_were() -> None:
+def test_convolutional_teachers_get_convolutional_students() -> None:
     settings = resolve("rd", overrides=TINY)
-    student = make_student([Stage(64, 16)], settings, rectified=True)
+    student = make_student(TeacherInfo((Stage(64, 16),)), settings)
     assert not isinstance(student, TransformerStudent)
     assert not any(isinstance(module, nn.LayerNorm) for module in student.modules())
 

@@ -1,4 +1,4 @@
-"""Weights of a teacher: from the package, the hub or a file, or a clear refusal."""
+"""Weights of a teacher: from the package, the hub or a file; errors for unsuitable ones."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_weights_of_a_features_only_checkpoint(name: str, tmp_path: Path) -> Non
     source = timm.create_model(name, features_only=True)
     file = tmp_path / "features.safetensors"
     save_file(source.state_dict(), file)
-    own = loaded(file, name).net.state_dict()
-    assert len(own) > 20 and all(torch.equal(v, source.state_dict()[k]) for k, v in own.items())
+    state = loaded(file, name).net.state_dict()
+    assert len(state) > 20 and all(torch.equal(v, source.state_dict()[k]) for k, v in state.items())
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_weights_of_a_features_only_checkpoint(name: str, tmp_path: Path) -> Non
     ],
     ids=["state_dict", "model", "module.", "both", "float64", "bare", "other head"],
 )
-def test_weights_as_others_wrap_them(wrap: Any, tmp_path: Path) -> None:
+def test_weights_in_common_wrappers(wrap: Any, tmp_path: Path) -> None:
     net = full_network("test_resnet")
     file = tmp_path / "net.pth"
     torch.save(wrap(net.state_dict()), file)
@@ -147,7 +147,7 @@ def test_a_pickled_object_is_refused_and_not_run(writer: str, suffix: str, tmp_p
     assert not target.exists()
     if writer == "pickle":
         pickle.loads(file.read_bytes())
-        assert target.exists()  # it would have
+        assert target.exists()  # unpickling does run it
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_hub_weights_are_those_of_the_network(monkeypatch: pytest.MonkeyPatch) -
         ValueError("x" * 5000),
     ],
 )
-def test_unreachable_hub_names_the_ways_out(
+def test_unreachable_hub_names_the_remedies(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = teacher_of("test_resnet")
@@ -246,7 +246,7 @@ def test_unreachable_hub_names_the_ways_out(
 
 
 def test_offline_hub_for_real(tmp_path: Path) -> None:
-    """An empty cache and no network: timm's own failure, in a process of its own."""
+    """An empty cache and no network: timm's real failure, in a subprocess."""
     code = """
 from snl.errors import WeightsError
 from snl.model import weights
@@ -275,7 +275,7 @@ except WeightsError as error:
 # --- package ---
 
 
-def test_the_package_file_is_small_and_says_where_it_comes_from() -> None:
+def test_the_package_file_is_small_and_names_its_origin() -> None:
     file = weights._package_file("snl_compact")
     assert file.stat().st_size <= 6_000_000
     arrays, facts = load_tensors(file, "teacher")  # checks the sha256 over everything
@@ -302,7 +302,9 @@ def test_pretrained_of_the_package() -> None:
     assert all(not torch.equal(a, b) for a, b in zip(before, teacher(images()), strict=True))
 
 
-def test_a_damaged_package_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_package_file_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = bytearray(weights._package_file("snl_compact").read_bytes())
     content[-1000] ^= 1
     (tmp_path / "snl_compact.safetensors").write_bytes(content)
@@ -313,11 +315,11 @@ def test_a_damaged_package_file_is_told(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_training_without_options_needs_no_network(parts: Path, tmp_path: Path) -> None:
-    """The command as it is, in a process in which nothing can be connected to."""
+    """The command in a process without any network connection."""
     code = """
 import socket, sys
 def refuse(*arguments, **options):
-    raise OSError("there is no network")
+    raise OSError("no network")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from snl.cli.main import main
 sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Drift: uniform ranks, fair bets, false alarms as stated, changes found, exact resuming."""
+"""Drift: uniform ranks, fair bets, guaranteed false-alarm rate, detection, exact saved state."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ONE = ("score",)
 
 
 def monitor_of(n: int, seed: int, **settings: Any) -> tuple[DriftMonitor, np.random.Generator]:
-    """A monitor of scores from N(0, 1), with n of them as baseline, and where more come from."""
+    """Return a monitor with n scores from N(0, 1) as baseline, and the generator they came from."""
     random = np.random.default_rng(seed)
     baseline = {"nut": random.normal(size=(n, 1))}
     return DriftMonitor(baseline, statistics=ONE, seed=seed, **settings), random
 
 
 def feed(monitor: DriftMonitor, values: np.ndarray) -> int | None:
-    """Number of the value, from 1, that raises the alarm; None where none does."""
+    """Return the number, from 1, of the value that raises the alarm; None without an alarm."""
     for number, value in enumerate(values.tolist(), 1):
         if monitor.update("nut", [value]).alarm:
             return number
@@ -38,7 +38,7 @@ def feed(monitor: DriftMonitor, values: np.ndarray) -> int | None:
 # Ranks
 
 
-def test_rank_is_the_place_among_all_with_ties_spread_evenly() -> None:
+def test_rank_lies_between_those_below_and_those_equal() -> None:
     random = np.random.default_rng(0)
     values = random.integers(0, 5, 200).astype(float)
     bag = Bag(values[:20])
@@ -50,7 +50,7 @@ def test_rank_is_the_place_among_all_with_ties_spread_evenly() -> None:
 
 
 @pytest.mark.parametrize("levels", [None, 3])
-def test_ranks_are_uniform_and_independent_whatever_the_law(levels: int | None) -> None:
+def test_ranks_are_uniform_and_independent_for_any_distribution(levels: int | None) -> None:
     ranks = []
     for seed in range(400):
         random = np.random.default_rng(seed)
@@ -61,12 +61,12 @@ def test_ranks_are_uniform_and_independent_whatever_the_law(levels: int | None) 
         ranks.append([bag.rank(value, random) for value in values[4:].tolist()])
     table = np.array(ranks)  # (runs, 10)
     assert stats.kstest(table.ravel(), "uniform").pvalue > 1e-3
-    pairs = table.reshape(-1, 2).mean(axis=1)  # of neighbours, none in two pairs
+    pairs = table.reshape(-1, 2).mean(axis=1)  # of adjacent ranks, in pairs that do not overlap
     assert stats.kstest(pairs, stats.triang(0.5).cdf).pvalue > 1e-3
     assert np.abs(np.corrcoef(table.T) - np.eye(10)).max() < 4.5 / math.sqrt(400)
 
 
-def test_ranks_stay_uniform_where_a_full_bag_is_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_stay_uniform_when_a_full_bag_is_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(martingale, "CAPACITY", 20)
     ranks, drops = [], 0
     for seed in range(300):
@@ -85,7 +85,7 @@ def test_ranks_stay_uniform_where_a_full_bag_is_thinned(monkeypatch: pytest.Monk
 # Bets
 
 
-def test_every_bet_is_fair_or_worse() -> None:
+def test_every_bet_is_fair_or_unfavourable() -> None:
     for bet in range(len(SHIFTS)):
         mean, _ = integrate.quad(
             lambda z, bet=bet: math.exp(shift_bets(stats.norm.cdf(z))[bet]) * stats.norm.pdf(z),
@@ -94,16 +94,16 @@ def test_every_bet_is_fair_or_worse() -> None:
         )
         assert mean == pytest.approx(1, abs=1e-5)
     for share in (0.01, 0.25, 0.9):
-        won, lost = np.exp(share_bets(True, share)), np.exp(share_bets(False, share))
-        np.testing.assert_allclose(share * won + (1 - share) * lost, 1, rtol=1e-12)
-        assert np.all(won > 1)  # so that a smaller chance makes the mean smaller
+        win, loss = np.exp(share_bets(True, share)), np.exp(share_bets(False, share))
+        np.testing.assert_allclose(share * win + (1 - share) * loss, 1, rtol=1e-12)
+        assert np.all(win > 1)  # so a smaller probability gives a smaller mean
     assert all(math.isfinite(factor) for rank in (0.0, 1.0) for factor in shift_bets(rank))
 
 
-def test_capital_is_that_of_the_markov_chain_of_bets() -> None:
+def test_capital_equals_that_of_the_markov_chain_over_bets() -> None:
     factors = np.exp(np.random.default_rng(1).normal(size=(50, 3)))
     jumper = Jumper(3)
-    capital = np.array([1.0, 0, 0, 0])  # the reserve, then the bets
+    capital = np.array([1.0, 0, 0, 0])  # reserve, then the three bets
     for k, won in enumerate(factors, 1):
         jumper.step(np.log(won).tolist(), k, None)
         stake = 1 - math.log(3 + k) / math.log(4 + k)
@@ -118,7 +118,7 @@ def test_capital_is_that_of_the_markov_chain_of_bets() -> None:
 
 
 def test_mean_capital_is_one() -> None:
-    """Over ranks whose tails are drawn too often, each run weighted by how likely it truly is."""
+    """Importance sampling: tails are drawn more often, and runs weighted by likelihood ratios."""
     random, runs, steps = np.random.default_rng(2), 3000, 8
     normal = random.normal(scale=2, size=(runs, steps))
     weights = np.exp((stats.norm.logpdf(normal) - stats.norm.logpdf(normal, scale=2)).sum(axis=1))
@@ -133,22 +133,22 @@ def test_mean_capital_is_one() -> None:
     assert worth.std() / math.sqrt(runs) < 0.05
 
 
-def test_change_point_is_the_last_low() -> None:
+def test_change_point_is_the_last_minimum() -> None:
     random = np.random.default_rng(3)
     won = random.normal(-0.1, 1, 200)
     won[150:] += 0.6
     jumper = Jumper(1)
     for number, value in enumerate(won.tolist(), 1):
         jumper.step([value], number, f"at {number}")
-    low = int(np.argmin(np.concatenate([[0], np.cumsum(won)])))  # images before the rise
-    assert jumper.change([0]) == (low + 1, f"at {low + 1}")
+    before = int(np.argmin(np.concatenate([[0], np.cumsum(won)])))  # images before the rise
+    assert jumper.change([0]) == (before + 1, f"at {before + 1}")
 
 
 # False alarms
 
 
-def test_false_alarms_are_at_most_as_stated() -> None:
-    """200 streams of 2000 images, with ties, a quarter rejected: both tests at their limit."""
+def test_false_alarm_rate_is_at_most_the_stated_one() -> None:
+    """200 streams of 2000 images, with ties and 25 % rejected: the limits of both assumptions."""
     stated, runs, alarms = 0.1, 200, 0
     for seed in range(runs):
         random = np.random.default_rng(seed)
@@ -158,11 +158,11 @@ def test_false_alarms_are_at_most_as_stated() -> None:
         for value, reject in zip(values.tolist(), rejected.tolist(), strict=True):
             last = monitor.update("nut", [value], rejected=reject)
         alarms += last.alarm
-    assert alarms <= stated * runs  # fewer, in truth: Ville's bound is not reached
+    assert alarms <= stated * runs  # in fact fewer: Ville's bound is not tight
 
 
 def test_ten_long_quiet_streams_raise_no_alarm() -> None:
-    """By the promise, any alarm in ten has a chance of at most 10 %; the seeds are fixed."""
+    """The guarantee allows an alarm in ten streams with a probability of 10 %; seeds are fixed."""
     for seed in range(10):
         monitor, random = monitor_of(50, seed)
         assert feed(monitor, random.normal(size=10_000)) is None
@@ -170,7 +170,7 @@ def test_ten_long_quiet_streams_raise_no_alarm() -> None:
 
 
 def test_truncation_by_thresholds_of_the_same_calibration_is_no_drift() -> None:
-    """Baseline strictly below its own 90 % threshold; the stream as the plant would reject it."""
+    """Baseline strictly below its 90 % threshold; images above the same threshold are rejected."""
     alarms = 0
     for seed in range(60):
         random = np.random.default_rng(seed)
@@ -183,7 +183,7 @@ def test_truncation_by_thresholds_of_the_same_calibration_is_no_drift() -> None:
     assert alarms <= 13 and stats.binom.sf(13, 60, 0.1) < 0.01
 
 
-def test_defects_that_are_rejected_are_no_drift() -> None:
+def test_rejected_defects_are_no_drift() -> None:
     monitor, random = monitor_of(50, 4)
     for number in range(5000):
         defect = number % 20 == 0
@@ -191,7 +191,7 @@ def test_defects_that_are_rejected_are_no_drift() -> None:
     assert not last.alarm and last.evidence < 1
 
 
-# Changes
+# Detection
 
 
 @pytest.mark.parametrize(
@@ -207,13 +207,14 @@ def test_defects_that_are_rejected_are_no_drift() -> None:
         (10_000, -1, 120, 2),
     ],
 )
-def test_shifts_are_found_soon_and_dated(quiet: int, shift: int, within: int, seeds: int) -> None:
+def test_shifts_are_detected_quickly_and_dated(
+    quiet: int, shift: int, within: int, seeds: int
+) -> None:
     errors = []
     for seed in range(seeds):
         monitor, random = monitor_of(100, seed)
         assert feed(monitor, random.normal(size=quiet)) is None
-        found = feed(monitor, random.normal(shift, size=within))
-        assert found is not None
+        assert feed(monitor, random.normal(shift, size=within)) is not None
         last = monitor.status()["nut"]
         assert last.since is not None and last.reason is not None
         assert ("higher" if shift > 0 else "lower") + " than at calibration" in last.reason
@@ -221,17 +222,17 @@ def test_shifts_are_found_soon_and_dated(quiet: int, shift: int, within: int, se
     assert np.median(errors) <= 10
 
 
-def test_small_baselines_find_large_shifts_and_none_find_changes_within() -> None:
+def test_small_baselines_detect_large_shifts_and_empty_ones_changes_within_the_stream() -> None:
     monitor, random = monitor_of(20, 5)
     assert (feed(monitor, random.normal(3, size=60)) or 99) <= 60
     monitor = DriftMonitor({}, statistics=ONE)
-    assert feed(monitor, random.normal(3, size=500)) is None  # all of one law, whatever it is
+    assert feed(monitor, random.normal(3, size=500)) is None  # one distribution, no reference
     assert (feed(monitor, random.normal(0, size=40)) or 99) <= 40
     last = monitor.status()["nut"]
     assert last.reason == "scores are lower than earlier" and abs((last.since or 0) - 501) <= 3
 
 
-def test_everything_rejected_is_found_and_dated() -> None:
+def test_all_images_rejected_is_detected_and_dated() -> None:
     monitor, random = monitor_of(50, 6)
     for number in range(2000):
         monitor.update("nut", [random.normal()], rejected=number % 20 == 0, when=f"t{number + 1}")
@@ -241,7 +242,7 @@ def test_everything_rejected_is_found_and_dated() -> None:
     assert last.since == 2001 and last.since_when == "t2001"
 
 
-def test_each_statistic_and_product_is_watched_and_the_alarm_stays_until_reset() -> None:
+def test_each_statistic_and_product_is_monitored_and_an_alarm_stays_until_reset() -> None:
     random = np.random.default_rng(7)
     monitor = DriftMonitor({name: random.normal(size=(60, 2)) for name in ("nut", "tile")})
     for _ in range(60):
@@ -262,17 +263,19 @@ def test_each_statistic_and_product_is_watched_and_the_alarm_stays_until_reset()
     assert monitor.status()["tile"] == status["tile"]
     monitor.reset()
     assert monitor.status()["tile"].images == 0
-    with pytest.raises(SnlError, match="bolt: no such product"):
+    with pytest.raises(
+        SnlError, match="bolt: no such product in the drift monitor; it has: nut, tile"
+    ):
         monitor.reset("bolt")
 
 
-# State
+# Saved state
 
 
-def test_saved_in_the_middle_it_goes_on_exactly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(martingale, "CAPACITY", 100)  # thinning too must be the same
+def test_a_saved_monitor_continues_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        martingale, "CAPACITY", 100
+    )  # the reduction of full bags must be the same too
     random = np.random.default_rng(8)
     values = random.normal(size=(600, 2)).round(1)
     values[450:] += 1.5
@@ -287,27 +290,30 @@ def test_saved_in_the_middle_it_goes_on_exactly(
             seen.append(monitor.update(product, row, rejected=rejected, when=f"{number} h"))
         return seen, monitor.to_dict()
 
-    whole = run(())
-    assert whole[0][-1].alarm
-    assert run((0, 100, 101, 440, 560)) == whole
-    assert DriftMonitor.from_dict(json.loads(json.dumps(whole[1]))).to_dict() == whole[1]
+    uninterrupted = run(())
+    statuses, state = uninterrupted
+    assert statuses[-1].alarm
+    assert run((0, 100, 101, 440, 560)) == uninterrupted
+    assert DriftMonitor.from_dict(json.loads(json.dumps(state))).to_dict() == state
 
 
 def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """Return a function that sets one value of a state; KeyError as value: deletes its key."""
+
     def apply(state: dict[str, Any]) -> None:
         *parents, last = path.split("/")
-        place: Any = state
+        target: Any = state
         for key in parents:
-            place = place[int(key) if isinstance(place, list) else key]
+            target = target[int(key) if isinstance(target, list) else key]
         if value is KeyError:
-            del place[last]
+            del target[last]
         else:
-            place[int(last) if isinstance(place, list) else last] = value
+            target[int(last) if isinstance(target, list) else last] = value
 
     return apply
 
 
-def used() -> DriftMonitor:
+def monitor_with_alarm() -> DriftMonitor:
     monitor, random = monitor_of(5, 9)
     feed(monitor, random.normal(size=20))
     feed(monitor, random.normal(9, size=60))
@@ -356,7 +362,7 @@ def used() -> DriftMonitor:
     ],
 )
 def test_damaged_states_are_refused_in_one_line(path: str, value: Any, tmp_path: Path) -> None:
-    state = used().to_dict()
+    state = monitor_with_alarm().to_dict()
     change(path, value)(state)
     with pytest.raises(SnlError) as caught:
         DriftMonitor.from_dict(state)
@@ -370,18 +376,19 @@ def test_damaged_states_are_refused_in_one_line(path: str, value: Any, tmp_path:
 
 def test_foreign_truncated_and_newer_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "drift.json"
-    used().save(file)
+    monitor = monitor_with_alarm()
+    monitor.save(file)
     text = file.read_text()
-    assert DriftMonitor.load(file).status() == used().status()
-    images = used().status()["nut"].images
+    assert DriftMonitor.load(file).status() == monitor.status()
+    images = monitor.status()["nut"].images
     damaged = text.replace(f'"images": {images}', f'"images": {images + 1}', 1)
     assert damaged != text
     for content, reason in [
         (text[: len(text) // 2], "truncated"),
         ("", "truncated"),
         ("[" * 100_000, "truncated"),
-        ("[1, 2]", "no JSON object"),
-        ('{"a": 1}', "not made by"),
+        ("[1, 2]", "not a JSON object"),
+        ('{"a": 1}', "not written by a drift monitor"),
         (damaged, "checksum"),
         (text.replace('"format": 1', '"format": 2'), "update snl"),
     ]:
@@ -393,17 +400,17 @@ def test_foreign_truncated_and_newer_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(SnlError):
             DriftMonitor.load(path)
     with pytest.raises(SnlError, match="cannot be written"):
-        used().save(file / "below")
+        monitor.save(file / "below")
 
 
-# What is asked for wrongly
+# Invalid arguments
 
 
 @pytest.mark.parametrize(
     "values", [[math.nan], [math.inf], [], [1.0, 2.0], [None], ["a"], 3, [[1.0]]]
 )
-def test_values_that_are_no_finite_numbers_change_nothing(values: Any) -> None:
-    monitor = used()
+def test_values_that_are_not_finite_numbers_change_nothing(values: Any) -> None:
+    monitor = monitor_with_alarm()
     before = monitor.to_dict()
     for product in ("nut", "new"):
         with pytest.raises(SnlError, match="give one finite number each for score") as caught:

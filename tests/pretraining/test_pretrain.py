@@ -1,4 +1,4 @@
-"""Pretraining: images that depend on seed and number alone, runs that go on, files that load."""
+"""Pretraining: reproducible images, resumable runs, weights files that load."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 import crops
 import pretrain
 import tasks
-from canvases import HELD_OUT_PHOTOGRAPHS, SIDE, TRAINING_PHOTOGRAPHS, Canvases, photograph
+from canvases import HELD_OUT_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, Canvases, photograph
 from finish import WHITENING, finish, principal_axes
 from formula import CLASSES, Fractals
 from snl.errors import SnlError
@@ -27,6 +27,7 @@ from snl.model import weights
 from snl.model.compact import FEATURES
 from snl.model.teacher import Teacher, create
 from snl.settings import TeacherSettings
+from textures import SIDE
 
 SCRIPT = Path(pretrain.__file__)
 
@@ -34,7 +35,7 @@ SCRIPT = Path(pretrain.__file__)
 # --- images ---
 
 
-def test_a_canvas_depends_on_seed_and_number_alone() -> None:
+def test_a_canvas_depends_only_on_seed_and_number() -> None:
     first, second = Canvases([0, 0]), Canvases([0, 0])
     backwards = {n: second(n) for n in reversed(range(6))}
     for number in range(6):
@@ -45,7 +46,7 @@ def test_a_canvas_depends_on_seed_and_number_alone() -> None:
     assert not np.array_equal(first(1), first(5))
 
 
-def test_photographs_are_there_and_the_watched_ones_are_not_trained_on() -> None:
+def test_photographs_exist_and_held_out_ones_are_not_trained_on() -> None:
     for name in (*TRAINING_PHOTOGRAPHS, *HELD_OUT_PHOTOGRAPHS):
         image = photograph(name)
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
@@ -53,30 +54,30 @@ def test_photographs_are_there_and_the_watched_ones_are_not_trained_on() -> None
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
-def test_batches_from_the_middle_are_those_of_an_unbroken_run(lanes: int) -> None:
-    def drawn(first: int) -> list[torch.Tensor]:
+def test_batches_of_a_resumed_run_equal_those_of_an_uninterrupted_one(lanes: int) -> None:
+    def images_from(first: int) -> list[torch.Tensor]:
         batches = crops.Batches(0, first, 6, count=3, size=32, lanes=lanes, pool=3)
         return [images for (images,) in crops.loader(batches)]
 
-    whole, rest = drawn(0), drawn(3)
-    assert len(whole) == 6 and len(rest) == 3
-    for a, b in zip(whole[3:], rest, strict=True):
+    complete, resumed = images_from(0), images_from(3)
+    assert len(complete) == 6 and len(resumed) == 3
+    for a, b in zip(complete[3:], resumed, strict=True):
         assert a.shape == (3, 3, 32, 32) and a.dtype == torch.uint8
         assert torch.equal(a, b)
-    assert not torch.equal(whole[0], whole[1])
+    assert not torch.equal(complete[0], complete[1])
 
 
-def test_no_pixel_is_passed_over_when_a_window_is_shrunk() -> None:
-    """A fine check averages to grey; sampled without halving it would stay black and white."""
-    check = np.indices((SIDE, SIDE)).sum(0) % 2 * 255
-    canvas = crops.pyramid(np.repeat(check[..., None], 3, 2).astype(np.uint8))
+def test_windows_are_antialiased() -> None:
+    """A fine checkerboard becomes grey; with simple subsampling it would stay black and white."""
+    checkerboard = np.indices((SIDE, SIDE)).sum(0) % 2 * 255
+    canvas = crops.pyramid(np.repeat(checkerboard[..., None], 3, 2).astype(np.uint8))
     rng = np.random.default_rng(0)
     windows = [crops._window(canvas, 32, rng) for _ in range(50)]  # window sides of 64 and more
     for window in windows:
         assert (window - 0.5).abs().max() < 0.02
 
 
-def test_fractals_repeat_and_classes_differ() -> None:
+def test_fractals_are_reproducible_and_classes_differ() -> None:
     first, second = Fractals(0, 0, 2, 4, 32), Fractals(0, 1, 2, 4, 32)
     batches = list(first)
     images, labels = batches[1]
@@ -92,7 +93,7 @@ def test_fractals_repeat_and_classes_differ() -> None:
 
 @pytest.fixture(scope="module")
 def resnet18(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Random weights in the place of ImageNet's."""
+    """File of random weights, instead of those of ImageNet."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
     save_file(create("resnet18", out_indices=(1, 2, 3)).state_dict(), path)
@@ -108,55 +109,57 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 RECIPE = pretrain.Recipe("distill", images=24, batch=3)
 
 
-def distil(folder: Path, file: str, recipe: pretrain.Recipe = RECIPE) -> pretrain.Run:
+def run_of(folder: Path, file: str, recipe: pretrain.Recipe = RECIPE) -> pretrain.Run:
     torch.manual_seed(0)
     return pretrain.Run(recipe, tasks.Distillation(file), folder, torch.device("cpu"))
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(
+def test_a_resumed_run_gives_the_same_weights(
     small: None, resnet18: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    distil(tmp_path / "whole", resnet18).train(checkpoint_every=1e9)
+    run_of(tmp_path / "whole", resnet18).train(checkpoint_every=1e9)
 
-    broken = distil(tmp_path / "broken", resnet18)
-    step = broken._step
+    interrupted = run_of(tmp_path / "interrupted", resnet18)
+    step = interrupted._step
 
     def stop(number: int, batch: list[torch.Tensor]) -> list[float]:
         if number == 6:
             raise KeyboardInterrupt
         return step(number, batch)
 
-    monkeypatch.setattr(broken, "_step", stop)
+    monkeypatch.setattr(interrupted, "_step", stop)
     with pytest.raises(KeyboardInterrupt):
-        broken.train(checkpoint_every=0)
-    going_on = distil(tmp_path / "broken", resnet18)
-    assert going_on.first == 5
-    going_on.train(checkpoint_every=0)
+        interrupted.train(checkpoint_every=0)
+    resumed = run_of(tmp_path / "interrupted", resnet18)
+    assert resumed.first == 5
+    resumed.train(checkpoint_every=0)
 
     whole, _ = load_tensors(tmp_path / "whole" / "final.safetensors", "pretraining")
-    again, facts = load_tensors(tmp_path / "broken" / "final.safetensors", "pretraining")
+    again, facts = load_tensors(tmp_path / "interrupted" / "final.safetensors", "pretraining")
     assert whole.keys() == again.keys()
     assert all(np.array_equal(whole[name], again[name]) for name in whole)
     assert facts["images"] == 24 and "BSD-3" in facts["inputs"]["teacher"]
-    logs = [(tmp_path / f / "log.jsonl").read_text().splitlines() for f in ("whole", "broken")]
+    logs = [(tmp_path / f / "log.jsonl").read_text().splitlines() for f in ("whole", "interrupted")]
     steps = [[json.loads(line)["step"] for line in log] for log in logs]
     assert steps == [[2, 4, 6, 8]] * 2
-    assert not (tmp_path / "broken" / "checkpoint.safetensors").exists()
-    with pytest.raises(SnlError, match="finished run"):  # not begun anew over what took an hour
-        distil(tmp_path / "broken", resnet18)
+    assert not (tmp_path / "interrupted" / "checkpoint.safetensors").exists()
+    with pytest.raises(SnlError, match="finished run"):  # a finished run is not started again
+        run_of(tmp_path / "interrupted", resnet18)
 
 
-def test_another_recipe_does_not_go_on(small: None, resnet18: str, tmp_path: Path) -> None:
-    run = distil(tmp_path, resnet18)
+def test_a_run_with_another_recipe_is_not_resumed(
+    small: None, resnet18: str, tmp_path: Path
+) -> None:
+    run = run_of(tmp_path, resnet18)
     run._step(1, [torch.zeros(3, 3, 64, 64, dtype=torch.uint8)])
-    run._save(1, 0.0)
+    run._save_checkpoint(1, 0.0)
     with pytest.raises(SnlError, match="another recipe"):
-        distil(tmp_path, resnet18, pretrain.Recipe("distill", images=48, batch=3))
+        run_of(tmp_path, resnet18, pretrain.Recipe("distill", images=48, batch=3))
 
 
-def test_an_error_of_one_is_knowing_nothing(resnet18: str) -> None:
-    """Targets are normalised: predicting zeros costs 1 per stage (0 where a channel is dead, which
-    a few of an untrained network's are)."""
+def test_predicting_the_mean_gives_an_error_of_one(resnet18: str) -> None:
+    """Targets are normalised: predicting zeros gives 1 per stage (0 for dead channels, of which an
+    untrained network has a few)."""
     task = tasks.Distillation(resnet18)
     batch = next(iter(crops.Batches(0, 0, 1, count=8, size=64, pool=4)))
     task.start(batch)
@@ -174,7 +177,7 @@ def test_an_error_of_one_is_knowing_nothing(resnet18: str) -> None:
         assert float(error) == pytest.approx(float(channels.float().mean()), rel=0.01)
 
 
-def test_the_rate_rises_stays_and_falls() -> None:
+def test_learning_rate_schedule() -> None:
     recipe = pretrain.Recipe("distill", images=48_000, lr=1.0)
     rates = [recipe.rate(step) for step in range(1, recipe.steps + 1)]
     top = rates.index(1.0)
@@ -186,25 +189,25 @@ def test_the_rate_rises_stays_and_falls() -> None:
 # --- files ---
 
 
-def test_principal_axes_are_those_of_scikit_learn() -> None:
+def test_principal_axes_equal_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(6, 6)) @ rng.normal(size=(6, 4000)) + rng.normal(size=(6, 1))
-    turn, centre, share = principal_axes(torch.from_numpy(values), 3)
+    projection, centre, share = principal_axes(torch.from_numpy(values), 3)
     reference = PCA(3).fit(values.T)
     assert share == pytest.approx(reference.explained_variance_ratio_.sum(), rel=1e-9)
-    ours = (turn @ (torch.from_numpy(values) - centre[:, None])).numpy()
+    ours = (projection @ (torch.from_numpy(values) - centre[:, None])).numpy()
     theirs = reference.transform(values.T).T
     theirs /= reference.explained_variance_[:, None] ** (WHITENING / 2)
-    for a, b in zip(ours, theirs, strict=True):  # the sign of an axis is free
+    for a, b in zip(ours, theirs, strict=True):  # the sign of an axis is arbitrary
         np.testing.assert_allclose(a, b * np.sign(a @ b), rtol=1e-6, atol=1e-6)
 
 
-def test_a_finished_file_is_a_teacher(
+def test_a_finished_file_loads_as_a_teacher(
     small: None, resnet18: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finish.BATCHES", 2)
     monkeypatch.setattr("finish.Batches", functools.partial(crops.Batches, pool=2))
-    distil(tmp_path, resnet18).train(checkpoint_every=1e9)
+    run_of(tmp_path, resnet18).train(checkpoint_every=1e9)
     file = tmp_path / "teacher.safetensors"
     assert "variance kept" in finish(tmp_path, file)
     _, facts = load_tensors(file, "teacher")
@@ -217,13 +220,13 @@ def test_a_finished_file_is_a_teacher(
     assert all(bool(torch.isfinite(f).all()) for f in features)
 
 
-def test_the_script_tells_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+def test_errors_of_the_script_are_one_line(tmp_path: Path) -> None:
     for arguments in (
         ["distill", "--resnet18", str(tmp_path / "none.safetensors"), "-o", str(tmp_path / "x")],
         ["finish", str(tmp_path), "-o", str(tmp_path / "out.safetensors")],
     ):
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=120
         )
-        assert done.returncode == 2
-        assert done.stderr.startswith("pretrain: error: ") and done.stderr.count("\n") == 1
+        assert process.returncode == 2
+        assert process.stderr.startswith("pretrain: error: ") and process.stderr.count("\n") == 1

@@ -12,7 +12,7 @@ import pytest
 import snl
 from snl.cli.main import main
 from snl.errors import SettingsError
-from snl.export.write import Checked
+from snl.exporting.write import Checked
 from tests.conftest import FILES
 from tests.runtime.compare import close, same
 from tests.trees import draw
@@ -47,7 +47,7 @@ def low(
     pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
     pytest.importorskip("nncf", reason="the extra `export` is not installed")
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
-    from snl.export.write import export
+    from snl.exporting.write import export
 
     folder, data = tmp_path_factory.mktemp("low"), snl.Catalog.read(plant)
     return {
@@ -113,7 +113,7 @@ def test_a_fixed_batch_takes_any_number(
 ) -> None:
     pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
-    from snl.export.write import export
+    from snl.exporting.write import export
 
     path = tmp_path / f"three{FILES[kind]}"
     export(inspector, path, format=kind, batch=3)

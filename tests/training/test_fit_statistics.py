@@ -1,4 +1,4 @@
-"""Errors on normal images: moments by a plain loop, levels, bad images, bundles, resumption."""
+"""Fitting: moments against a plain loop, normal scores, bad images, bundles, resuming."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from snl.model.anomaly import anomaly_map
 from snl.model.error_statistics import embed
 from snl.model.network import Network
 from snl.settings import resolve
-from snl.training import fit_statistics as normal_errors
+from snl.training import fit_statistics as fitting
 from snl.training import train as api
-from snl.training.fit_statistics import fit_errors
+from snl.training.fit_statistics import fit_statistics
 from tests.conftest import TINY, TINY_OPTIONS
 
 MEASURED = {"map.distance": "standardised", "map.normalisation_clusters": 3}
@@ -44,7 +44,7 @@ def network_of(used: Sequence[Path], method: str = "snl", **changes: Any) -> Net
 
 
 def buffers(network: Network) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.errors.named_buffers()}
+    return {name: value.clone() for name, value in network.statistics.named_buffers()}
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -67,7 +67,7 @@ def moments_loop(network: Network, paths: Sequence[Path]) -> list[tuple[np.ndarr
     for path in paths:
         images = network.normalise(torch.from_numpy(pixels_of([path])))
         teacher = network.teacher_features(images)
-        student = network.student(images, teacher)
+        student = network.student(images, teacher).features
         for kept, t, s in zip(rows, teacher, student, strict=True):
             u, v = t[0].double().numpy(), s[0].double().numpy()
             for y in range(u.shape[1]):
@@ -78,19 +78,19 @@ def moments_loop(network: Network, paths: Sequence[Path]) -> list[tuple[np.ndarr
 
 
 @torch.no_grad()
-def levels_of(network: Network, paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
-    """What the levels are made of: embeddings, and scores before any division."""
+def clusters_of(network: Network, paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
+    """The arguments of `set_clusters`: embeddings, and scores before normalisation."""
     images = network.normalise(torch.from_numpy(pixels_of(paths)))
     teacher = network.teacher_features(images)
-    maps = network.undivided(teacher, network.student(images, teacher))
+    maps = network.unnormalised(teacher, network.student(images, teacher).features)
     return embed(teacher), maps.flatten(1).amax(1)
 
 
 def assert_moments(network: Network, wanted: list[tuple[np.ndarray, np.ndarray]]) -> None:
     for i, (mean, deviation) in enumerate(wanted):
-        np.testing.assert_allclose(getattr(network.errors, f"mean{i}").numpy(), mean, atol=1e-5)
+        np.testing.assert_allclose(getattr(network.statistics, f"mean{i}").numpy(), mean, atol=1e-5)
         floor = 0.01 * np.sqrt(np.mean(deviation**2))
-        got = getattr(network.errors, f"deviation{i}").numpy()
+        got = getattr(network.statistics, f"deviation{i}").numpy()
         np.testing.assert_allclose(got, np.maximum(deviation, floor), rtol=1e-3, atol=1e-6)
 
 
@@ -106,13 +106,13 @@ def bad_files(folder: Path, count: int) -> list[Path]:
 
 def test_moments_are_those_of_the_training_images(used: list[Path]) -> None:
     network = network_of(used, **MEASURED)
-    fit_errors(network, used)
+    fit_statistics(network, used)
     assert_moments(network, moments_loop(network, used))
 
 
 def test_batches_do_not_matter(used: list[Path], held: list[Path]) -> None:
     network = network_of(used, **MEASURED)
-    fit_errors(network, (held * 5)[:17])  # a batch and one more
+    fit_statistics(network, (held * 5)[:17])  # a batch and one more
     assert_moments(network, moments_loop(network, (held * 5)[:17]))
 
 
@@ -120,91 +120,93 @@ def test_normal_images_have_a_mean_standardised_error_of_one(
     used: list[Path], held: list[Path]
 ) -> None:
     network = network_of(used, **{"map.normalisation_clusters": 0, "map.sigma": 0})
-    fit_errors(network, held)
+    fit_statistics(network, held)
     images = network.normalise(torch.from_numpy(pixels_of(held)))
     teacher = network.teacher_features(images)
     with torch.no_grad():
-        student = network.student(images, teacher)
+        student = network.student(images, teacher).features
         for i, (t, s) in enumerate(zip(teacher, student, strict=True)):
             # less than one only where a deviation is at its floor
-            assert float(network.errors.standardised(i, t, s).mean()) == pytest.approx(1, abs=0.02)
+            assert float(network.statistics.standardised(i, t, s).mean()) == pytest.approx(
+                1, abs=0.02
+            )
 
 
-# --- levels ---
+# --- score normalisation ---
 
 
 @pytest.mark.parametrize("distance", ["cosine", "standardised"])
 @pytest.mark.parametrize("score", ["max", "topk"])
-def test_divided_scores_of_normal_images_average_one(
+def test_normalised_scores_of_normal_images_average_one(
     used: list[Path], held: list[Path], distance: str, score: str
 ) -> None:
     changes = {"map.distance": distance, "map.normalisation_clusters": 2, "map.score": score}
     network = network_of(used, **changes)
-    fit_errors(network, used * 5 + held * 3)  # 52 images: two centres
-    assert int((network.errors.centres.abs() < 2).all(1).sum()) == 2
+    fit_statistics(network, used * 5 + held * 3)  # 52 images: two centres
+    assert int((network.statistics.centres.abs() < 2).all(1).sum()) == 2
     assert float(scores_of(network, used * 5 + held * 3).mean()) == pytest.approx(1, abs=0.05)
     for product in ("bolt", "plate"):
-        own = [path for path in used + held if product in path.parts]
-        assert float(scores_of(network, own).mean()) == pytest.approx(1, abs=0.15)
+        paths = [path for path in used + held if product in path.parts]
+        assert float(scores_of(network, paths).mean()) == pytest.approx(1, abs=0.15)
 
 
-def test_one_level_divides_by_the_mean_score(used: list[Path], held: list[Path]) -> None:
+def test_one_cluster_divides_by_the_mean_score(used: list[Path], held: list[Path]) -> None:
     network = network_of(used, **{"map.normalisation_clusters": 1})
     plain = network_of(used, **{"map.normalisation_clusters": 0})
     for each in (network, plain):
-        fit_errors(each, used + held)
+        fit_statistics(each, used + held)
     wanted = scores_of(plain, used + held)
-    assert float(network.errors.level) == pytest.approx(float(wanted.mean()), rel=1e-4)
+    assert float(network.statistics.normal_scores) == pytest.approx(float(wanted.mean()), rel=1e-4)
     np.testing.assert_allclose(scores_of(network, used + held), wanted / wanted.mean(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_one_image_or_twice_the_same(used: list[Path], count: int) -> None:
+def test_one_image_once_or_twice(used: list[Path], count: int) -> None:
     network = network_of(used, **MEASURED)
-    fit_errors(network, used[:1] * count)
+    fit_statistics(network, used[:1] * count)
     assert scores_of(network, used[:1]) == pytest.approx([1], rel=1e-3)
     assert bool(np.isfinite(scores_of(network, used)).all())
 
 
-def test_identical_images_in_number(used: list[Path]) -> None:
+def test_many_identical_images(used: list[Path]) -> None:
     network = network_of(used, **MEASURED)
-    fit_errors(network, used[:1] * 70)  # enough for three centres
-    assert float(network.errors.level.min()) == pytest.approx(
-        float(network.errors.level.max()), rel=1e-3
+    fit_statistics(network, used[:1] * 70)  # enough for three centres
+    assert float(network.statistics.normal_scores.min()) == pytest.approx(
+        float(network.statistics.normal_scores.max()), rel=1e-3
     )
 
 
-# --- what must not matter, or must not be touched ---
+# --- no effect on, and no effect of ---
 
 
-def test_nothing_is_read_and_maps_are_plain_where_nothing_is_asked_for(
+def test_without_statistics_nothing_is_read_and_maps_are_unchanged(
     used: list[Path], held: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = network_of(used, "snl-rd")
     before = scores_of(network, held)
-    monkeypatch.setattr(normal_errors, "read", lambda *_: pytest.fail("read"))
-    told: list[tuple[int, int]] = []
-    fit_errors(network, used, lambda *at: told.append(at))
-    assert not told
+    monkeypatch.setattr(fitting, "read", lambda *_: pytest.fail("read"))
+    calls: list[tuple[int, int]] = []
+    fit_statistics(network, used, lambda *at: calls.append(at))
+    assert not calls
     assert np.array_equal(scores_of(network, held), before)
     images = network.normalise(torch.from_numpy(pixels_of(held)))
     teacher = network.teacher_features(images)
     with torch.no_grad():
-        student = network.student(images, teacher)
+        student = network.student(images, teacher).features
         maps, _ = network.compare(teacher, student)
     assert torch.equal(maps, anomaly_map(teacher, student, (64, 64), 1.0))
 
 
-def test_weights_are_left_alone_and_older_errors_are_gone(
+def test_weights_are_unchanged_and_older_statistics_are_replaced(
     used: list[Path], held: list[Path]
 ) -> None:
     network = network_of(used, **MEASURED)
-    student = {k: v.clone() for k, v in network.state_dict().items() if "errors" not in k}
-    fit_errors(network, used + held)
+    student = {k: v.clone() for k, v in network.state_dict().items() if "statistics" not in k}
+    fit_statistics(network, used + held)
     first = buffers(network)
-    fit_errors(network, used[:2])
+    fit_statistics(network, used[:2])
     assert not same(first, buffers(network))
-    fit_errors(network, used + held)
+    fit_statistics(network, used + held)
     assert same(first, buffers(network))
     assert all(torch.equal(network.state_dict()[k], v) for k, v in student.items())
     assert not network.training and not network.student.training
@@ -216,7 +218,7 @@ def test_threads_do_not_matter(used: list[Path], held: list[Path]) -> None:
         for threads in (1, 2):
             network = network_of(used, **MEASURED)
             torch.set_num_threads(threads)
-            fit_errors(network, used[::4] + held[::2])
+            fit_statistics(network, used[::4] + held[::2])
             results.append(buffers(network))
     finally:
         torch.set_num_threads(before)
@@ -225,26 +227,26 @@ def test_threads_do_not_matter(used: list[Path], held: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("method", ["fd", "snl-fd", "uniad"])
-def test_every_student_can_be_measured(used: list[Path], held: list[Path], method: str) -> None:
+def test_every_student(used: list[Path], held: list[Path], method: str) -> None:
     network = network_of(used, method, **MEASURED)
-    fit_errors(network, used + held)
+    fit_statistics(network, used + held)
     assert float(scores_of(network, used + held).mean()) == pytest.approx(1, abs=0.05)
 
 
 # --- many and bad images ---
 
 
-def test_of_many_images_evenly_spread_ones_are_looked_at(
+def test_many_images_are_sampled_evenly(
     used: list[Path], held: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(normal_errors, "MOST_FOR_LEVELS", 5)
-    monkeypatch.setattr(normal_errors, "MOST_FOR_MOMENTS", 3)
+    monkeypatch.setattr(fitting, "MAX_FOR_CLUSTERS", 5)
+    monkeypatch.setattr(fitting, "MAX_FOR_MOMENTS", 3)
     network, wanted = network_of(used, **MEASURED), network_of(used, **MEASURED)
-    fit_errors(network, used + held)  # of 12 images every third, every fourth for the moments
+    fit_statistics(network, used + held)  # every third of 12 images, every fourth for the moments
     monkeypatch.undo()
     assert_moments(network, moments_loop(network, (used + held)[::4]))
-    fit_errors(wanted, (used + held)[::4])
-    wanted.errors.set_levels(*levels_of(wanted, (used + held)[::3]), 0)
+    fit_statistics(wanted, (used + held)[::4])
+    wanted.statistics.set_clusters(*clusters_of(wanted, (used + held)[::3]), 0)
     assert same(buffers(network), buffers(wanted))
 
 
@@ -252,30 +254,30 @@ def test_progress_ends_at_its_total(used: list[Path], held: list[Path], tmp_path
     bad = bad_files(tmp_path, 2)
     everything = used + held
     for changes, paths, total in (
-        (MEASURED, everything, 24),  # moments of 12, levels of 12
+        (MEASURED, everything, 24),  # moments of 12, clusters of 12
         (MEASURED, [*everything, *bad], 28),
         ({"map.normalisation_clusters": 0}, used, 8),
         ({"map.distance": "cosine"}, everything, 12),
     ):
-        told: list[tuple[int, int]] = []
+        calls: list[tuple[int, int]] = []
         network = network_of(used, **changes)
-        fit_errors(network, paths, lambda *at, told=told: told.append(at))
-        assert told[-1] == (total, total)
-        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        fit_statistics(network, paths, lambda *at, calls=calls: calls.append(at))
+        assert calls[-1] == (total, total)
+        assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
-def test_unreadable_images_are_left_out(used: list[Path], held: list[Path], tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped(used: list[Path], held: list[Path], tmp_path: Path) -> None:
     bad = bad_files(tmp_path, 3)
     network, wanted = network_of(used, **MEASURED), network_of(used, **MEASURED)
-    fit_errors(network, [bad[0], *used, bad[2], bad[1], *held])
-    fit_errors(wanted, used + held)
+    fit_statistics(network, [bad[0], *used, bad[2], bad[1], *held])
+    fit_statistics(wanted, used + held)
     assert same(buffers(network), buffers(wanted))
 
 
-def test_no_readable_image_leaves_maps_as_they_are(used: list[Path], tmp_path: Path) -> None:
+def test_maps_are_unchanged_without_a_readable_image(used: list[Path], tmp_path: Path) -> None:
     network = network_of(used, **MEASURED)
     before = scores_of(network, used)
-    fit_errors(network, bad_files(tmp_path, 2))
+    fit_statistics(network, bad_files(tmp_path, 2))
     np.testing.assert_array_equal(scores_of(network, used), before)
 
 
@@ -286,34 +288,34 @@ def test_constant_images_are_finite(used: list[Path], tmp_path: Path) -> None:
     for path in paths:
         Image.new("RGB", (64, 64), (int(path.stem),) * 3).save(path)
     network = network_of(used, **MEASURED)
-    fit_errors(network, paths)
+    fit_statistics(network, paths)
     assert bool(np.isfinite(scores_of(network, paths + used)).all())
 
 
 # --- through training, bundle and command ---
 
 
-def test_bundle_keeps_errors_and_maps(parts: Path, held: list[Path], tmp_path: Path) -> None:
+def test_bundle_keeps_statistics_and_maps(parts: Path, held: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "a.snl"
     changes = {**TINY, **MEASURED, "training.holdout": 0.5}
     trained = snl.train(parts, output=output, overrides=changes, device="cpu", quiet=True)
-    assert "errors_seconds" in trained.facts.training
+    assert "statistics_seconds" in trained.facts.training
     loaded = snl.load(output, "cpu")
     assert same(buffers(trained.network), buffers(loaded.network))
     pixels = pixels_of(held)
     for left, right in zip(trained.predict(pixels), loaded.predict(pixels), strict=True):
         assert np.array_equal(left, right)
-    # thresholds are of the maps as they come out
+    # calibration uses the normalised maps
     catalog = snl.Catalog.read(parts)
     _, unseen = api.split(catalog, loaded.network.settings)
     for product, normals in loaded.calibration.normals.items():
-        own = [record.path for record in unseen if record.product == product]
-        fresh = loaded.predict(pixels_of(own)).scores
+        paths = [record.path for record in unseen if record.product == product]
+        fresh = loaded.predict(pixels_of(paths)).scores
         np.testing.assert_allclose(np.sort(normals.scores), np.sort(fresh), rtol=1e-4)
-    assert float(loaded.network.errors.level[0]) != 1
+    assert float(loaded.network.statistics.normal_scores[0]) != 1
 
 
-def test_resumed_training_has_the_same_errors(
+def test_resumed_training_has_the_same_statistics(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {**TINY, **MEASURED}
@@ -334,7 +336,7 @@ def test_resumed_training_has_the_same_errors(
 
     whole = train("whole.snl")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(api, "fit_errors", stop)
+        patch.setattr(api, "fit_statistics", stop)
         train("broken.snl")
     assert not (tmp_path / "broken.snl").exists()
     resumed = train("broken.snl", resume=True)
@@ -342,7 +344,7 @@ def test_resumed_training_has_the_same_errors(
     assert left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
-def test_command_with_levels_and_kind(parts: Path, tmp_path: Path) -> None:
+def test_command_with_normalisation_and_kind(parts: Path, tmp_path: Path) -> None:
     output = tmp_path / "b.snl"
     sets = (
         "map.normalisation_clusters=5",
@@ -354,15 +356,19 @@ def test_command_with_levels_and_kind(parts: Path, tmp_path: Path) -> None:
     words = ["train", str(parts), "-o", str(output), "--method", "snl", "--quiet"]
     assert main([*words, *TINY_OPTIONS, *options]) == 0
     network = snl.load(output, "cpu").network
-    found = network.settings
-    assert (found.method, found.map.levels, found.map.kind) == ("snl", 5, "both")
-    assert (found.map.stage_weights, found.loss.easy) == ((1.0, 0.5), 0.5)
-    assert network.errors.level.shape == (5,)
-    used = int((network.errors.centres.abs() < 2).all(1).sum())
-    assert used == 1 and float(network.errors.level[0]) > 0
+    settings = network.settings
+    assert (settings.method, settings.map.normalisation_clusters, settings.map.kind) == (
+        "snl",
+        5,
+        "both",
+    )
+    assert (settings.map.stage_weights, settings.loss.hard_mining) == ((1.0, 0.5), 0.5)
+    assert network.statistics.normal_scores.shape == (5,)
+    used = int((network.statistics.centres.abs() < 2).all(1).sum())
+    assert used == 1 and float(network.statistics.normal_scores[0]) > 0
 
 
-def test_bundle_whose_levels_do_not_fit_its_settings_is_refused(
+def test_bundle_whose_statistics_do_not_fit_its_settings_is_refused(
     parts: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "c.snl"

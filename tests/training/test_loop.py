@@ -1,4 +1,4 @@
-"""The schedule, the order of images, the step's alarms, and what a seed fixes."""
+"""Learning rate, order of images, errors of a step, weights and losses, reproducibility."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 import snl
 from snl.errors import SettingsError, TrainingError
+from snl.model.base import Batch
 from snl.model.device import bf16_gain_on_cpu, choose, choose_precision
 from snl.model.network import Network
 from snl.settings import Settings, TrainingSettings, resolve
@@ -28,15 +29,15 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_indices_show_every_image_once_an_epoch_in_another_order() -> None:
+def test_indices_have_every_image_once_per_epoch_in_a_new_order() -> None:
     settings = TrainingSettings(batch_size=4, seed=3)
-    row = np.concatenate([indices(step, 10, settings) for step in range(5)])
-    assert sorted(row[:10]) == sorted(row[10:]) == list(range(10))
-    assert row[:10].tolist() != row[10:].tolist()
+    sequence = np.concatenate([indices(step, 10, settings) for step in range(5)])
+    assert sorted(sequence[:10]) == sorted(sequence[10:]) == list(range(10))
+    assert sequence[:10].tolist() != sequence[10:].tolist()
     other = np.concatenate(
         [indices(s, 10, TrainingSettings(batch_size=4, seed=4)) for s in range(5)]
     )
-    assert row.tolist() != other.tolist()
+    assert sequence.tolist() != other.tolist()
 
 
 def test_indices_of_fewer_images_than_a_batch() -> None:
@@ -46,7 +47,7 @@ def test_indices_of_fewer_images_than_a_batch() -> None:
 
 
 def test_learning_rate_rises_peaks_and_falls() -> None:
-    settings = TrainingSettings(steps=100, lr=0.5, warmup=0.1, final_lr=0.02)
+    settings = TrainingSettings(steps=100, lr=0.5, warmup=0.1, final_lr_ratio=0.02)
     rates = [learning_rate(step, settings) for step in range(1, 101)]
     assert rates[0] == pytest.approx(0.05)
     assert rates[9] == pytest.approx(0.5)
@@ -100,9 +101,13 @@ def test_log_has_every_term_and_the_rate(parts: Path, tmp_path: Path) -> None:
     records = [json.loads(line) for line in lines]
     assert [r["step"] for r in records] == [1, 10, 20]
     settings = resolve().loss
-    on = {t for t in ("flat", "channel", "spatial", "intra", "inter") if getattr(settings, t) > 0}
+    active = {
+        t
+        for t in ("global_cosine", "channel", "spatial", "intra", "inter")
+        if getattr(settings, t) > 0
+    }
     for record in records:
-        assert set(record["terms"]) == on
+        assert set(record["terms"]) == active
         total = sum(getattr(settings, t) * v for t, v in record["terms"].items())
         assert record["loss"] == pytest.approx(total, rel=1e-5)
         assert record["lr"] > 0 and record["images_per_second"] > 0 and record["gradient"] > 0
@@ -120,68 +125,66 @@ def test_tensorboard_scalars(parts: Path, tmp_path: Path) -> None:
     assert [e.step for e in events.Scalars("loss")] == [1, 8]
 
 
-def tiny_network(**changes: object) -> tuple[Network, torch.optim.Optimizer, torch.Tensor]:
+def tiny_network(**changes: object) -> tuple[Network, torch.optim.Optimizer, Batch]:
     settings = resolve("snl-rd", overrides={**TINY, "loss.spatial": 1, **changes})
     network = Network(settings)
     network.student.train()
     optimizer = make_optimizer(network.student, settings.training)
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    return network, optimizer, images
+    features = network.teacher_features(images)
+    return network, optimizer, Batch(images, features, features)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_not_a_number_stops_with_step_and_term_named(value: float) -> None:
-    network, optimizer, images = tiny_network()
-    features = network.teacher_features(images)
+def test_a_loss_that_is_not_finite_is_reported_with_step_and_term(value: float) -> None:
+    network, optimizer, batch = tiny_network()
     before = {k: v.clone() for k, v in network.student.named_parameters()}
-    features[1][0, 0, 0, 0] = value
-    with pytest.raises(TrainingError, match=r"step 7: .*'(channel|spatial|flat)' is nan.*lr"):
-        train_step(network, optimizer, images, features, 7)
+    batch.inputs[1][0, 0, 0, 0] = value
+    with pytest.raises(
+        TrainingError, match=r"step 7: .*'(channel|spatial|global_cosine)' is nan.*lr"
+    ):
+        train_step(network, optimizer, batch, 7)
     assert all(torch.equal(before[k], v) for k, v in network.student.named_parameters())
 
 
-def test_gradient_that_is_not_finite_is_named() -> None:
-    network, optimizer, images = tiny_network()
-    features = network.teacher_features(images)
+def test_a_gradient_that_is_not_finite_is_reported() -> None:
+    network, optimizer, batch = tiny_network()
     parameter = next(network.student.parameters())
     parameter.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(TrainingError, match=r"step 3: the gradient is (nan|inf)"):
-        train_step(network, optimizer, images, features, 3)
+        train_step(network, optimizer, batch, 3)
 
 
 def test_gradient_is_clipped() -> None:
-    network, _, images = tiny_network(**{"training.gradient_clip": 0.001})
-    features = network.teacher_features(images)
+    network, _, batch = tiny_network(**{"training.gradient_clip": 0.001})
     plain = torch.optim.SGD(network.student.parameters(), lr=1.0)
     before = torch.cat([p.detach().flatten().clone() for p in network.student.parameters()])
-    record = train_step(network, plain, images, features, 1)
+    record = train_step(network, plain, batch, 1)
     after = torch.cat([p.detach().flatten() for p in network.student.parameters()])
     assert record["gradient"] > 0.001
     assert float((after - before).norm()) == pytest.approx(0.001, rel=1e-2)
 
 
-def test_easy_positions_grow_with_the_step() -> None:
-    """At the first step nearly nothing is easy, at the last the share that was asked for; with
-    none of its gradient left, what is easy is missing from the norm."""
+def test_share_of_easy_positions_grows_with_the_step() -> None:
+    """At the first step nearly no position is easy, at the last the set share of them. With a
+    factor of 0 the gradient of easy positions is missing from the norm."""
     norms = []
     for step in (1, 8):
         changes = {"loss.hard_mining": 0.9, "loss.hard_mining_factor": 0, "training.steps": 8000}
-        network, optimizer, images = tiny_network(**changes)
-        features = network.teacher_features(images)
-        norms.append(train_step(network, optimizer, images, features, 1000 * step)["gradient"])
-    network, optimizer, images = tiny_network(**{"loss.hard_mining": 0})
-    features = network.teacher_features(images)
-    plain = train_step(network, optimizer, images, features, 1)["gradient"]
+        network, optimizer, batch = tiny_network(**changes)
+        norms.append(train_step(network, optimizer, batch, 1000 * step)["gradient"])
+    network, optimizer, batch = tiny_network(**{"loss.hard_mining": 0})
+    plain = train_step(network, optimizer, batch, 1)["gradient"]
     assert norms[1] < norms[0] < plain
 
 
-def test_weight_decay_spares_vectors() -> None:
+def test_weight_decay_excludes_vectors() -> None:
     network, _, _ = tiny_network()
     settings = TrainingSettings(weight_decay=0.1)
-    decayed, spared = make_optimizer(network.student, settings).param_groups
-    assert decayed["weight_decay"] == 0.1 and spared["weight_decay"] == 0
-    assert {p.ndim for p in spared["params"]} <= {0, 1}
-    count = len(decayed["params"]) + len(spared["params"])
+    decayed, excluded = make_optimizer(network.student, settings).param_groups
+    assert decayed["weight_decay"] == 0.1 and excluded["weight_decay"] == 0
+    assert {p.ndim for p in excluded["params"]} <= {0, 1}
+    count = len(decayed["params"]) + len(excluded["params"])
     assert count == len(list(network.student.parameters()))
 
 
@@ -192,13 +195,13 @@ def test_unreadable_images_are_skipped_with_a_count_or_stop(parts: Path, tmp_pat
     shutil.copytree(parts, data)
     bad = data / "bolt" / "train" / "good" / "999.png"
     bad.write_bytes(b"not an image")
-    told: list[str] = []
-    # without held-back images every one is read for training
+    notes: list[str] = []
+    # without held-out images every image is read for training
     changes = {**TINY, "training.holdout": 0}
-    inspector = train(data, overrides=changes, quiet=True, note=told.append)
+    inspector = train(data, overrides=changes, quiet=True, note=notes.append)
     assert inspector.facts.training["images"] == 8
     assert len(inspector.facts.training["skipped"]) == 1
-    assert any("1 images could not be read" in text and "999.png" in text for text in told)
+    assert any("1 images could not be read" in text and "999.png" in text for text in notes)
     with pytest.raises(snl.SnlError, match=r"999\.png"):
         train(data, overrides=changes, quiet=True, skip_bad=False)
     for path in data.rglob("train/good/*.png"):

@@ -1,4 +1,4 @@
-"""Interrupted by Ctrl-C, SIGTERM or kill -9, and resumed: the weights of an unbroken run."""
+"""A run that Ctrl-C, SIGTERM or kill -9 interrupts and that is resumed: the same weights."""
 
 from __future__ import annotations
 
@@ -41,29 +41,31 @@ def interrupt(process: subprocess.Popen[str], output: Path, number: int, after: 
 
 
 @pytest.fixture(scope="module")
-def unbroken(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("unbroken") / "a.snl"
+def uninterrupted(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("uninterrupted") / "a.snl"
     assert start(parts, output).wait(200) == 0
     return output
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_resumed_equals_unbroken(parts: Path, unbroken: Path, tmp_path: Path, number: int) -> None:
+def test_resumed_equals_uninterrupted(
+    parts: Path, uninterrupted: Path, tmp_path: Path, number: int
+) -> None:
     output = tmp_path / "b.snl"
     process = start(parts, output)
-    said = interrupt(process, output, number, after=3)
+    stderr = interrupt(process, output, number, after=3)
     assert not output.exists()
     if number == signal.SIGKILL:
         assert process.returncode == -9
     else:
         assert process.returncode == 130
-        assert "--resume" in said and "Traceback" not in said
-    # a second break, then to the end
+        assert "--resume" in stderr and "Traceback" not in stderr
+    # interrupted again, then run to the end
     process = start(parts, output, "--resume")
     interrupt(process, output, signal.SIGKILL, after=20)
     assert start(parts, output, "--resume").wait(200) == 0
-    left, _ = load_tensors(unbroken, "bundle")
+    left, _ = load_tensors(uninterrupted, "bundle")
     right, facts = load_tensors(output, "bundle")
     assert left.keys() == right.keys()
     assert all((left[name] == right[name]).all() for name in left)
@@ -84,7 +86,7 @@ def test_resume_refuses_other_settings_and_other_data(
     assert again.returncode == 2 and "--resume" in again.stderr and "--overwrite" in again.stderr
     other = run_snl("train", parts, "-o", output, *options, "--resume", "--lr", "0.1")
     assert other.returncode == 2
-    assert "settings.training.lr (0.002 there, 0.1 here)" in other.stderr
+    assert "settings.training.lr (was 0.002, now 0.1)" in other.stderr
     data = tmp_path / "data"
     shutil.copytree(parts, data)
     next((data / "bolt" / "train" / "good").glob("*.png")).unlink()
@@ -92,7 +94,7 @@ def test_resume_refuses_other_settings_and_other_data(
     assert changed.returncode == 2 and "data" in changed.stderr
 
 
-def test_damaged_checkpoint_is_told(parts: Path, tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_reported(parts: Path, tmp_path: Path) -> None:
     output = tmp_path / "d.snl"
     folder = tmp_path / "d.snl.run"
     folder.mkdir()
@@ -107,16 +109,16 @@ def test_damaged_checkpoint_is_told(parts: Path, tmp_path: Path) -> None:
     assert output.is_file()
 
 
-def test_finished_run_is_not_repeated_nor_replaced(parts: Path, tmp_path: Path) -> None:
+def test_finished_run_is_neither_repeated_nor_replaced(parts: Path, tmp_path: Path) -> None:
     from tests.conftest import TINY
 
     output = tmp_path / "e.snl"
     snl.train(parts, output=output, overrides=TINY, quiet=True)
     before = output.read_bytes()
-    told: list[str] = []
-    snl.train(parts, output=output, overrides=TINY, resume=True, quiet=True, note=told.append)
+    notes: list[str] = []
+    snl.train(parts, output=output, overrides=TINY, resume=True, quiet=True, note=notes.append)
     assert output.read_bytes() == before
-    assert "already trained" in told[0]
+    assert "already trained" in notes[0]
     with pytest.raises(TrainingError, match=r"e\.snl: exists already.*--overwrite"):
         snl.train(parts, output=output, overrides=TINY, quiet=True)
     changed = {**TINY, "training.steps": 9}
@@ -125,13 +127,15 @@ def test_finished_run_is_not_repeated_nor_replaced(parts: Path, tmp_path: Path) 
     assert output.read_bytes() == before
 
 
-def test_overwriting_run_is_resumed_too(parts: Path, tmp_path: Path, bundle: Path) -> None:
+def test_overwriting_run_can_be_resumed(parts: Path, tmp_path: Path, bundle: Path) -> None:
     output = tmp_path / "f.snl"
     shutil.copy(bundle, output)
     process = start(parts, output, "--overwrite")
-    said = interrupt(process, output, signal.SIGTERM, after=3)
-    assert "--resume" in said
-    assert output.read_bytes() == bundle.read_bytes()  # the old one stays until the new is whole
+    stderr = interrupt(process, output, signal.SIGTERM, after=3)
+    assert "--resume" in stderr
+    assert (
+        output.read_bytes() == bundle.read_bytes()
+    )  # the old bundle stays until the new one is complete
     finished = start(parts, output, "--overwrite", "--resume")
     assert finished.wait(200) == 0
     log = (tmp_path / "f.snl.run" / "log.jsonl").read_text()
@@ -163,7 +167,7 @@ def test_resume_refuses_other_teacher_weights_of_the_same_name(parts: Path, tmp_
                 snl.train(parts, output=output, overrides=changed, resume=True, quiet=True)
 
 
-def test_two_trainings_of_one_output_are_kept_apart(parts: Path, tmp_path: Path) -> None:
+def test_two_trainings_of_one_output_are_refused(parts: Path, tmp_path: Path) -> None:
     from tests.conftest import TINY
 
     output = tmp_path / "h.snl"

@@ -25,7 +25,7 @@ from snl.settings import resolve
 from snl.training import cache
 from snl.training import train as api
 from snl.training.cache import CacheBudget, TrainingData
-from snl.training.fit_statistics import fit_errors
+from snl.training.fit_statistics import fit_statistics
 from snl.training.loop import indices
 from tests.conftest import TINY, Run
 from tests.trees import draw
@@ -36,7 +36,7 @@ TILED = {**TINY, "tile": SIDE, "training.holdout": 0}
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two products of three images of 160 x 96, one of them turned by EXIF, and a small one."""
+    """Two products of three images of 160 x 96, one of them rotated by EXIF, and a small one."""
     root = tmp_path_factory.mktemp("large")
     tags = Image.Exif()
     tags[0x0112] = 6
@@ -58,7 +58,7 @@ def images_of(root: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def pieces(large: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every tile of `large` as a file of its own, in the same order."""
+    """Every tile of `large` as a separate file, in the same order."""
     root = tmp_path_factory.mktemp("pieces")
     for path in images_of(large):
         image = load_image(path)
@@ -98,13 +98,13 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_training_on_tiles_is_training_on_files_of_them(
     large: Path, pieces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "SAMPLE", 1000)  # whole images are thinned in another way
-    told: list[str] = []
-    tiled = snl.train(large, overrides=TILED, quiet=True, note=told.append)
+    monkeypatch.setattr(api, "SAMPLE", 1000)  # whole images are sampled differently
+    notes: list[str] = []
+    tiled = snl.train(large, overrides=TILED, quiet=True, note=notes.append)
     whole = snl.train(pieces, overrides={**TILED, "tile": 0}, quiet=True)
     count = len(images_of(pieces))
     assert count == 2 * (3 * 15 + 1)
-    assert f"8 images are cut into {count} tiles of 48 x 48 pixels" in told
+    assert f"8 images are cut into {count} tiles of 48 x 48 pixels" in notes
     assert tiled.facts.products == {"bolt": 4, "plate": 4}
     assert tiled.facts.data["images"] == tiled.facts.training["images"] == 8
     assert tiled.facts.training["samples"] == whole.facts.training["samples"] == count
@@ -134,8 +134,8 @@ def test_images_are_decoded_once_a_pass_and_not_again_from_the_cache(
     assert decoded == dict.fromkeys(paths, 1)
     data.close()
     decoded.clear()
-    fit_errors(data.network, paths)
-    assert max(decoded.values()) <= 2  # moments and levels are a pass each
+    fit_statistics(data.network, paths)
+    assert max(decoded.values()) <= 2  # one pass for the moments, one for the clusters
 
 
 def test_without_a_cache_a_batch_decodes_each_of_its_images_once(
@@ -145,21 +145,23 @@ def test_without_a_cache_a_batch_decodes_each_of_its_images_once(
     decoded.clear()
     first = [i for i, source in enumerate(data.sources) if source.path == data.paths[0]]  # type: ignore[union-attr]
     second = len(first)
-    images, _ = next(iter(data.stream([np.array([*first[:3], second])])))
+    batch = next(data.stream([np.array([*first[:3], second])]))
     assert decoded == {data.paths[0]: 1, data.paths[1]: 1}
     cached = training_data(images_of(large), tmp_path)
-    wanted, _ = next(iter(cached.stream([np.array([*first[:3], second])])))
-    assert torch.equal(images, wanted)
+    wanted = next(cached.stream([np.array([*first[:3], second])]))
+    assert torch.equal(batch.images, wanted.images)
+    assert all(torch.equal(a, b) for a, b in zip(batch.inputs, wanted.inputs, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(batch.targets, wanted.targets, strict=True))
 
 
-def test_errors_on_normal_images_are_those_of_the_tiles(large: Path, pieces: Path) -> None:
-    found = []
+def test_statistics_are_those_of_the_tiles(large: Path, pieces: Path) -> None:
+    results = []
     for tile, paths in ((SIDE, images_of(large)), (0, images_of(pieces))):
         changes = {**TILED, "tile": tile, "map.normalisation_clusters": 3}
         network = Network(resolve(overrides=changes)).eval()
-        fit_errors(network, paths)
-        found.append({name: value.clone() for name, value in network.errors.named_buffers()})
-    assert same(*found) and found[0]["mean0"].any()
+        fit_statistics(network, paths)
+        results.append({name: value.clone() for name, value in network.statistics.named_buffers()})
+    assert same(*results) and results[0]["mean0"].any()
 
 
 def test_an_untrained_teacher_is_fitted_to_tiles(large: Path) -> None:
@@ -172,21 +174,21 @@ def test_an_untrained_teacher_is_fitted_to_tiles(large: Path) -> None:
     assert not same(before, states[1]) and not same(states[0], states[1])
 
 
-def test_too_many_tiles_are_thinned_and_told(
+def test_too_many_tiles_are_sampled_and_reported(
     large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "MOST_TILES", 20)
-    told: list[str] = []
+    notes: list[str] = []
     progress: list[tuple[int, int]] = []
     data = training_data(
-        images_of(large), tmp_path, note=told.append, progress=lambda *at: progress.append(at)
+        images_of(large), tmp_path, note=notes.append, progress=lambda *at: progress.append(at)
     )
     assert len(data) == 20 and len(data.paths) >= 6
-    assert len(told) == 1 and "of which 20, evenly spread, are used" in told[0]
+    assert len(notes) == 1 and "of which 20, evenly spread, are used" in notes[0]
     assert progress[-1] == (20, 20)
 
 
-def test_unreadable_images_are_left_out_and_counted(large: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped_and_counted(large: Path, tmp_path: Path) -> None:
     paths = images_of(large)
     header = tmp_path / "header.png"
     header.write_bytes(b"no image")
@@ -208,7 +210,7 @@ def test_unreadable_images_are_left_out_and_counted(large: Path, tmp_path: Path)
     assert [done for done, _ in progress] == sorted(done for done, _ in progress)
     without = training_data(data.paths, tmp_path)
     schedule = [np.array([0, 9, len(data) - 1])]
-    assert torch.equal(next(data.stream(schedule))[0], next(without.stream(schedule))[0])
+    assert torch.equal(next(data.stream(schedule)).images, next(without.stream(schedule)).images)
     for bad in (header, cut_off):
         with pytest.raises(ImageError, match=bad.name):
             training_data([*paths, bad], tmp_path, skip_bad=False)
@@ -216,7 +218,7 @@ def test_unreadable_images_are_left_out_and_counted(large: Path, tmp_path: Path)
             training_data([bad], tmp_path)
 
 
-def test_an_image_that_vanishes_is_told(large: Path, tmp_path: Path) -> None:
+def test_a_deleted_image_is_reported(large: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(images_of(large)[0].read_bytes())
     data = training_data([path], tmp_path, budget=CacheBudget(0, 0))
@@ -225,16 +227,16 @@ def test_an_image_that_vanishes_is_told(large: Path, tmp_path: Path) -> None:
         next(data.stream([np.array([0])]))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
-def test_resumed_equals_unbroken(large: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_resumed_equals_uninterrupted(large: Path, tmp_path: Path) -> None:
     from tests.training.test_resume import interrupt, start
 
     options = ("--tile", str(SIDE), "--cache-memory", "0", "--cache-disk", "0.1")
-    unbroken, output = tmp_path / "a.snl", tmp_path / "b.snl"
-    assert start(large, unbroken, *options).wait(200) == 0
+    uninterrupted, output = tmp_path / "a.snl", tmp_path / "b.snl"
+    assert start(large, uninterrupted, *options).wait(200) == 0
     interrupt(start(large, output, *options), output, signal.SIGKILL, after=3)
     assert start(large, output, *options, "--resume").wait(200) == 0
-    left, facts = load_tensors(unbroken, "bundle")
+    left, facts = load_tensors(uninterrupted, "bundle")
     right, _ = load_tensors(output, "bundle")
     assert facts["settings"]["tile"] == SIDE and facts["training"]["pixels_in"] == "disk"
     assert left.keys() == right.keys()
@@ -248,4 +250,4 @@ def test_resume_refuses_another_tile(large: Path, tmp_path: Path, run_snl: Run) 
     output = tmp_path / "c.snl"
     interrupt(start(large, output, "--tile", "64"), output, signal.SIGTERM, after=2)
     again = run_snl("train", large, "-o", output, *TINY_OPTIONS, *STEPS, "--tile", "96", "--resume")
-    assert again.returncode == 2 and "settings.tile (64 there, 96 here)" in again.stderr
+    assert again.returncode == 2 and "settings.tile (was 64, now 96)" in again.stderr

@@ -57,7 +57,7 @@ def run(options: Options) -> int:
     """Generate the images, train, evaluate and write all results into one folder."""
     import snl
     from snl.files import write_json
-    from snl.report.collect import report
+    from snl.reporting.collect import report
 
     started = time.perf_counter()
     train = snl.train  # fails before any work if PyTorch is missing

@@ -9,7 +9,7 @@ from snl.cli import options as shared
 from snl.cli.common import OK, progress_bar, say
 
 if TYPE_CHECKING:
-    from snl.export.write import Checked
+    from snl.exporting.write import Checked
 
 SUMMARY = "write a graph that runs without PyTorch, and check that it agrees with the bundle"
 FORMATS = ("onnx", "openvino")
@@ -72,7 +72,7 @@ def add_parser(verbs: Any) -> None:
 def run(options: Options) -> int:
     """Export, check, and report the differences between bundle and export."""
     import snl
-    from snl.export.write import export
+    from snl.exporting.write import export
     from snl.files import check_output
 
     output, format = _target(options)
@@ -94,7 +94,7 @@ def run(options: Options) -> int:
 
 def _target(options: Options) -> tuple[Path, str]:
     """Return the file to write and its format."""
-    from snl.export.write import FORMATS as SUFFIXES
+    from snl.exporting.write import FORMATS as SUFFIXES
 
     output = options.output
     formats = {suffix: name for name, suffix in SUFFIXES.items()}

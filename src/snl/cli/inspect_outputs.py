@@ -141,7 +141,7 @@ def _open_coco(path: Path | None, stack: ExitStack) -> Callable[[Inspection], No
     """Return a function that adds an inspection's regions to the COCO file."""
     if not path:
         return None
-    from snl.report.annotations import coco_file
+    from snl.reporting.annotations import coco_file
 
     return stack.enter_context(coco_file(path))
 
@@ -149,7 +149,7 @@ def _open_coco(path: Path | None, stack: ExitStack) -> Callable[[Inspection], No
 def _save_labelme(result: Inspection, file: Path) -> Path:
     """Write the regions as a LabelMe file and return its path."""
     from snl.files import write_json
-    from snl.report.annotations import to_labelme
+    from snl.reporting.annotations import to_labelme
 
     image = Path(os.path.relpath(str(result.path), file.parent)).as_posix()
     write_json(file, to_labelme(result, image))

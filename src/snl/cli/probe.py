@@ -98,7 +98,7 @@ def run(options: Options) -> int:
         write_json(options.json, {**result.to_dict(), "about": measured_on})
         say(f"figures: {options.json}")
     if options.picture:
-        from snl.report.plots import draw_probes
+        from snl.reporting.plots import draw_probes
 
         say(f"picture: {draw_probes(result, options.picture, Path(options.file).name)}")
     return PROBLEMS if result.skipped else OK
@@ -113,7 +113,7 @@ def _check_outputs(options: Options) -> None:
     from snl.files import check_output
 
     if options.picture:
-        from snl.report.plots import check_matplotlib
+        from snl.reporting.plots import check_matplotlib
 
         check_matplotlib()
     for path in filter(None, (options.json, options.picture)):

@@ -44,7 +44,7 @@ def run(options: Options) -> int:
     """Evaluate and write the page."""
     import snl
     from snl.files import check_output
-    from snl.report.collect import report
+    from snl.reporting.collect import report
 
     check_output(options.output, [options.file, options.data])
     inspector = snl.load(options.file, options.device, precision=options.precision)

@@ -1,4 +1,4 @@
-"""A data set of any known layout as a list of records: which image, of what, for what.
+"""A data set of any known layout as a list of records: path, product, split, label and masks.
 
 >>> import tempfile, pathlib
 >>> from PIL import Image
@@ -21,25 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from snl.data.layouts import (
-    EXTENSIONS,
-    Record,
-    inside,
-    is_btad,
-    is_loco,
-    is_mvtec,
-    read_folders,
-    read_split_tree,
-    subfolders,
-)
-from snl.data.tables import (
-    find_manifest,
-    is_real_iad,
-    is_visa,
-    read_manifest,
-    read_real_iad,
-    read_visa,
-)
+from snl.data.layouts import is_btad, is_loco, is_mvtec, read_folders, read_split_tree
+from snl.data.listing import EXTENSIONS, inside, subfolders
+from snl.data.real_iad import is_real_iad, read_real_iad
+from snl.data.records import Record
+from snl.data.tables import find_manifest, is_visa, read_manifest, read_visa
 from snl.errors import DataError
 
 __all__ = ["LAYOUTS", "Catalog", "Record"]
@@ -47,12 +33,13 @@ __all__ = ["LAYOUTS", "Catalog", "Record"]
 
 @dataclass(frozen=True)
 class _Layout:
-    fits: Callable[[Path], bool]
+    matches: Callable[[Path], bool]
     read: Callable[[Path, list[str]], list[Record]]
-    looks: str
+    example: str
 
 
-# In the order in which they are tried; MPDD has MVTec AD's shape and is only told by its name.
+# In the order in which `auto` tries them. MPDD has the structure of MVTec AD, so `auto` reads it as
+# `mvtec`; the name is accepted if it is given.
 _LAYOUTS = {
     "manifest": _Layout(
         lambda root: find_manifest(root) is not None,
@@ -75,7 +62,7 @@ _LAYOUTS = {
 }
 
 LAYOUTS = tuple(_LAYOUTS)
-"""Names that `Catalog.read` knows, besides `auto`."""
+"""Names of layouts that `Catalog.read` accepts, in addition to `auto`."""
 
 
 @dataclass(frozen=True)
@@ -83,20 +70,24 @@ class Catalog:
     """The images of a data set, sorted by path."""
 
     root: Path
-    """The folder that paths are relative to; of a manifest, the folder it lies in."""
+    """The folder that paths are relative to; for a manifest, the folder that contains it."""
     layout: str
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
-    """What was left out or taken for granted while reading; `snl doctor` shows it."""
+    """Skipped files and assumptions made while reading; `snl doctor` shows them."""
 
     @classmethod
     def read(cls, root: str | Path, layout: str = "auto") -> Catalog:
-        """List the images of the data set at `root`, a folder or a manifest.
+        """Return the catalog of the data set at `root`. No image is opened.
 
-        `layout` is one of LAYOUTS, or `auto`: the first of them that fits. No image is opened.
-        Raises DataError where nothing is found, a list cannot be understood, the folder above
-        a data set is given or the name of a product is not UTF-8; DependencyError where a Parquet
-        manifest is given and pyarrow is missing.
+        Args:
+            root: folder of a data set, or a manifest (.csv or .parquet).
+            layout: one of LAYOUTS, or `auto`: the first of them that matches.
+
+        Raises:
+            DataError: there are no images, a list of files is malformed, `root` is the parent
+                folder of a data set, or the name of a product is not UTF-8.
+            DependencyError: `root` is a Parquet manifest and pyarrow is not installed.
         """
         path = Path(os.path.normpath(root))
         name = layout.strip().lower().replace("_", "-")
@@ -104,7 +95,7 @@ class Catalog:
             near = difflib.get_close_matches(name, LAYOUTS, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise DataError(
-                f"layout '{layout}' is not known; {hint}choose auto, {', '.join(LAYOUTS)}"
+                f"unknown layout '{layout}'; {hint}choose one of auto, {', '.join(LAYOUTS)}"
             )
         try:
             return cls._read(path, name)
@@ -125,66 +116,70 @@ class Catalog:
                 "or .parquet file"
             )
         if name == "auto":
-            name = next(known for known, layout in _LAYOUTS.items() if _fits(layout, path))
+            name = next(known for known, layout in _LAYOUTS.items() if _matches(layout, path))
             if name == "folders":
-                _refuse_folder_above(path)
-        elif not _fits(_LAYOUTS[name], path):
+                _check_not_parent_folder(path)
+        elif not _matches(_LAYOUTS[name], path):
             raise DataError(
-                f"{path} is not laid out as {name} ({_LAYOUTS[name].looks}); give another folder, "
-                "or layout auto"
+                f"{path} is not laid out as {name} (expected: {_LAYOUTS[name].example}); give "
+                "another folder, or layout auto"
             )
         notes: list[str] = []
         records = _LAYOUTS[name].read(path, notes)
         if not records:
-            endings = ", ".join(sorted(EXTENSIONS))
+            extensions = ", ".join(sorted(EXTENSIONS))
             raise DataError(
-                f"no images found in {path} (read as {name}); put files ending in {endings} in a "
-                "folder per product"
+                f"no images found in {path} (layout {name}); put files with one of the extensions "
+                f"{extensions} into one folder per product"
             )
         for product in {record.product for record in records}:
-            _check_name(product)
+            _check_product_name(product)
         records.sort(key=lambda record: record.path.as_posix())
         return cls(path.parent if path.is_file() else path, name, tuple(records), tuple(notes))
 
     @property
     def products(self) -> tuple[str, ...]:
-        """Names of the products, sorted."""
+        """The names of the products, sorted."""
         return tuple(sorted({record.product for record in self.records}))
 
     def train(self) -> tuple[Record, ...]:
-        """Normal images to train on; anomalous ones that lie among them are left out."""
+        """Return the normal images of the split `train`; anomalous ones there are ignored."""
         return tuple(r for r in self.records if r.split == "train" and r.label == "normal")
 
     def test(self) -> tuple[Record, ...]:
-        """Images to measure on: those of the split test that are known normal or anomalous."""
+        """Return the images of the split `test` that have a label."""
         return tuple(r for r in self.records if r.split == "test" and r.label is not None)
 
     def of(self, product: str) -> Catalog:
-        """The part of the catalog that is one product's; raises DataError where it has none."""
+        """Return the catalog of one product alone.
+
+        Raises:
+            DataError: the catalog has no such product.
+        """
         if product not in self.products:
             near = difflib.get_close_matches(product, self.products, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise DataError(
-                f"product '{product}' is not in {self.root}; {hint}it has "
+                f"product '{product}' is not in {self.root}; {hint}its products are "
                 f"{', '.join(self.products[:20])}{', ...' if len(self.products) > 20 else ''}"
             )
-        kept = tuple(record for record in self.records if record.product == product)
-        return replace(self, records=kept)
+        records = tuple(record for record in self.records if record.product == product)
+        return replace(self, records=records)
 
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of what is trained on: path below the root, size in bytes, product.
+        """Return a SHA-256 (hex) of the training images: relative path, size in bytes, product.
 
-        The same on every machine and for every copy; it reads no content. A missing file counts
-        with size -1, a file outside the root by its name alone.
+        It is the same on every machine and for every copy of the data set; file contents are not
+        read. A missing file has the size -1; a file outside the root enters by its name alone.
         """
-        lines = sorted(self._line(record) for record in self.train())
+        lines = sorted(self._fingerprint_line(record) for record in self.train())
         return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
     def relative(self, path: Path) -> str:
-        """A path below the root with `/` between its parts, as messages and reports show it."""
+        """Return a path relative to the root, with `/`, for messages and reports."""
         return (inside(path, self.root) or path).as_posix()
 
-    def _line(self, record: Record) -> bytes:
+    def _fingerprint_line(self, record: Record) -> bytes:
         try:
             size = record.path.stat().st_size
         except (OSError, ValueError):
@@ -194,23 +189,27 @@ class Catalog:
         return unicodedata.normalize("NFC", "\0".join(fields)).encode("utf-8", "surrogateescape")
 
 
-def _fits(layout: _Layout, path: Path) -> bool:
+def _matches(layout: _Layout, path: Path) -> bool:
     # Only a manifest may be a file; the other layouts list folders.
-    return (path.is_dir() or layout is _LAYOUTS["manifest"]) and layout.fits(path)
+    return (path.is_dir() or layout is _LAYOUTS["manifest"]) and layout.matches(path)
 
 
-def _refuse_folder_above(path: Path) -> None:
-    """Lists and folders of VisA and Real-IAD mean something from their own folder only."""
+def _check_not_parent_folder(path: Path) -> None:
+    """Raise DataError if `path` is the parent folder of a VisA or Real-IAD data set.
+
+    The file lists and folders of these data sets are only valid relative to their root.
+    """
     for folder in subfolders(path):
         for name in ("visa", "real-iad"):
-            if _fits(_LAYOUTS[name], folder):
+            if _matches(_LAYOUTS[name], folder):
                 raise DataError(f"{folder} is laid out as {name}; give {folder} as the data set")
 
 
-def _check_name(product: str) -> None:
+def _check_product_name(product: str) -> None:
     try:
         product.encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(
-            f"the name of product folder {product!r} is not UTF-8 and cannot be stored; rename it"
+            f"the name of product folder {product!r} is not valid UTF-8 and cannot be stored; "
+            "rename it"
         ) from error

@@ -1,14 +1,15 @@
-"""One image or mask file, whatever its format, to one kind of array; every failure an ImageError.
+"""Decode images and masks of any format to arrays; every failure is an ImageError.
 
-The rules are fixed and never depend on the content of an image, so two images stay comparable:
+The rules are fixed and do not depend on the content of an image, so that images stay comparable:
 
-* rotation noted in EXIF is applied;
-* transparency (alpha, palette or key colour) is laid over black;
-* 16-bit grey is scaled from 0..65535 to 0..255; so is 32-bit integer grey, which must lie there;
-* floating-point grey must lie in 0..1 and is scaled to 0..255;
-* of an animation or a file of many pages the first is taken.
+* the orientation in EXIF is applied;
+* transparent pixels (alpha, palette or key colour) are blended with black;
+* 16-bit grey is scaled from 0..65535 to 0..255; 32-bit integer grey must be in the same range and
+  is scaled likewise;
+* floating-point grey must be in 0..1 and is scaled to 0..255;
+* from an animation or a file with several pages, the first image is read.
 
-Nothing here sets a global of Pillow, so all of it may run in threads.
+No global setting of Pillow is changed, so all functions are thread-safe.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from PIL import Image, UnidentifiedImageError
 from snl.errors import ImageError
 
 MAX_PIXELS = 160_000_000
-"""Largest image decoded unless a caller says otherwise; Pillow itself stops at 178,956,970."""
+"""Default limit of height times width; Pillow itself has a limit of 178,956,970."""
 
-# Pillow opens dozens of formats, some by starting other programs; these are the ones of cameras.
+# Pillow opens dozens of formats, some of them with external programs; cameras use these.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 
 ORIENTATION = 0x0112
+"""EXIF tag."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,20 +44,23 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# A JPEG mask rings around every edge: "more than 0" would grow its regions by some pixels.
+# JPEG masks have ringing artefacts around edges: with a threshold of 0, regions would grow by a few
+# pixels.
 _LOSSY_MASK_THRESHOLD = 127
 
 
 def load_image(
     source: str | Path | BinaryIO | Image.Image | NDArray[Any], *, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.uint8]:
-    """Decode an image to H x W x 3 uint8 RGB, contiguous.
+    """Return an image as a contiguous array, (H, W, 3) uint8 RGB in [0, 255].
 
-    `source` is a path, a binary stream, a PIL image, or an array: H x W x 3, H x W x 1 or H x W,
-    of uint8 or bool (an array that already fits is returned as it is, not copied). The limit
-    `max_pixels` (height times width) is checked before anything is decoded.
+    Args:
+        source: path, binary stream, PIL image, or array: (H, W, 3), (H, W, 1) or (H, W), uint8 or
+            bool. A contiguous (H, W, 3) uint8 array is returned without copying it.
+        max_pixels: largest allowed height times width, checked before decoding.
 
-    Raises ImageError, and nothing else, where there is no such image.
+    Raises:
+        ImageError: the image cannot be read; no other exception is raised.
 
     >>> load_image(np.zeros((2, 5), np.uint8)).shape
     (2, 5, 3)
@@ -67,18 +72,22 @@ def load_image(
 
 
 def load_mask(paths: tuple[Path, ...], size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-    """Unite mask files to one H x W bool array, True where any of them is more than 0.
+    """Return the union of mask files, (H, W) bool, True for anomalous pixels.
 
-    Values above 0 are anomalous whatever they are (0/255, class ids, 16 bit); alpha is ignored;
-    in a JPEG only values above 127 count. Each file is resized by nearest neighbour to `size`,
-    (H, W), where that is given; without it all files must have one size. No file at all is an
-    empty mask of `size`.
+    Every value above 0 is anomalous (0/255, class ids, 16 bit); in a JPEG, values above 127. Alpha
+    is ignored.
 
-    Raises ImageError where a file cannot be read or sizes differ.
+    Args:
+        paths: mask files of one image; without any, the result is an empty mask of `size`.
+        size: (H, W) to which each file is resized (nearest neighbour); None: the size of the
+            files, which must be the same.
+
+    Raises:
+        ImageError: a file cannot be read, sizes differ, or there is neither a file nor a size.
     """
     if not paths and size is None:
-        raise ImageError("there is neither a mask file nor a size for an empty mask; give one")
-    united: NDArray[np.bool_] | None = None if size is None else np.zeros(size, np.bool_)
+        raise ImageError("no mask file and no size for an empty mask; give one of them")
+    union: NDArray[np.bool_] | None = None if size is None else np.zeros(size, np.bool_)
     for path in paths:
         mask = _read_mask(path)
         if size is not None and mask.shape != size:
@@ -86,29 +95,39 @@ def load_mask(paths: tuple[Path, ...], size: tuple[int, int] | None = None) -> N
                 (size[1], size[0]), Image.Resampling.NEAREST
             )
             mask = np.asarray(resized) > 0
-        if united is None:
-            united = mask
-        elif united.shape != mask.shape:
+        if union is None:
+            union = mask
+        elif union.shape != mask.shape:
             raise ImageError(
                 f"{name_of(path)} is {mask.shape[1]} x {mask.shape[0]} pixels but another mask of "
-                f"the same image is {united.shape[1]} x {united.shape[0]}; save them at one size"
+                f"the same image is {union.shape[1]} x {union.shape[0]}; save them at the same "
+                "size"
             )
         else:
-            united = united | mask
-    assert united is not None
-    return united
+            union = union | mask
+    assert union is not None
+    return union
 
 
 def to_input(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize a whole H x W x 3 uint8 image to size x size x 3 (bilinear, antialiased, no crop).
+    """Return an image resized to a network input, (size, size, 3) uint8.
+
+    The whole image is resized, without cropping (bilinear, antialiased).
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: side of the input in pixels, at least 1.
+
+    Raises:
+        ImageError: an image of another shape or dtype, or a size below 1.
 
     >>> to_input(np.full((4, 8, 3), 7, np.uint8), 2).tolist()[0][0]
     [7, 7, 7]
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ImageError(_unfit(image))
+        raise ImageError(_bad_array_message(image))
     if size < 1:
-        raise ImageError(f"an input of {size} pixels is no image; give a size of 1 or more")
+        raise ImageError(f"the input size is {size} pixels; give a size of 1 or more")
     resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
     return np.array(resized)
 
@@ -116,9 +135,10 @@ def to_input(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def open_image(
     source: str | Path | BinaryIO | Image.Image, *, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Decode an image, upright, in the mode it is stored in (`L`, `RGB`, `I;16`, ...).
+    """Return the decoded, upright image in the mode it is stored in (`L`, `RGB`, `I;16`, ...).
 
-    Raises ImageError, and nothing else.
+    Raises:
+        ImageError: the image cannot be read; no other exception is raised.
     """
     with opened(source, max_pixels=max_pixels) as image:
         return _decode(image)
@@ -128,9 +148,11 @@ def open_image(
 def opened(
     source: str | Path | BinaryIO | Image.Image, *, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Image.Image]:
-    """A context with the image not decoded yet: its header is read and its size in the limit.
+    """Open an image as a context manager: its header is read and its size checked, no more.
 
-    Raises ImageError, and nothing else, for what fails within the context, too.
+    Raises:
+        ImageError: the header cannot be read, or anything in the `with` block fails; no other
+            exception is raised.
     """
     name = name_of(source)
     try:
@@ -151,30 +173,38 @@ def opened(
             yield image
     except ImageError:
         raise
-    except Exception as error:  # Pillow's decoders raise almost every type there is
+    except Exception as error:  # Pillow's decoders raise almost any type of exception
         raise ImageError(_explain(error, name)) from error
 
 
 def to_rgb(image: Image.Image, name: str = "the image given") -> NDArray[np.uint8]:
-    """Turn a decoded PIL image of any mode into H x W x 3 uint8, contiguous."""
+    """Return a decoded PIL image of any mode as a contiguous array, (H, W, 3) uint8 RGB.
+
+    Args:
+        image: the image.
+        name: what messages call it.
+
+    Raises:
+        ImageError: values out of range, or a mode that cannot be converted.
+    """
     try:
         if image.mode.startswith("I;16") or image.mode == "I":
             return _grey_to_rgb(_scale_integers(np.asarray(image), name))
         if image.mode == "F":
             return _grey_to_rgb(_scale_floats(np.asarray(image), name))
         if image.has_transparency_data:
-            return _over_black(np.asarray(image.convert("RGBA")))
+            return _blend_with_black(np.asarray(image.convert("RGBA")))
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except ImageError:
         raise
     except Exception as error:
         raise ImageError(
-            f"{name} has the colour mode {image.mode}, which cannot be read; save it as RGB"
+            f"{name} has the colour mode {image.mode}, which is not supported; save it as RGB"
         ) from error
 
 
 def name_of(source: object) -> str:
-    """What an error calls the source: its path in one printable line, or its kind."""
+    """Return the name of an image source for messages: its path in one line, or its kind."""
     if isinstance(source, np.ndarray):
         return "the array given"
     if isinstance(source, Image.Image):
@@ -186,27 +216,27 @@ def name_of(source: object) -> str:
 
 
 def one_line(text: object) -> str:
-    """Text that fits one line of any terminal: no line breaks, no lone surrogates."""
+    """Return text that any terminal shows in one line: no line breaks, no lone surrogates."""
     return " ".join(str(text).split()).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _open_file(path: Path, name: str) -> BinaryIO:
     try:
-        found = path.stat()
+        status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError(f"{name} does not exist; check the path") from error
     except PermissionError as error:
-        raise ImageError(_unreadable(name)) from error
-    if stat.S_ISDIR(found.st_mode):
+        raise ImageError(_permission_message(name)) from error
+    if stat.S_ISDIR(status.st_mode):
         raise ImageError(f"{name} is a folder, not an image; give one file")
-    if not stat.S_ISREG(found.st_mode):
-        raise ImageError(f"{name} is no ordinary file; give an image file")
-    if found.st_size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{name} is not a regular file; give an image file")
+    if status.st_size == 0:
         raise ImageError(f"{name} is empty (0 bytes); copy it again or remove it")
     try:
         return path.open("rb")
     except PermissionError as error:
-        raise ImageError(_unreadable(name)) from error
+        raise ImageError(_permission_message(name)) from error
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -216,7 +246,7 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{name} has {width} x {height} pixels, more than the limit of {max_pixels}; "
-            "make it smaller or raise max_pixels"
+            "make it smaller, or increase max_pixels"
         )
 
 
@@ -224,7 +254,7 @@ def _decode(image: Image.Image) -> Image.Image:
     image.load()
     try:
         turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # damaged EXIF does not make the pixels worse
+    except Exception:  # the pixels are usable although the EXIF data is damaged
         turn = None
     upright = image.copy() if turn is None else image.transpose(turn)
     upright.format = image.format
@@ -240,8 +270,8 @@ def _read_mask(path: Path) -> NDArray[np.bool_]:
         values = np.asarray(image)
     except Exception as error:
         raise ImageError(
-            f"{name_of(path)} has the colour mode {image.mode}, which no mask can have; save it "
-            "as grey"
+            f"{name_of(path)} has the colour mode {image.mode}, which is not supported for masks; "
+            "save it as grey"
         ) from error
     mask: NDArray[np.bool_] = values > threshold
     return np.asarray(mask.any(axis=2)) if mask.ndim == 3 else mask
@@ -254,7 +284,7 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     if image.ndim == 2:
         image = image[:, :, None]
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
-        raise ImageError(_unfit(array))
+        raise ImageError(_bad_array_message(array))
     if 0 in image.shape:
         raise ImageError(f"the array given has no pixels (shape {array.shape})")
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
@@ -264,17 +294,16 @@ def _scale_integers(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise ImageError(
-            f"{name} holds integers from {low} to {high}, outside 0..65535; save it with 8 or "
-            "16 bits"
+            f"{name} has integers from {low} to {high}, outside 0..65535; save it with 8 or 16 bits"
         )
     return np.asarray((values.astype(np.uint32) + 128) // 257, np.uint8)
 
 
 def _scale_floats(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # so written that NaN fails too
+    if not (low >= 0 and high <= 1):  # written this way so that NaN fails, too
         raise ImageError(
-            f"{name} holds floating-point values from {low:g} to {high:g}, outside 0..1; scale "
+            f"{name} has floating-point values from {low:g} to {high:g}, outside 0..1; scale "
             "them, or save it with 8 or 16 bits"
         )
     return np.asarray(np.rint(values * 255), np.uint8)
@@ -284,28 +313,30 @@ def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def _over_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _blend_with_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     colour, alpha = rgba[:, :, :3].astype(np.uint16), rgba[:, :, 3:].astype(np.uint16)
     return np.asarray((colour * alpha + 127) // 255, np.uint8)
 
 
-def _unfit(array: NDArray[Any]) -> str:
+def _bad_array_message(array: NDArray[Any]) -> str:
     return (
         f"the array given has shape {array.shape} and dtype {array.dtype}; give H x W x 3 (RGB) "
         "or H x W (grey), uint8"
     )
 
 
-def _unreadable(name: str) -> str:
-    return f"{name} may not be read (permission denied); change its permissions"
+def _permission_message(name: str) -> str:
+    return f"{name} cannot be read (permission denied); change its permissions"
 
 
 def _explain(error: Exception, name: str) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"{name} is no image, or damaged from the start; give a JPEG, PNG, BMP, TIFF or WEBP"
+        return (
+            f"{name} is not an image or has a damaged header; give a JPEG, PNG, BMP, TIFF or WEBP"
+        )
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"{name} has too many pixels to be decoded safely; make it smaller"
     if isinstance(error, MemoryError):
-        return f"{name} does not fit into memory; make it smaller"
+        return f"{name} does not fit in memory; make it smaller"
     reason = one_line(error) or type(error).__name__
     return f"{name} cannot be decoded ({reason}); copy or export it again"

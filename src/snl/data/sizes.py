@@ -1,4 +1,4 @@
-"""The size of the upright image in a file, from what stands before and behind its pixels."""
+"""Read the size of an image as it will be decoded, without decoding its pixels."""
 
 from __future__ import annotations
 
@@ -9,58 +9,64 @@ from PIL import Image
 
 from snl.data.images import MAX_PIXELS, ORIENTATION, TURNS, opened
 
-_ACROSS = (
+_SWAPS_AXES = (
     Image.Transpose.TRANSPOSE,
     Image.Transpose.ROTATE_270,
     Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
 )
-"""Turns that make height of width."""
-_WIDTH, _HEIGHT = 256, 257
+"""Transpositions that exchange width and height."""
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+"""Tag numbers."""
 
 
 def upright_size(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) that `load_image` will give to the file's image, without decoding it.
+    """Return the (height, width) that `load_image` gives for a file, from its metadata.
 
-    (Except for PNGs that say only behind their pixels how they are turned.)
+    Only a PNG with its orientation stored after the pixel data is decoded.
+
+    Args:
+        path: image file.
+        max_pixels: largest allowed height times width.
 
     Raises:
-        ImageError, and nothing else. That the header can be read does not say that the rest can.
+        ImageError: the header cannot be read (no other exception is raised). A readable header
+            does not mean that the pixels can be decoded.
     """
     with opened(path, max_pixels=max_pixels) as image:
         width, height = image.size
-        if image.format == "TIFF":  # some versions of Pillow give the turned size here, some not
+        if image.format == "TIFF":  # only some versions of Pillow exchange width and height here
             tags = image.tag_v2  # type: ignore[attr-defined]
-            width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
-        return (width, height) if _turn(image) in _ACROSS else (height, width)
+            width, height = int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT])
+        return (width, height) if _orientation(image) in _SWAPS_AXES else (height, width)
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def _orientation(image: Image.Image) -> Image.Transpose | None:
     try:
         if image.format == "PNG":
             file = image.fp  # type: ignore[attr-defined]
-            if not _turned_behind(file):
-                # the method of PNGs would decode the image to look behind its pixels
+            if not _has_late_metadata(file):
+                # PngImageFile.getexif would decode the image to reach metadata after the pixels.
                 return TURNS.get(Image.Image.getexif(image).get(ORIENTATION, 1))
         return TURNS.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # as in decoding: damaged EXIF does not turn an image
+    except Exception:  # damaged EXIF is ignored, as in decoding
         return None
 
 
-def _turned_behind(file: IO[bytes]) -> bool:
-    """Whether a PNG has EXIF or XMP behind its pixels; the file is left as it was."""
-    before, position, behind = file.tell(), 8, False
+def _has_late_metadata(file: IO[bytes]) -> bool:
+    """Return True if a PNG has EXIF or XMP after its pixel data; restores the file position."""
+    before, position, after_pixels = file.tell(), 8, False
     try:
         while True:
             file.seek(position)
             head = file.read(32)
-            kind, text = head[4:8], head[8:]
+            kind, content = head[4:8], head[8:]
             if len(kind) < 4 or kind == b"IEND":
                 return False
-            named = text.startswith((b"XML:com.adobe.xmp", b"Raw profile type exif"))
-            if behind and (kind == b"eXIf" or named):
+            is_metadata = content.startswith((b"XML:com.adobe.xmp", b"Raw profile type exif"))
+            if after_pixels and (kind == b"eXIf" or is_metadata):
                 return True
-            behind = behind or kind == b"IDAT"
+            after_pixels = after_pixels or kind == b"IDAT"
             position += 12 + int.from_bytes(head[:4], "big")
     finally:
         file.seek(before)

@@ -1,4 +1,4 @@
-"""Images or tiles of them in batches, decoded ahead by threads, in order, in bounded memory."""
+"""Read images or tiles in order and in batches, decoded ahead by threads in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from snl.errors import ImageError
 
 @dataclass(frozen=True)
 class Loaded:
-    """One image made ready: its place in the list, the network's input and its own size."""
+    """One decoded image or tile with its network input."""
 
     index: int
+    """Index in the list of sources."""
     pixels: np.ndarray
-    """uint8 (size, size, 3)."""
+    """Network input, (size, size, 3) uint8."""
     original: tuple[int, int]
-    """(height, width) of the image as it was; of a tile, too, that of the whole image."""
+    """(height, width) of the image before resizing; for a tile, of the whole image."""
     image: np.ndarray | None = None
-    """uint8 (H, W, 3) as decoded, where it was asked for."""
+    """The decoded image, (H, W, 3) uint8, or None if `read` was called without `whole`."""
     source: Any = None
-    """What it was read from: a path, an array or a tile."""
+    """The source it was read from: a path, an array or a tile."""
 
 
-class Decoded:
-    """The image of one or more sources, decoded once, by the thread that needs it first.
+class LazyImage:
+    """The image of one or more sources, decoded once, by the first thread that needs it.
 
-    It stays in memory as long as something refers to this object.
+    The image stays in memory as long as this object exists.
     """
 
     def __init__(self, source: Any) -> None:
@@ -45,7 +46,7 @@ class Decoded:
         self._image: np.ndarray | ImageError | None = None
 
     def get(self) -> np.ndarray | ImageError:
-        """uint8 (H, W, 3), or why there is none; the same object at every call."""
+        """Return the image, (H, W, 3) uint8, or the error of reading it; always the same object."""
         with self._lock:
             if self._image is None:
                 try:
@@ -54,33 +55,40 @@ class Decoded:
                     self._image = error
             return self._image
 
-    def serves(self, source: Any) -> bool:
-        """Whether the source is a tile of the same file."""
+    def has_tile(self, source: Any) -> bool:
+        """Return True if the source is a tile of the same file."""
         return isinstance(source, Tile) and source.path == self.path
 
 
 def prepare(image: np.ndarray, source: Any, size: int) -> np.ndarray:
-    """The network's input, uint8 (size, size, 3), of the decoded image (H, W, 3) of a source."""
+    """Return the network input of a source, (size, size, 3) uint8.
+
+    Args:
+        image: the decoded image of the source, (H, W, 3) uint8.
+        source: a tile, which is cut out, or anything else: the whole image.
+        size: side of the square input in pixels.
+    """
     return to_input(cut(image, source.box) if isinstance(source, Tile) else image, size)
 
 
 def read(
     sources: Iterable[Any], size: int, workers: int | None = None, *, whole: bool = False
 ) -> Iterator[Loaded | ImageError]:
-    """Every source in order, or the error that it gave. At most a few dozen are held at a time.
+    """Yield every source in order, or its error. At most a few dozen are in memory at a time.
 
-    Tiles of one file that follow one another share its decoding, and its error, which comes once.
+    Consecutive tiles of the same file share one decoded image. If it cannot be decoded, its error
+    is yielded once.
 
     Args:
-        sources: image files, or tiles of them; also what else `load_image` takes.
+        sources: image files, tiles, or anything else that `load_image` accepts.
         size: side of the square input in pixels.
-        workers: decoding threads; None: one a core, at most 8.
-        whole: give the decoded images as well.
+        workers: number of decoding threads; None: one per core, at most 8.
+        whole: yield the decoded images as well.
     """
     workers = workers or min(8, os.cpu_count() or 1)
 
-    def load(index: int, source: Any, decoded: Decoded) -> Loaded | ImageError:
-        image = decoded.get()
+    def load(index: int, source: Any, lazy_image: LazyImage) -> Loaded | ImageError:
+        image = lazy_image.get()
         if isinstance(image, ImageError):
             return image
         height, width = image.shape[:2]
@@ -88,35 +96,40 @@ def read(
         return Loaded(index, pixels, (height, width), image if whole else None, source)
 
     def results(pool: ThreadPoolExecutor) -> Generator[Loaded | ImageError, None, None]:
-        ahead: deque[Future[Loaded | ImageError]] = deque()
-        decoded: Decoded | None = None
+        pending: deque[Future[Loaded | ImageError]] = deque()
+        lazy_image: LazyImage | None = None
         try:
             for index, source in enumerate(sources):
-                if decoded is None or not decoded.serves(source):
-                    decoded = Decoded(source)
-                ahead.append(pool.submit(load, index, source, decoded))
-                if len(ahead) > 4 * workers:
-                    yield ahead.popleft().result()
-            decoded = None
-            while ahead:
-                yield ahead.popleft().result()
+                if lazy_image is None or not lazy_image.has_tile(source):
+                    lazy_image = LazyImage(source)
+                pending.append(pool.submit(load, index, source, lazy_image))
+                if len(pending) > 4 * workers:
+                    yield pending.popleft().result()
+            lazy_image = None  # frees the last image before the remaining results are used
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for future in ahead:
+            for future in pending:
                 future.cancel()
 
-    with ThreadPoolExecutor(workers) as pool, closing(results(pool)) as found:
-        told: ImageError | None = None
-        for result in found:
-            if result is not told:
+    with ThreadPoolExecutor(workers) as pool, closing(results(pool)) as stream:
+        last_error: ImageError | None = None
+        for result in stream:
+            if result is not last_error:
                 yield result
-            told = result if isinstance(result, ImageError) else None
+            last_error = result if isinstance(result, ImageError) else None
 
 
 def batches(
     items: Iterator[Loaded | ImageError], batch_size: int, errors: list[ImageError]
 ) -> Iterator[tuple[list[Loaded], np.ndarray]]:
-    """Groups of up to `batch_size` images and their stacked pixels (B, size, size, 3); what could
-    not be read is appended to `errors` instead."""
+    """Yield groups of up to `batch_size` images, each with its pixels, (B, size, size, 3) uint8.
+
+    Args:
+        items: result of `read`.
+        batch_size: images per group; the last group may have fewer.
+        errors: list to which the errors of unreadable images are appended.
+    """
     group: list[Loaded] = []
     for item in items:
         if isinstance(item, ImageError):

@@ -1,9 +1,9 @@
-"""Large images in square tiles that overlap, and maps of tiles put together without seams.
+"""Cut large images into overlapping square tiles, and blend maps of tiles without seams.
 
-A tile is a square of the upright image, `side` pixels wide. Neighbours share at least a quarter of
-a tile; they are spread evenly, so that the last ones end at the image's edge. Where an image is
-smaller than a tile, the tile is centred on it and filled up by mirroring at the edges: its scale is
-the same as everywhere.
+A tile is a square of the upright image, `side` pixels wide. Neighbours overlap by at least a
+quarter of a tile and are spread evenly, so that the last ones end at the edge of the image. If an
+image is smaller than a tile, the tile is centred on it and padded by mirroring at the edges, so
+that its scale is that of all other tiles.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from snl.data.sizes import upright_size
 from snl.errors import ImageError
 
 OVERLAP = 0.25
-"""Least share of a tile's side that it has in common with its neighbour."""
+"""Smallest overlap of neighbouring tiles, as a fraction of their side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A square of an image, in its pixels; parts of it may lie outside (`top`, `left` below 0)."""
+    """A square of an image, in pixels; it may extend beyond the image (`top`, `left` below 0)."""
 
     top: int
     left: int
@@ -42,15 +42,18 @@ class Tile:
 
 
 Source: TypeAlias = str | Path | Tile
-"""What is read as one input of the network: a whole image, or a tile of one."""
+"""The source of one network input: a whole image or a tile."""
 
 
 def grid(size: tuple[int, int], side: int) -> list[Box]:
-    """The tiles that cover an image, row by row.
+    """Return the tiles that cover an image, row by row.
 
     Args:
         size: (height, width) of the image, at least 1.
-        side: of a tile in pixels, at least 1.
+        side: side of a tile in pixels, at least 1.
+
+    Raises:
+        ValueError: a size or side below 1.
 
     >>> [(box.top, box.left) for box in grid((8, 14), 8)]
     [(0, 0), (0, 6)]
@@ -59,10 +62,15 @@ def grid(size: tuple[int, int], side: int) -> list[Box]:
 
 
 def starts(length: int, side: int) -> list[int]:
-    """First pixels of the tiles along one axis of `length` pixels; below 0 if it is shorter than a
-    tile."""
+    """Return the first pixel of each tile along one axis of `length` pixels.
+
+    It is negative if the axis is shorter than a tile.
+
+    Raises:
+        ValueError: a length or side below 1.
+    """
     if length < 1 or side < 1:
-        raise ValueError(f"no tiles of {side} pixels on an axis of {length}")
+        raise ValueError(f"no tiles of {side} pixels on an axis of {length}; give 1 or more")
     if length <= side:
         return [-((side - length) // 2)]
     step = max(1, side - math.ceil(OVERLAP * side))
@@ -71,8 +79,11 @@ def starts(length: int, side: int) -> list[int]:
 
 
 def cut(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    """The box of an image (H, W, 3), as (side, side, 3); what lies outside is mirrored at the edge,
-    the edge pixel repeated (c b a | a b c | c b a)."""
+    """Return the part of an image (H, W, 3) inside a box, (side, side, 3).
+
+    Pixels outside the image are mirrored at its edge, with the edge pixel repeated
+    (c b a | a b c | c b a).
+    """
     height, width = image.shape[:2]
     bottom, right = box.top + box.side, box.left + box.side
     if min(box.top, box.left) >= 0 and bottom <= height and right <= width:
@@ -81,10 +92,10 @@ def cut(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 
 def blend(length: int, side: int) -> dict[int, NDArray[np.float32]]:
-    """Along one axis, each tile's weights (side,) by its first pixel.
+    """Return the blending weights of the tiles along one axis, (side,), by their first pixel.
 
-    A raised cosine that vanishes at the tile's ends, over the sum of those of all tiles: at every
-    pixel of the image the weights sum to 1, outside of it they are 0.
+    The weights are a raised cosine, 0 at both ends of the tile, divided by the sum over all tiles:
+    they sum to 1 at every pixel of the image and are 0 outside of it.
     """
     taper = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
     total = np.zeros(length)
@@ -102,20 +113,22 @@ def blend(length: int, side: int) -> dict[int, NDArray[np.float32]]:
 
 
 class Mosaic:
-    """An image's map, put together tile by tile; holds the map and O(H + W) weights, no tiles.
+    """The map of an image, blended from the maps of its tiles.
+
+    Memory: the map and O(H + W) weights; the maps of the tiles are not kept.
 
     Args:
         size: (H, W) of the image.
-        side: of a tile in pixels, as given to `grid`.
+        side: side of a tile in pixels, as for `grid`.
     """
 
     def __init__(self, size: tuple[int, int], side: int) -> None:
         self.map: NDArray[np.float32] = np.zeros(size, np.float32)
-        """(H, W), complete when every tile of the grid was added once."""
+        """(H, W) float32; complete when every tile of the grid has been added once."""
         self._rows, self._columns = blend(size[0], side), blend(size[1], side)
 
     def add(self, box: Box, tile_map: NDArray[np.float32]) -> None:
-        """Blend in the map (side, side) of one box of the grid."""
+        """Add the map of one box of the grid, (side, side) float32."""
         height, width = self.map.shape
         top, left = max(0, -box.top), max(0, -box.left)
         bottom, right = min(box.side, height - box.top), min(box.side, width - box.left)
@@ -125,25 +138,26 @@ class Mosaic:
 
 
 class Tiles(NamedTuple):
-    """What `tiles_of` finds."""
+    """The result of `tiles_of`."""
 
     tiles: list[Tile]
     total: int
-    """Number of tiles of all images, whether they are among `tiles` or not."""
+    """Number of tiles of all images, including those that were not selected."""
     errors: list[ImageError]
-    """Of images whose header cannot be read."""
+    """The errors of images with an unreadable header."""
 
 
 def tiles_of(paths: Sequence[Path], side: int, most: int | None = None) -> Tiles:
-    """The tiles of all images, in order; none is decoded.
+    """Return the tiles of all images, in order. Only headers are read, no image is decoded.
 
     Args:
         paths: image files.
-        side: of a tile in pixels.
-        most: of more tiles, this many evenly spread ones; None: all.
+        side: side of a tile in pixels.
+        most: largest number of tiles; if there are more, this many are selected, evenly spread.
+            None: no limit.
     """
-    grids: dict[tuple[int, int], list[Box]] = {}  # images of one size share their boxes
-    found: list[tuple[Path, list[Box]]] = []
+    grids: dict[tuple[int, int], list[Box]] = {}  # images of the same size share their boxes
+    readable: list[tuple[Path, list[Box]]] = []
     errors: list[ImageError] = []
     for path in paths:
         try:
@@ -153,30 +167,37 @@ def tiles_of(paths: Sequence[Path], side: int, most: int | None = None) -> Tiles
             continue
         if size not in grids:
             grids[size] = grid(size, side)
-        found.append((path, grids[size]))
-    total = sum(len(boxes) for _, boxes in found)
-    chosen = _spread(total, most)
+        readable.append((path, grids[size]))
+    total = sum(len(boxes) for _, boxes in readable)
+    selected = _spread(total, most)
     tiles: list[Tile] = []
     first = 0
-    for path, boxes in found:
-        low, high = np.searchsorted(chosen, (first, first + len(boxes)))
-        tiles += [Tile(path, boxes[i - first]) for i in chosen[low:high].tolist()]
+    for path, boxes in readable:
+        low, high = np.searchsorted(selected, (first, first + len(boxes)))
+        tiles += [Tile(path, boxes[i - first]) for i in selected[low:high].tolist()]
         first += len(boxes)
     return Tiles(tiles, total, errors)
 
 
 def samples(paths: Sequence[Path], side: int, most: int) -> Sequence[Source]:
-    """At most `most` of the images, evenly spread; if `side` is not 0, as many of their tiles, of
-    which those of images whose header cannot be read are left out."""
-    some = paths[:: max(1, math.ceil(len(paths) / most))]
-    return tiles_of(some, side, most).tiles if side else some
+    """Return at most `most` images, evenly spread, or at most `most` of the tiles of such images.
+
+    Args:
+        paths: image files.
+        side: side of a tile in pixels; 0: whole images. With tiles, images with an unreadable
+            header are skipped.
+        most: largest number of images or tiles, at least 1.
+    """
+    subset = paths[:: max(1, math.ceil(len(paths) / most))]
+    return tiles_of(subset, side, most).tiles if side else subset
 
 
 def _spread(total: int, most: int | None) -> NDArray[np.intp]:
-    """At most `most` of the numbers 0..total-1, ascending, evenly spread but in step with no grid.
+    """Return at most `most` of the numbers 0..total-1, ascending and evenly spread.
 
-    Every second tile would be the same columns of every image; these are the numbers whose products
-    with the golden ratio have the smallest fractions.
+    A constant step could select the same columns of every image (every second tile, for example).
+    Therefore the numbers whose products with the golden ratio have the smallest fractional parts
+    are selected.
     """
     if most is None or total <= most:
         return np.arange(total)
@@ -185,6 +206,6 @@ def _spread(total: int, most: int | None) -> NDArray[np.intp]:
 
 
 def _mirrored(first: int, last: int, length: int) -> NDArray[np.intp]:
-    """Indices first..last-1 of an axis that goes on mirrored at both ends."""
+    """Return the indices first..last-1 of an axis that is continued by mirroring at both ends."""
     index = np.arange(first, last) % (2 * length)
     return np.asarray(np.where(index < length, index, 2 * length - 1 - index), np.intp)

@@ -1,4 +1,4 @@
-"""Frames of a video file, a network stream or a camera, by PyAV."""
+"""Read the frames of a video file, a network stream or a camera with PyAV."""
 
 from __future__ import annotations
 
@@ -16,71 +16,72 @@ from snl.errors import DataError, DependencyError
 EXTENSIONS = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
 _LIVE = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "rtp", "srt")
 _CAMERA = "camera"
-_PATIENCE = 10.0  # seconds for a stream to begin, and between two frames
+_TIMEOUT = 10.0  # seconds, for a stream to start and between two frames
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a source."""
+    """One frame of a video or live source."""
 
     image: np.ndarray
-    """uint8 (H, W, 3) RGB."""
+    """(H, W, 3) uint8 RGB."""
     number: int
-    """From 0; frames that were dropped are counted."""
+    """Number of the frame, from 0; dropped frames are counted."""
     seconds: float
-    """Since the first frame, by the source's own clock."""
+    """Time since the first frame, by the timestamps of the source."""
 
 
 def is_video(source: str) -> bool:
-    """Whether a word names a video, a stream or a camera, and not an image or a folder."""
+    """Return True if an argument is a video, a stream or a camera, not an image or a folder."""
     return is_live(source) or Path(source).suffix.lower() in EXTENSIONS
 
 
 def is_live(source: str) -> bool:
-    """Whether frames come by themselves, whether or not anyone is ready for them."""
-    kind, _, rest = source.partition(":")
-    return (kind == _CAMERA and rest.isdecimal()) or (kind in _LIVE and rest.startswith("//"))
+    """Return True if a source is live: it delivers frames at its rate, read or not."""
+    scheme, _, address = source.partition(":")
+    is_camera = scheme == _CAMERA and address.isdecimal()
+    return is_camera or (scheme in _LIVE and address.startswith("//"))
 
 
 def frames(source: str) -> Iterator[Frame]:
-    """The frames of a source: of a file every one, of a live source the newest there is.
+    """Yield the frames of a source: every frame of a file, the newest frame of a live source.
 
-    A live source is read by a thread that keeps one frame alone. So what comes out is never older
-    than the last one, however slow the reader is: frames are dropped, not queued.
+    A live source is read by a thread that keeps only the latest frame. A slow consumer therefore
+    never gets an old frame: frames are dropped, not queued.
 
     Args:
-        source: file, `rtsp://...` and other addresses, or `camera:0` (`/dev/video0`).
+        source: file, address (`rtsp://...`, `http://...`, ...), or `camera:0` (`/dev/video0`).
 
     Raises:
-        DependencyError: PyAV is missing.
-        DataError: it cannot be opened or read, or holds no frame.
+        DependencyError: PyAV is not installed.
+        DataError: the source cannot be opened or read, or has no frame.
     """
     if is_live(source):
-        with _Newest(source) as newest:
-            yield from newest
+        with _LatestFrame(source) as latest:
+            yield from latest
     else:
-        yield from _decoded(source)
+        yield from _decode(source)
 
 
-def _decoded(source: str) -> Iterator[Frame]:
+def _decode(source: str) -> Iterator[Frame]:
     try:
         import av
     except ImportError as error:
         raise DependencyError(
-            f"{source}: videos need PyAV ({error}): pip install 'snl-ad[video]'"
+            f"{source}: reading videos needs PyAV ({error}); run: pip install 'snl-ad[video]'"
         ) from None
     if not is_live(source) and not Path(source).is_file():
         raise DataError(f"{source}: no such file; check the path")
-    where: dict[str, Any] = {"file": source}
+    options: dict[str, Any] = {"file": source}
     if source.startswith(_CAMERA + ":"):
-        where = {"file": f"/dev/video{source.partition(':')[2]}", "format": "v4l2"}
+        options = {"file": f"/dev/video{source.partition(':')[2]}", "format": "v4l2"}
     elif is_live(source):
-        where["timeout"] = _PATIENCE
+        options["timeout"] = _TIMEOUT
     number = -1
     try:
-        with av.open(**where) as container:
+        with av.open(**options) as container:
             if not container.streams.video:
-                raise DataError(f"{source}: holds no video; give another file or address")
+                raise DataError(f"{source}: has no video stream; give another file or address")
             first = None
             for number, frame in enumerate(container.decode(video=0)):
                 time = float(frame.time or 0.0)
@@ -92,32 +93,32 @@ def _decoded(source: str) -> Iterator[Frame]:
             "file, the address or the camera"
         ) from None
     if number < 0:
-        raise DataError(f"{source}: holds no frame; give another file or address")
+        raise DataError(f"{source}: has no frames; give another file or address")
 
 
-class _Newest:
-    """The newest frame of a live source; reading begins with the `with` and ends with it."""
+class _LatestFrame:
+    """Iterator over the latest frames of a live source, which is read during the `with` block."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._ready = threading.Condition()
         self._frame: Frame | None = None
         self._error: Exception | None = None
-        self._over = self._stop = False
+        self._ended = self._stop = False
         self._thread = threading.Thread(target=self._read, daemon=True)
 
-    def __enter__(self) -> _Newest:
+    def __enter__(self) -> _LatestFrame:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop = True
-        self._thread.join(timeout=_PATIENCE)
+        self._thread.join(timeout=_TIMEOUT)
 
     def __iter__(self) -> Iterator[Frame]:
         while True:
             with self._ready:
-                self._ready.wait_for(lambda: self._frame is not None or self._over)
+                self._ready.wait_for(lambda: self._frame is not None or self._ended)
                 frame, self._frame = self._frame, None
             if frame is None:
                 if self._error is not None:
@@ -127,15 +128,15 @@ class _Newest:
 
     def _read(self) -> None:
         try:
-            for frame in _decoded(self._source):
+            for frame in _decode(self._source):
                 with self._ready:
                     self._frame = frame
                     self._ready.notify()
                 if self._stop:
                     return
-        except Exception as error:  # raised again where it is read
+        except Exception as error:  # raised again by __iter__, in the consumer's thread
             self._error = error
         finally:
             with self._ready:
-                self._over = True
+                self._ended = True
                 self._ready.notify()

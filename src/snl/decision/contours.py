@@ -14,84 +14,74 @@ coarser tolerance has no such proof, hence its result is checked before it is ta
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
-from scipy.ndimage import label
 
 COARSE, FINE = 1.0, 0.49
 """Tolerances in pixels: the first for wide masks if it gives a sound polygon, else the second."""
 _WIDE = 5.0  # pixels that a mask is wide on average, so that a pixel more or less is no matter
 _AREA = 0.05  # share of the area by which a simplified polygon may miss it
 _PAIRS = 2_000_000  # of segments that are compared at most, 100 MB; beyond, the fine tolerance
-_STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # east, south, west, north
+_END = np.array([(1, 0), (1, 1), (0, 1), (0, 0)])  # of a pixel's upper, right, lower, left edge
 
 
-def polygon(mask: np.ndarray) -> np.ndarray:
-    """The simplified outer contour of a mask.
+def outline(mask: np.ndarray, start: tuple[int, int] | None = None) -> np.ndarray:
+    """Return the outer contour of an 8-connected set of pixels along pixel edges, exact.
+
+    Time and memory depend on the length of the contour, not on the area.
 
     Args:
-        mask: bool (H, W), one 8-connected set of pixels.
+        mask: bool (H + 2, W + 2): the pixels (H, W) with a border of False around them, which does
+            not count in coordinates. Holes, and other sets of pixels, do not matter.
+        start: (x, y) of the first pixel of the set, row by row; None: the first one of the mask.
 
     Returns:
-        int64 (N, 2), N >= 3, corners (x, y) clockwise as seen, closed implicitly, within a
-        pixel of `outline(mask)` and its area within 5 per cent; it does not cross itself, but
-        touches itself where the mask hangs together by a corner only.
+        int64 (N, 2): corners (x, y), clockwise as seen, beginning at the top left one of `start`.
     """
-    exact = outline(mask)
-    area = shoelace(exact)
-    around = np.abs(exact - np.roll(exact, 1, axis=0)).sum()
+    width = mask.shape[1]
+    first = int(mask.argmax()) if start is None else (start[1] + 1) * width + start[0] + 1
+    pixels = mask.reshape(-1).view(np.uint8).data
+    ahead = (1, width, -1, -width)  # walking east, south, west, north, with the set on the right
+    pixel, way, turns = first, 0, array("q")
+    while True:
+        # Turn left where possible, so that pixels connected by a corner only stay together.
+        following = pixel + ahead[way]
+        if pixels[following + ahead[way - 1]]:
+            turns.append(pixel * 4 + way)
+            pixel, way = following + ahead[way - 1], (way - 1) % 4
+        elif pixels[following]:
+            pixel = following
+        else:
+            turns.append(pixel * 4 + way)
+            way = (way + 1) % 4
+            if pixel == first and way == 0:
+                break
+    pixel_of, way_of = np.divmod(np.array(turns), 4)
+    y, x = np.divmod(pixel_of, width)
+    return np.roll(np.stack([x, y], axis=1) - 1 + _END[way_of], 1, axis=0)
+
+
+def polygon(contour: np.ndarray) -> np.ndarray:
+    """Return the simplified contour of a connected set of pixels.
+
+    Args:
+        contour: the exact one, as `outline` returns it.
+
+    Returns:
+        int64 (N, 2), N >= 3: corners (x, y), clockwise as seen, closed implicitly, within one pixel
+        of the exact contour; the area differs by at most 5 per cent. The polygon does not cross
+        itself, but touches itself where pixels are connected by a corner only.
+    """
+    area = shoelace(contour)
+    around = np.abs(contour - np.roll(contour, 1, axis=0)).sum()
     for tolerance in (COARSE, FINE) if 2 * area >= _WIDE * around else (FINE,):
-        points = simplify(exact, tolerance)
+        points = simplify(contour, tolerance)
         if len(points) < 3 or abs(shoelace(points) - area) > _AREA * area:
             continue
         if tolerance == FINE or not _meets_itself(points):
             return points
-    return exact
-
-
-def outline(mask: np.ndarray) -> np.ndarray:
-    """The outer contour of a mask along pixel edges, nothing left out but points on a line.
-
-    Args:
-        mask: bool (H, W), one 8-connected set of pixels; holes do not matter.
-
-    Returns:
-        int64 (N, 2), corners (x, y), clockwise as seen, beginning at the top left one.
-    """
-    outside, _ = label(np.pad(~mask, 1, constant_values=True))  # 4-connected, as its dual
-    filled = outside != outside[0, 0]
-    inside = filled[1:-1, 1:-1]
-    around = (filled[:-2, 1:-1], filled[1:-1, 2:], filled[2:, 1:-1], filled[1:-1, :-2])
-    starts, ways = [], []
-    for way, (neighbour, corner) in enumerate(
-        zip(around, ((0, 0), (1, 0), (1, 1), (0, 1)), strict=True)
-    ):
-        y, x = np.nonzero(inside & ~neighbour)
-        starts.append(np.stack([x, y], axis=1) + corner)
-        ways.append(np.full(len(x), way))
-    start, way_of = np.concatenate(starts), np.concatenate(ways)
-    end = start + _STEPS[way_of]
-    # the next edge begins where this one ends: to the left if there is one (two pixels that meet
-    # at a corner hang together), else straight on, else to the right
-    width = mask.shape[1] + 1
-    keys = (start[:, 1] * width + start[:, 0]) * 4 + way_of
-    order = np.argsort(keys)
-    following = np.full(len(keys), -1)
-    for turn in (1, 0, 3):
-        wanted = (end[:, 1] * width + end[:, 0]) * 4 + (way_of + turn) % 4
-        place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
-        found = order[place]
-        following = np.where(keys[found] == wanted, found, following)
-    successor = following.tolist()
-    first = edge = int(order[0])  # the top left one leads east
-    walk = []
-    while True:
-        walk.append(edge)
-        edge = successor[edge]
-        if edge == first:
-            break
-    route = np.array(walk)
-    corners: np.ndarray = start[route[way_of[route] != way_of[np.roll(route, 1)]]]
-    return corners
+    return contour
 
 
 def simplify(points: np.ndarray, tolerance: float) -> np.ndarray:

@@ -33,6 +33,13 @@ def decide(
 
     Raises:
         SettingsError: a product that the calibration does not know.
+
+    Example:
+        >>> inspector, errors = snl.load("parts.snl"), []
+        >>> prediction = next(inspector.predictor.predict_images(["new.png"], errors))
+        >>> again = snl.Prediction.from_bytes(prediction.to_bytes())
+        >>> snl.decide(again, inspector.calibration).score == inspector.inspect("new.png").score
+        True
     """
     calibration.check_product(product)
     recognised, distance = calibration.prototypes.nearest(prediction.embedding)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snl.decision.maps import resize_map
+from snl.decision.maps import highest_pixel, resize_map
 from snl.decision.prediction import Prediction
-from snl.decision.regions import Region, find_regions
+from snl.decision.regions import Region, find_regions_resized
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -104,8 +104,9 @@ class Inspection(Verdict):
         """Regions where the map is above `region_threshold`, highest peak first."""
         if self.region_threshold is None:
             return ()
-        return find_regions(
-            self.anomaly_map,
+        return find_regions_resized(
+            self.prediction.anomaly_map,
+            self.prediction.size,
             self.region_threshold,
             smallest=self.min_region_area,
             mm_per_pixel=self.mm_per_pixel,
@@ -127,13 +128,13 @@ class Inspection(Verdict):
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values: everything but image and map, and the map's highest pixel (x, y)."""
-        y, x = np.unravel_index(int(self.anomaly_map.argmax()), self.anomaly_map.shape)
+        x, y = highest_pixel(self.prediction.anomaly_map, self.prediction.size)
         height, width = self.prediction.size
         return {
             "path": self.path,
             **vars(self.verdict()),
             "width": width,
             "height": height,
-            "peak": [int(x), int(y)],
+            "peak": [x, y],
             "regions": [region.to_dict() for region in self.regions],
         }

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import find_objects, label, maximum_filter
+from scipy.ndimage import label, maximum_filter
 
-from snl.decision.contours import polygon
+from snl.decision.components import NEIGHBOURS, component_mask, find_components
+from snl.decision.contours import outline, polygon
 from snl.errors import DataError, SettingsError
-
-_NEIGHBOURS = np.ones((3, 3), bool)  # pixels that touch at a corner hang together
 
 
 @dataclass(frozen=True)
@@ -63,28 +62,62 @@ def find_regions(
     p_value: Callable[[float], float | None] | None = None,
     most: int = 100,
 ) -> tuple[Region, ...]:
-    """The 8-connected components of map > threshold, highest peak first.
+    """Return the 8-connected components of map > threshold, highest peak first.
 
     Args:
         anomaly_map: real (H, W), finite.
-        threshold: a pixel above it belongs to a region; may be infinite.
-        smallest: regions of fewer pixels are left out.
-        mm_per_pixel: side of a pixel in millimetres, for areas.
-        p_value: from the peak of a region to its p-value.
-        most: regions at most; those with the lowest peaks are left out.
+        threshold: pixels above it belong to a region; may be infinite.
+        smallest: regions of fewer pixels are left out, at least 1.
+        mm_per_pixel: side length of a pixel in millimetres, above 0, for areas.
+        p_value: maps the peak of a region to its p-value.
+        most: maximum number of regions, at least 1; those with the lowest peaks are left out.
 
     Returns:
-        Regions; equal peaks in the order of their first pixels, row by row.
+        Regions; those of equal peaks in the order of their first pixels, row by row.
 
     Raises:
-        DataError: a map that is not two-dimensional, empty, not real or not finite.
-        SettingsError: a threshold that is no number, `smallest` or `most` below 1, a scale that
-            is not above 0.
+        DataError: the map is not two-dimensional, empty, not real or not finite.
+        SettingsError: the threshold is NaN, or an argument is out of its range.
 
     Example:
         >>> levels = np.zeros((4, 6)); levels[1, 2:4] = 5, 7
         >>> [(r.box, r.area, r.peak_at) for r in find_regions(levels, 1.0)]
         [((2, 1, 2, 1), 2, (3, 1))]
+    """
+    return find_regions_resized(
+        anomaly_map,
+        np.shape(anomaly_map),
+        threshold,
+        smallest=smallest,
+        mm_per_pixel=mm_per_pixel,
+        p_value=p_value,
+        most=most,
+    )
+
+
+def find_regions_resized(
+    anomaly_map: np.ndarray,
+    size: tuple[int, ...],
+    threshold: float,
+    *,
+    smallest: int = 1,
+    mm_per_pixel: float | None = None,
+    p_value: Callable[[float], float | None] | None = None,
+    most: int = 100,
+) -> tuple[Region, ...]:
+    """Return `find_regions(resize_map(anomaly_map, size), threshold, ...)` without computing the
+    whole resized map.
+
+    The resized map is computed in bands of rows, and only where it can exceed the threshold. Memory
+    is that of a band (about 50 MB), plus one byte for each pixel of one region's box at a time.
+
+    Args:
+        anomaly_map: real (h, w), finite.
+        size: (H, W) of the resized map, to whose pixels the regions and all arguments refer.
+        threshold, smallest, mm_per_pixel, p_value, most: as for `find_regions`.
+
+    Raises:
+        DataError, SettingsError: as `find_regions`.
     """
     anomaly_map = _checked(anomaly_map)
     if math.isnan(threshold):
@@ -95,40 +128,38 @@ def find_regions(
         raise SettingsError(f"at most {most} regions; give at least 1")
     if mm_per_pixel is not None and not (math.isfinite(mm_per_pixel) and mm_per_pixel > 0):
         raise SettingsError(f"{mm_per_pixel} mm per pixel; give a number above 0, or None")
-    labels, count = label(anomaly_map > threshold, structure=_NEIGHBOURS)
-    if not count:
-        return ()
-    pixels = np.flatnonzero(labels)
-    number, values = labels.ravel()[pixels] - 1, anomaly_map.ravel()[pixels]
-    areas = np.bincount(number, minlength=count)
-    highest = np.full(count, values.min())
-    np.maximum.at(highest, number, values)
-    tops = np.flatnonzero(values == highest[number])
-    tops = pixels[tops[np.unique(number[tops], return_index=True)[1]]]  # the first of each
-    del pixels, number, values
-    chosen = np.flatnonzero(areas >= smallest)
-    chosen = chosen[np.argsort(-highest[chosen].astype(float), kind="stable")][:most]
-    rank = np.zeros(count + 1, np.int32)
-    rank[chosen + 1] = np.arange(1, len(chosen) + 1)
-    labels = rank[labels]
+    shape = size[0], size[1]
     regions = []
-    for i, (rows, columns) in enumerate(find_objects(labels, len(chosen))):
-        k, x, y = chosen[i], columns.start, rows.start
-        corners = polygon(labels[rows, columns] == i + 1)
-        top_y, top_x = divmod(int(tops[k]), anomaly_map.shape[1])
-        area, peak = int(areas[k]), float(highest[k])
+    for component in find_components(anomaly_map, shape, threshold, smallest, most):
+        x, y = int(component["left"]), int(component["top"])
+        peak_y, peak_x = divmod(int(component["peak_at"]), shape[1])
+        area, peak = int(component["area"]), float(component["peak"])
+        corners = _polygon(anomaly_map, shape, threshold, component)
         regions.append(
             Region(
-                box=(x, y, columns.stop - x, rows.stop - y),
-                polygon=tuple((float(cx + x), float(cy + y)) for cx, cy in corners.tolist()),
+                box=(x, y, int(component["right"]) - x, int(component["bottom"]) - y),
+                polygon=tuple(zip(*corners.T.astype(float).tolist(), strict=True)),
                 area=area,
                 area_mm2=None if mm_per_pixel is None else area * mm_per_pixel**2,
                 peak=peak,
-                peak_at=(top_x, top_y),
+                peak_at=(peak_x, peak_y),
                 p_value=None if p_value is None else p_value(peak),
             )
         )
     return tuple(regions)
+
+
+def _polygon(
+    anomaly_map: np.ndarray, size: tuple[int, int], threshold: float, component: np.void
+) -> np.ndarray:
+    """Return the polygon around a component in coordinates of the resized map, int64 (N, 2)."""
+    x, y = int(component["left"]), int(component["top"])
+    first_y, first_x = divmod(int(component["first"]), size[1])
+    mask = component_mask(anomaly_map, size, threshold, component)
+    contour = outline(mask, (first_x - x, first_y - y))
+    del mask  # up to a byte for each pixel of the image
+    corners: np.ndarray = polygon(contour) + np.array([x, y])
+    return corners
 
 
 def peaks(anomaly_map: np.ndarray, most: int = 16, ignored: np.ndarray | None = None) -> np.ndarray:
@@ -160,7 +191,7 @@ def peaks(anomaly_map: np.ndarray, most: int = 16, ignored: np.ndarray | None = 
     top &= levels > -np.inf
     # a plateau that goes on beside a higher pixel is none: its other pixels are not in `top`
     beside = maximum_filter(np.where(top, -np.inf, levels), size=3, mode="nearest") == levels
-    labels, count = label(top, structure=_NEIGHBOURS)
+    labels, count = label(top, structure=NEIGHBOURS)
     values = np.full(count + 1, -np.inf)
     values[labels[top]] = levels[top]
     values[labels[top & beside]] = -np.inf

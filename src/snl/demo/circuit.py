@@ -9,23 +9,21 @@ import numpy as np
 from numpy.random import Generator
 
 from snl.demo.defects import Fault
+from snl.demo.noise import Array, clouds, noise
 from snl.demo.scene import (
-    Array,
     Scene,
     anywhere,
     box,
     capsule,
     chamfer,
-    clouds,
     cover,
     disc,
     lettering,
-    noise,
     soft,
     turn,
 )
 
-# Every line of the layout: kind, u, v, angle in quarter turns, print beside it.
+# Components: kind, u, v, angle in quarter turns, text printed on it.
 _LAYOUT = (
     ("resistor", -0.62, -0.66, 0, "103"),
     ("resistor", -0.62, -0.44, 0, "472"),
@@ -62,7 +60,7 @@ _VIAS = (
 
 
 def circuit(scene: Scene, rng: Generator, fault: Fault | None) -> None:
-    """A populated circuit board: tracks under green mask, chips, a can, printed names."""
+    """Build a populated circuit board: tracks under a green mask, components, printed labels."""
     px, n = scene.px, scene.size
     scene.place(rng.normal(0, 0.02), rng.normal(0, 0.02), rng.normal(0, 0.02), rng.normal(1, 0.006))
     u, v = scene.u, scene.v
@@ -89,7 +87,7 @@ def circuit(scene: Scene, rng: Generator, fault: Fault | None) -> None:
 
     small = [k for k, line in enumerate(_LAYOUT) if line[0] in ("resistor", "capacitor")]
     wrong = small[int(fault.rng.integers(len(small)))] if fault else -1
-    spin, away = (fault.rng.uniform(-1, 1), fault.rng.uniform(-1, 1)) if fault else (0.0, 0.0)
+    spin, shift = (fault.rng.uniform(-1, 1), fault.rng.uniform(-1, 1)) if fault else (0.0, 0.0)
     for k, (kind, a, b, quarter, label) in enumerate(_LAYOUT):
         da, db, turned = (rng.normal(0, s) for s in (0.005, 0.005, 0.015))
         shade = rng.normal(1, 0.03)
@@ -110,7 +108,7 @@ def circuit(scene: Scene, rng: Generator, fault: Fault | None) -> None:
                 site.mark(soft(support, 2 * px))
                 continue
             turned += math.copysign(fault.mix(0.22, 1.1), spin)
-            da, db = da + 0.035 * away, db + 0.035 * spin
+            da, db = da + 0.035 * shift, db + 0.035 * spin
             pu, pv = turn(site.u - a - da, site.v - b - db, angle + turned)
             support = np.minimum(support, box(pu, pv, 0.13, 0.085, 0.02) - 0.035)
             site.mark(soft(support, 2 * px))
@@ -129,20 +127,20 @@ def _pads(site: Scene, a: float, b: float, angle: float) -> None:
 
 
 def _body(site: Scene, d: Array, tall: float) -> None:
-    """Shadow and contact darkening of something that stands on the board."""
+    """Paint the shadow of a component, and the darkening where it touches the board."""
     px = site.px
     sx, sy = site.light.shadow(tall)
-    away = cover(d, px)
+    covered = cover(d, px)
     site.shade *= 1 - 0.5 * soft(np.roll(d, (round(sy / px), round(sx / px)), (0, 1)), 0.05) * (
-        1 - away
+        1 - covered
     )
-    site.shade *= 1 - 0.4 * soft(d - 0.01, 0.03) * (1 - away)
+    site.shade *= 1 - 0.4 * soft(d - 0.01, 0.03) * (1 - covered)
 
 
 def _two_pole(
     site: Scene, a: float, b: float, angle: float, kind: str, label: str, tone: float
 ) -> None:
-    """A chip resistor (black, printed) or capacitor (tan), with tinned ends."""
+    """Paint a chip resistor (black, printed) or capacitor (tan) with tinned ends."""
     px = site.px
     pu, pv = turn(site.u - a, site.v - b, angle)
     body = box(pu, pv, 0.13, 0.072, 0.012)
@@ -159,7 +157,7 @@ def _two_pole(
 
 
 def _can(site: Scene, a: float, b: float, angle: float, tone: float) -> None:
-    """An electrolytic capacitor from above: a metal lid with a scored cross and a black mark."""
+    """Paint an electrolytic capacitor from above: a metal lid with a cross and a black mark."""
     px = site.px
     pu, pv = turn(site.u - a, site.v - b, angle)
     base = box(pu, pv, 0.245, 0.245, 0.05)
@@ -178,7 +176,7 @@ def _can(site: Scene, a: float, b: float, angle: float, tone: float) -> None:
 
 
 def _chip(site: Scene, a: float, b: float, angle: float, tone: float, bridge: Fault | None) -> None:
-    """A moulded package with eight legs a side; `bridge`: solder between two of them."""
+    """Paint a chip package with eight legs per side; `bridge`: solder between two of them."""
     px = site.px
     pu, pv = turn(site.u - a, site.v - b, angle)
     pitch = 0.0875
@@ -206,7 +204,7 @@ def _chip(site: Scene, a: float, b: float, angle: float, tone: float, bridge: Fa
     pin = disc(pu + 0.28, pv - 0.12, 0.032)
     site.height += (face - 0.012 * soft(pin, 0.02) - site.height) * alpha
     site.paint(cover(pin, 2 * px) * 0.5, (0.005, 0.005, 0.006))
-    print_ = np.maximum(
+    text = np.maximum(
         lettering(pu, pv + 0.05, "SNL8051", 0.09), lettering(pu, pv - 0.07, "2214", 0.07)
     )
-    site.paint(print_ * 0.75, (0.42, 0.42, 0.4))
+    site.paint(text * 0.75, (0.42, 0.42, 0.4))

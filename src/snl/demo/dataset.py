@@ -1,9 +1,8 @@
-"""The demo data set: procedural photographs of eight products, in the layout of MVTec AD.
+"""The demo data set: generated images of eight products, in the layout of MVTec AD.
 
-An anomalous image is a normal image of its own, drawn like every other, in which a defect was
-put; its mask is the support of that defect, so that it is exact. Every image has its own random
-stream, keyed by seed, product, split, kind and number: other counts or fewer products give the
-same images.
+An anomalous image is a new normal image to which a defect is added; its mask is the support of the
+defect and therefore exact. Every image has its own random generator, seeded with seed, product,
+split, kind and number: with other counts or fewer products the images are the same.
 """
 
 from __future__ import annotations
@@ -22,28 +21,29 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from snl.demo.defects import Fault
+from snl.demo.noise import Array
 from snl.demo.parts import PARTS
-from snl.demo.scene import Array, Light, Scene, illuminate, photograph
+from snl.demo.scene import Light, Scene, illuminate, photograph
 from snl.errors import DataError, SettingsError
 
 PRODUCTS: tuple[str, ...] = tuple(PARTS)
 DEFECTS: Mapping[str, tuple[str, ...]] = {name: tuple(p.defects) for name, p in PARTS.items()}
 
 SUBTLEST = 0.6
-"""Level of the least plain defects, of 0 (subtle) to 1: a person sees each at a glance."""
+"""Lowest level of defects, from 0 (subtle) to 1 (obvious): a person sees all at a glance."""
 
 _README = """\
 Demo data set for visual anomaly detection
 ==========================================
 
-Every image in this folder is generated, none is a photograph; the parts do not exist.
+All images in this folder are generated; none is a photograph and the parts do not exist.
 Layout: <product>/train/good, <product>/test/good, <product>/test/<defect>,
 <product>/ground_truth/<defect>/*_mask.png (255 where the defect is, 0 elsewhere).
 
-Made by
+Created with
     snl.make_demo(root, seed={seed}, size={size}, n_train={n_train}, n_good={n_good}, \
 n_defect={n_defect}, products={products})
-The same call gives the same files, byte for byte, with the same versions of NumPy and SciPy.
+With the same versions of NumPy and SciPy, the same call creates the same files, byte for byte.
 
 Licence: CC0 1.0, public domain (https://creativecommons.org/publicdomain/zero/1.0/).
 """
@@ -51,14 +51,14 @@ Licence: CC0 1.0, public domain (https://creativecommons.org/publicdomain/zero/1
 
 @dataclass(frozen=True)
 class DemoImage:
-    """One image of the set, and what it would have been without its defect."""
+    """One image of the set, its mask, and the same image without the defect."""
 
     image: NDArray[np.uint8]
-    """(N, N, 3)."""
+    """(N, N, 3) RGB."""
     clean: NDArray[np.uint8]
-    """(N, N, 3): the same part, light and sensor noise without the defect."""
+    """(N, N, 3) RGB: the same part, light and sensor noise without the defect."""
     mask: NDArray[np.uint8]
-    """(N, N), 255 where the defect is, else 0."""
+    """(N, N): 255 at the defect, 0 elsewhere."""
 
 
 def demo_image(
@@ -70,12 +70,12 @@ def demo_image(
     seed: int = 0,
     size: int = 256,
 ) -> DemoImage:
-    """One image of the demo set, as `make_demo` writes it.
+    """Return one image of the demo set, identical to the file that `make_demo` writes.
 
     Args:
         product: one of `PRODUCTS`.
         kind: `good`, or one of `DEFECTS[product]`.
-        index: number within its folder.
+        index: number of the image in its folder.
         split: `train` or `test`.
         seed: seed of the set.
         size: side in pixels, 64 or more.
@@ -94,9 +94,9 @@ def demo_image(
             f"product '{product}' has no defect '{kind}'; use good, {', '.join(DEFECTS[product])}"
         )
     key = (product, split, kind, index)
-    normal, anomalous, mask = _expose(key, seed, size)
-    clean = photograph(normal, _stream(seed, *key, "camera"))
-    image = clean if kind == "good" else photograph(anomalous, _stream(seed, *key, "camera"))
+    normal, anomalous, mask = _render(key, seed, size)
+    clean = photograph(normal, _generator(seed, *key, "camera"))
+    image = clean if kind == "good" else photograph(anomalous, _generator(seed, *key, "camera"))
     return DemoImage(image, clean, mask)
 
 
@@ -111,44 +111,44 @@ def make_demo(
     products: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write the demo set to `root`, a folder that does not exist or is empty.
+    """Write the demo set to a new or empty folder and return its path.
 
     Args:
-        root: the folder to make.
+        root: the folder; it is created if it does not exist.
         seed: 0 or more; the same seed gives the same files, byte for byte.
         size: side of the images in pixels, 64 or more.
-        n_train: normal images for training, per product.
-        n_good: normal images for the test, per product.
-        n_defect: anomalous images per product and kind of defect.
-        products: names out of `PRODUCTS`; None: all.
-        progress: called with (images done, images in all) after every image.
+        n_train: normal training images, per product.
+        n_good: normal test images, per product.
+        n_defect: anomalous test images, per product and kind of defect.
+        products: names from `PRODUCTS`; None: all.
+        progress: called with (images done, images in total) after every image.
 
     Returns:
-        The folder written, as a `Path`.
+        The folder.
 
     Raises:
-        DataError: the folder has content or cannot be written.
+        DataError: the folder is not empty or cannot be written.
         SettingsError: an unknown product, or a number out of range.
 
-    Nothing is left behind when writing fails or is interrupted.
+    If writing fails or is interrupted, no files are left behind.
 
-    >>> make_demo("parts", products=["gear", "wood"])     # doctest: +SKIP
-    PosixPath('parts')
+    Example:
+        >>> folder = snl.make_demo("demo-parts", products=["gear"], size=64)
     """
-    chosen = PRODUCTS if products is None else products
+    selected = PRODUCTS if products is None else products
     counts = {"n_train": n_train, "n_good": n_good, "n_defect": n_defect}
-    _check(seed, size, counts, chosen)
-    chosen = list(chosen)
+    _check(seed, size, counts, selected)
+    selected = list(selected)
     root = Path(root)
-    text = _README.format(seed=seed, size=size, products=chosen, **counts)
+    text = _README.format(seed=seed, size=size, products=selected, **counts)
     try:
         target = root.resolve()
-        _refuse_content(target)
+        _check_target(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
-            draft = Path(beside) / target.name
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
+            draft = Path(temporary) / target.name
             draft.mkdir()
-            _write_all(draft, list(_plan(chosen, **counts)), seed, size, progress)
+            _write_all(draft, list(_plan(selected, **counts)), seed, size, progress)
             (draft / "README.txt").write_text(text, encoding="utf-8")
             if target.exists():
                 target.rmdir()
@@ -156,38 +156,44 @@ def make_demo(
     except OSError as error:
         raise DataError(
             f"cannot write the demo set to '{root}': {error.strerror or error}; "
-            "choose a folder that can be written, on a disk with room"
+            "choose a writable folder on a disk with enough free space"
         ) from error
     return root
 
 
 def _check(seed: int, size: int, counts: Mapping[str, int], products: Sequence[str]) -> None:
-    for name, value, least in [("seed", seed, 0), ("size", size, 64)] + [
+    for name, value, minimum in [("seed", seed, 0), ("size", size, 64)] + [
         (name, value, 0) for name, value in counts.items()
     ]:
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise SettingsError(f"{name} is {value!r}; use a whole number of {least} or more")
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+            raise SettingsError(f"{name} is {value!r}; use an integer of {minimum} or more")
     if isinstance(products, str) or not products:
-        raise SettingsError(f"products is {products!r}; give a list out of {', '.join(PRODUCTS)}")
+        raise SettingsError(
+            f"products is {products!r}; give a list with names from {', '.join(PRODUCTS)}"
+        )
     for product in products:
         if product not in PARTS:
-            raise SettingsError(f"no product '{product}' in the demo; use {', '.join(PRODUCTS)}")
+            raise SettingsError(
+                f"the demo set has no product '{product}'; use {', '.join(PRODUCTS)}"
+            )
     if len(set(products)) < len(products):
-        raise SettingsError(f"products names one twice: {', '.join(products)}; name each once")
+        raise SettingsError(
+            f"products has a name twice: {', '.join(products)}; give each name once"
+        )
 
 
-def _refuse_content(root: Path) -> None:
+def _check_target(root: Path) -> None:
     if root.is_dir() and not any(root.iterdir()):
         return
     if root.exists():
-        what = "is not empty" if root.is_dir() else "is no folder"
-        raise DataError(f"'{root}' {what}; give a new folder for the demo set, or empty this one")
+        what = "is not empty" if root.is_dir() else "is not a folder"
+        raise DataError(f"'{root}' {what}; give a new or empty folder for the demo set")
 
 
 def _plan(
     products: Sequence[str], n_train: int, n_good: int, n_defect: int
 ) -> Iterator[tuple[str, str, str, int]]:
-    """Every image to write: product, split, kind, number."""
+    """Yield the key of every image to write: product, split, kind, number."""
     for product in products:
         for split, count in (("train", n_train), ("test", n_good)):
             yield from ((product, split, "good", k) for k in range(count))
@@ -209,13 +215,13 @@ def _write_all(
     workers = min(8, os.cpu_count() or 1)
     pool = ThreadPoolExecutor(workers)
     try:
-        waiting: set[Future[None]] = {
+        pending: set[Future[None]] = {
             pool.submit(_write_one, draft, key, seed, size) for key in plan
         }
         done = 0
-        while waiting:
-            ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in ready:
+        while pending:
+            completed, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in completed:
                 future.result()
                 done += 1
                 if progress is not None:
@@ -224,15 +230,15 @@ def _write_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _expose(
+def _render(
     key: tuple[str, str, str, int], seed: int, size: int
 ) -> tuple[Array, Array, NDArray[np.uint8]]:
-    """Light that falls on the sensor without and with the defect, (3, N, N), and the mask."""
+    """Return the light on the sensor without and with the defect, (3, N, N), and the mask."""
     product, _, kind, index = key
     part = PARTS[product]
 
     def build(fault: Fault | None) -> Scene:
-        rng = _stream(seed, *key, "part")
+        rng = _generator(seed, *key, "part")
         scene = Scene.empty(size, Light.draw(rng))
         part.build(scene, rng, fault)
         return scene
@@ -241,10 +247,10 @@ def _expose(
     normal = illuminate(scene)
     if kind == "good":
         return normal, normal, np.zeros((size, size), np.uint8)
-    # Levels follow the golden ratio, so that any few images span their range evenly.
-    start = _stream(seed, product, kind, "level").uniform()
+    # Levels are a golden-ratio sequence: consecutive images cover the range evenly.
+    start = _generator(seed, product, kind, "level").uniform()
     level = SUBTLEST + (1 - SUBTLEST) * ((start + 0.618034 * index) % 1)
-    fault = Fault(kind, level, _stream(seed, *key, "defect"))
+    fault = Fault(kind, level, _generator(seed, *key, "defect"))
     paint = part.defects[kind]
     if paint is None:
         scene = build(fault)
@@ -257,18 +263,18 @@ def _expose(
 
 def _write_one(draft: Path, key: tuple[str, str, str, int], seed: int, size: int) -> None:
     product, split, kind, index = key
-    _, light, mask = _expose(key, seed, size)
-    image = photograph(light, _stream(seed, *key, "camera"))
+    _, light, mask = _render(key, seed, size)
+    image = photograph(light, _generator(seed, *key, "camera"))
     _save(image, draft / product / split / kind / f"{index:03d}.png")
     if kind != "good":
         _save(mask, draft / product / "ground_truth" / kind / f"{index:03d}_mask.png")
 
 
 def _save(image: NDArray[np.uint8], path: Path) -> None:
-    # Sensor noise repeats nothing: Huffman codes alone are smaller than matches, and quicker.
+    # Sensor noise has no repeated strings: Huffman coding alone gives smaller files, faster.
     strategy = zlib.Z_HUFFMAN_ONLY if image.ndim == 3 else zlib.Z_DEFAULT_STRATEGY
     Image.fromarray(image).save(path, format="PNG", compress_level=6, compress_type=strategy)
 
 
-def _stream(seed: int, *key: Any) -> np.random.Generator:
+def _generator(seed: int, *key: Any) -> np.random.Generator:
     return np.random.default_rng([int(seed), *"/".join(map(str, key)).encode()])

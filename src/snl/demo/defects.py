@@ -1,7 +1,8 @@
-"""Defects of the demo set that lie on a surface, whatever the product: stains, scratches, cracks.
+"""Surface defects of the demo set, for any product: stains, scratches, cracks.
 
-Each takes a finished scene, marks the support of the defect in `scene.fault`, and repaints what is
-there. Defects of how a part is built (a missing part, a lost tooth) are in the part's own builder.
+Each function takes a finished scene, marks the support of the defect in `scene.fault` and paints
+the defect there. Structural defects (a missing component, a broken tooth) are made by the function
+that builds the part.
 """
 
 from __future__ import annotations
@@ -13,41 +14,55 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from snl.demo.scene import Array, Scene, clouds, cover, noise, soft
+from snl.demo.noise import Array, clouds, noise
+from snl.demo.scene import Scene, cover, soft
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Which defect to make, how plain (0 subtle to 1), and the draws that shape it."""
+    """A defect to make: its kind, its level (0 subtle to 1 obvious) and its random generator."""
 
     kind: str
     level: float
     rng: Generator
 
-    def mix(self, subtle: float, plain: float) -> float:
-        """A quality between its subtle and its plain value."""
-        return subtle + (plain - subtle) * self.level
+    def mix(self, subtle: float, obvious: float) -> float:
+        """Return the value for this level, interpolated between a subtle and an obvious defect."""
+        return subtle + (obvious - subtle) * self.level
 
 
 Defect = Callable[[Scene, Fault], None]
 
 
 def pixel(scene: Scene, rng: Generator) -> int:
-    """Flat index of a place for a defect, anywhere in the part's area."""
+    """Return the flat index of a random pixel in the area of the part where defects may be."""
     candidates = np.flatnonzero(scene.area > 0.5)
     return int(candidates[rng.integers(len(candidates))])
 
 
 def spot(scene: Scene, rng: Generator) -> tuple[float, float]:
-    """The same as view coordinates."""
-    at = pixel(scene, rng)
-    return float(scene.x.flat[at]), float(scene.y.flat[at])
+    """Return the image coordinates (x, y) of a random pixel in that area."""
+    index = pixel(scene, rng)
+    return float(scene.x.flat[index]), float(scene.y.flat[index])
 
 
 def stroke(
     scene: Scene, rng: Generator, at: tuple[float, float], angle: float, half: float, wobble: float
 ) -> tuple[Array, Array, Array]:
-    """A wandering line: place along it (-1 to 1), distance across, signed distance of its ends."""
+    """Return the coordinates of an irregular line.
+
+    Args:
+        scene: the scene.
+        rng: random generator.
+        at: centre (x, y).
+        angle: direction in radians.
+        half: half the length.
+        wobble: deviation from a straight line, relative to `half`.
+
+    Returns:
+        The position along the line (-1 to 1), the distance across it, and the signed distance to
+        its ends (negative inside).
+    """
     c, s = math.cos(angle), math.sin(angle)
     dx, dy = scene.x - at[0], scene.y - at[1]
     along, across = c * dx + s * dy, c * dy - s * dx
@@ -61,7 +76,7 @@ def stroke(
 
 
 def blob(scene: Scene, rng: Generator, at: tuple[float, float], radius: float) -> Array:
-    """Signed distance to a round patch with an uneven outline."""
+    """Return the signed distance to a round patch with an irregular outline."""
     stretch, angle = rng.uniform(1, 1.5), rng.uniform(0, math.pi)
     c, s = math.cos(angle), math.sin(angle)
     dx, dy = scene.x - at[0], scene.y - at[1]
@@ -71,7 +86,7 @@ def blob(scene: Scene, rng: Generator, at: tuple[float, float], radius: float) -
 
 
 def scratch(bright: float, angle: float | None = None) -> Defect:
-    """A groove with a raised lip; `bright` is added to the colour at its bottom."""
+    """Return a defect: one or two scratches; `bright` is added to the colour at the bottom."""
 
     def make(scene: Scene, fault: Fault) -> None:
         rng, at = fault.rng, spot(scene, fault.rng)
@@ -81,13 +96,13 @@ def scratch(bright: float, angle: float | None = None) -> Defect:
             t, d, end = stroke(scene, rng, (at[0] + 0.05 * number, at[1]), turn, half, 0.1)
             width = max(fault.mix(0.008, 0.014), 0.8 * scene.px)
             taper = np.clip(1.15 - t * t, 0.15, 1)
-            press = 0.7 + 0.3 * np.sin(t * rng.uniform(3, 9) + rng.uniform(0, 6))
+            depth = 0.7 + 0.3 * np.sin(t * rng.uniform(3, 9) + rng.uniform(0, 6))
             line = np.maximum(np.abs(d) - width * taper, end)
             scene.mark(soft(line - 1.5 * scene.px, 2 * scene.px))
-            core = cover(np.maximum(np.abs(d) - 0.6 * width * taper, end), 1.5 * scene.px) * press
+            core = cover(np.maximum(np.abs(d) - 0.6 * width * taper, end), 1.5 * scene.px) * depth
             scene.rgb += core * (bright * fault.mix(0.6, 1.0))
             np.clip(scene.rgb, 0.004, 1, out=scene.rgb)
-            scene.height -= np.exp(-((d / width) ** 2)) * cover(end, 0.05) * width * press * 0.5
+            scene.height -= np.exp(-((d / width) ** 2)) * cover(end, 0.05) * width * depth * 0.5
             scene.groove[2] += (1 - scene.groove[2]) * core
             scene.metal *= 1 - 0.5 * core
 
@@ -97,7 +112,7 @@ def scratch(bright: float, angle: float | None = None) -> Defect:
 def stain(
     tint: Sequence[float], *, wet: float = 0.0, size: tuple[float, float] = (0.1, 0.3)
 ) -> Defect:
-    """Something spilt and dried: multiplies the colour by `tint`; `wet` adds gloss."""
+    """Return a defect: a dried liquid that multiplies the colour by `tint`; `wet` adds gloss."""
 
     def make(scene: Scene, fault: Fault) -> None:
         rng, at = fault.rng, spot(scene, fault.rng)
@@ -117,15 +132,15 @@ def stain(
 def deposit(
     color: Sequence[float], *, gloss: float, size: tuple[float, float], thick: float
 ) -> Defect:
-    """A lump of foreign matter that lies on the part: glue, solder, dirt."""
+    """Return a defect: a lump of foreign material on the part, such as glue, solder or dirt."""
 
     def make(scene: Scene, fault: Fault) -> None:
         rng, at = fault.rng, spot(scene, fault.rng)
         d = blob(scene, rng, at, rng.uniform(*size) * fault.mix(0.75, 1.15))
         inside = soft(d, 3 * scene.px)
         dome = np.sqrt(np.clip(-d / thick, 0, 1)) * thick * 0.4
-        see = fault.mix(0.3, 0.75)
-        scene.paint(inside * see, color, metal=0)
+        opacity = fault.mix(0.3, 0.75)
+        scene.paint(inside * opacity, color, metal=0)
         scene.paint(inside, gloss=gloss, rough=0.12, shade=1)
         flat = 0.2 * scene.height + dome + 0.003 * clouds(rng, scene.size, 0.3)
         scene.height += (flat - scene.height) * inside
@@ -136,7 +151,7 @@ def deposit(
 
 
 def rust(scene: Scene, fault: Fault) -> None:
-    """Patches of corrosion: brown, rough, dull."""
+    """Paint a patch of corrosion: brown, rough, dull."""
     rng, at = fault.rng, spot(scene, fault.rng)
     d = blob(scene, rng, at, fault.mix(0.09, 0.2) * rng.uniform(0.8, 1.2))
     inside = soft(d, 4 * scene.px)
@@ -158,7 +173,10 @@ def crack(
     relief: float = 0.003,
     angle: float | None = None,
 ) -> Defect:
-    """A jagged line with branches, thinner towards its ends; along a grain if `angle` is given."""
+    """Return a defect: a jagged line with branches, thinner towards its ends.
+
+    With `angle` (radians) the crack follows the grain of the material.
+    """
 
     def make(scene: Scene, fault: Fault) -> None:
         rng, at = fault.rng, spot(scene, fault.rng)
@@ -183,7 +201,7 @@ def crack(
 
 
 def dent(radius: tuple[float, float], depth: tuple[float, float]) -> Defect:
-    """A smooth hollow: seen by its shading alone."""
+    """Return a defect: a smooth hollow, visible only by its shading."""
 
     def make(scene: Scene, fault: Fault) -> None:
         rng, at = fault.rng, spot(scene, fault.rng)
@@ -197,7 +215,7 @@ def dent(radius: tuple[float, float], depth: tuple[float, float]) -> Defect:
 
 
 def hole(color: Sequence[float], rim: Sequence[float], size: tuple[float, float]) -> Defect:
-    """A puncture with an uneven rim."""
+    """Return a defect: a puncture with an irregular rim."""
 
     def make(scene: Scene, fault: Fault) -> None:
         rng, at = fault.rng, spot(scene, fault.rng)
@@ -213,14 +231,14 @@ def hole(color: Sequence[float], rim: Sequence[float], size: tuple[float, float]
 
 
 def cut(inner: Sequence[float], width: tuple[float, float]) -> Defect:
-    """A slit pulled open, its lips curled up."""
+    """Return a defect: an open slit with raised edges."""
 
     def make(scene: Scene, fault: Fault) -> None:
         rng, at = fault.rng, spot(scene, fault.rng)
         half = rng.uniform(0.12, 0.2) + 0.14 * fault.level
         t, d, end = stroke(scene, rng, at, rng.uniform(0, math.pi), half, 0.12)
-        open_ = fault.mix(*width) * np.sqrt(np.clip(1 - t * t, 0, 1))
-        line = np.maximum(np.abs(d) - open_, end)
+        half_width = fault.mix(*width) * np.sqrt(np.clip(1 - t * t, 0, 1))
+        line = np.maximum(np.abs(d) - half_width, end)
         lip = np.exp(-((line / 0.016) ** 2)) * cover(end, 0.04)
         scene.height += 0.012 * lip
         scene.paint(lip * 0.35, inner)
@@ -232,7 +250,7 @@ def cut(inner: Sequence[float], width: tuple[float, float]) -> Defect:
 
 
 def crease(scene: Scene, fault: Fault) -> None:
-    """A fold pressed flat again: a soft valley beside a worn ridge."""
+    """Paint a flattened fold: a soft valley beside a worn ridge."""
     rng, at = fault.rng, spot(scene, fault.rng)
     half = rng.uniform(0.25, 0.4) + 0.2 * fault.level
     t, d, end = stroke(scene, rng, at, rng.uniform(0, math.pi), half, 0.08)
@@ -248,7 +266,7 @@ def crease(scene: Scene, fault: Fault) -> None:
 
 
 def hair(color: Sequence[float]) -> Defect:
-    """A fibre or hair lying on the part."""
+    """Return a defect: a fibre or hair on the part."""
 
     def make(scene: Scene, fault: Fault) -> None:
         rng, at = fault.rng, spot(scene, fault.rng)

@@ -1,4 +1,4 @@
-"""Single parts of the demo set, seen from above: gear, plate, blister pack."""
+"""Separate parts of the demo set, seen from above: gear, plate, blister pack."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ import numpy as np
 from numpy.random import Generator
 
 from snl.demo.defects import Fault
+from snl.demo.noise import Array, clouds, noise
 from snl.demo.scene import (
-    Array,
     Scene,
     backdrop,
     box,
     capsule,
     chamfer,
-    clouds,
     cover,
     disc,
     drop_shadow,
     lettering,
-    noise,
     soft,
     turn,
 )
@@ -29,18 +27,18 @@ _TEETH = 18
 
 
 def gear(scene: Scene, rng: Generator, fault: Fault | None) -> None:
-    """A turned steel gear with a keyway and six lightening holes, on a dark mat."""
+    """Build a turned steel gear with a keyway and six lightening holes, on a dark mat."""
     px, n = scene.px, scene.size
     backdrop(scene, rng, (0.03, 0.034, 0.042))
     scene.place(rng.normal(0, 0.1), rng.normal(0, 0.02), rng.normal(0, 0.02), rng.normal(1, 0.008))
     root, tip, bore = 0.7, rng.normal(0.845, 0.004), rng.normal(0.2, 0.003)
     length = np.ones(_TEETH, np.float32)
     intact = length
-    lost = -1
+    broken = -1
     if fault and fault.kind == "broken_tooth":
-        lost = int(fault.rng.integers(_TEETH))
+        broken = int(fault.rng.integers(_TEETH))
         length = length.copy()
-        length[lost] = fault.mix(0.62, 0.08)
+        length[broken] = fault.mix(0.62, 0.08)
     jag = noise(rng, n, 0.035) * 0.012
 
     def outline(u: Array, v: Array, length: Array) -> tuple[Array, Array, Array]:
@@ -56,10 +54,10 @@ def gear(scene: Scene, rng: Generator, fault: Fault | None) -> None:
         return (r - profile) / slope, r, tooth
 
     d, r, tooth = outline(scene.u, scene.v, length)
-    if fault and lost >= 0:
+    if fault and broken >= 0:
         whole, *_ = outline(scene.u, scene.v, intact)
-        gone = np.maximum(whole - 0.02, -(d + 0.03))
-        scene.mark(soft(gone, 2 * px) * (tooth == lost) * (r > root - 0.02))
+        missing = np.maximum(whole - 0.02, -(d + 0.03))
+        scene.mark(soft(missing, 2 * px) * (tooth == broken) * (r > root - 0.02))
     hole = disc(scene.u, scene.v, bore)
     key_u, key_v = scene.u, scene.v + bore
     hole = np.minimum(hole, box(key_u, key_v, 0.052, 0.07, 0.008))
@@ -92,7 +90,7 @@ def gear(scene: Scene, rng: Generator, fault: Fault | None) -> None:
 
 
 def plate(scene: Scene, rng: Generator, fault: Fault | None) -> None:
-    """A brushed aluminium panel with stamped holes, two slots and an engraved number."""
+    """Build a brushed aluminium panel with stamped holes, two slots and an engraved number."""
     px, n = scene.px, scene.size
     backdrop(scene, rng, (0.05, 0.09, 0.16))
     scene.place(
@@ -111,8 +109,12 @@ def plate(scene: Scene, rng: Generator, fault: Fault | None) -> None:
             scene.mark(soft(d - 0.05, 2 * px))
             continue
         if fault and fault.kind == "misplaced_hole" and k == wrong:
-            way, far = fault.rng.uniform(0, 2 * math.pi), fault.mix(0.07, 0.14)
-            moved = disc(u - a - far * math.cos(way), v - b - far * math.sin(way), radius + dr)
+            direction, shift = fault.rng.uniform(0, 2 * math.pi), fault.mix(0.07, 0.14)
+            moved = disc(
+                u - a - shift * math.cos(direction),
+                v - b - shift * math.sin(direction),
+                radius + dr,
+            )
             scene.mark(soft(np.minimum(d, moved) - 0.05, 2 * px))
             d = moved
         stamped = np.minimum(stamped, d)
@@ -128,7 +130,7 @@ def plate(scene: Scene, rng: Generator, fault: Fault | None) -> None:
     tone = 0.56 + 0.035 * lines + 0.015 * clouds(rng, n, 0.8)
     metal = np.array([1.0, 0.985, 0.96], np.float32)[:, None, None] * tone
     scene.paint(alpha, metal, gloss=0.9, rough=rng.normal(0.2, 0.01), metal=0.9, shade=1.0)
-    rolled = -np.exp(-((stamped / 0.02) ** 2)) * 0.011  # the punch draws the edge down
+    rolled = -np.exp(-((stamped / 0.02) ** 2)) * 0.011  # the punch pulls the edge down
     face = chamfer(box(u, v, 0.87, 0.87, 0.1), 0.03, 0.7) + rolled + 0.0004 * lines
     text = scene.crop(0, 0.45, 0.34)
     engraved = lettering(text.u, text.v - 0.45, "A-217", 0.14)
@@ -143,7 +145,7 @@ _CAPS = tuple((a, b) for b in (-0.46, 0.46) for a in (-0.58, 0.0, 0.58))
 
 
 def blister(scene: Scene, rng: Generator, fault: Fault | None) -> None:
-    """Six two-coloured capsules in the pockets of an embossed foil."""
+    """Build a blister pack: six two-coloured capsules in the pockets of an embossed foil."""
     px, n = scene.px, scene.size
     scene.place(
         rng.normal(0, 0.025), rng.normal(0, 0.02), rng.normal(0, 0.02), rng.normal(1, 0.006)
@@ -160,13 +162,13 @@ def blister(scene: Scene, rng: Generator, fault: Fault | None) -> None:
     for k, (a, b) in enumerate(_CAPS):
         da, db, spin = rng.normal(0, 0.008), rng.normal(0, 0.02), rng.normal(0, 0.035)
         pocket = scene.crop(a, b, 0.46)
-        own = fault if fault and k == wrong else None
+        capsule_fault = fault if fault and k == wrong else None
         _pocket(pocket, a, b)
-        if own and own.kind == "missing_capsule":
+        if capsule_fault and capsule_fault.kind == "missing_capsule":
             pocket.mark(soft(capsule(pocket.u - a, pocket.v - b, 0.22, 0.2), 2 * px))
             continue
-        _capsule(pocket, a + da, b + db, spin, lot, own)
-    for a, b in _CAPS:  # the clear dome over all
+        _capsule(pocket, a + da, b + db, spin, lot, capsule_fault)
+    for a, b in _CAPS:  # the clear plastic domes
         pocket = scene.crop(a, b, 0.46)
         d = capsule(pocket.u - a, pocket.v - b, 0.21, 0.21)
         glint = np.exp(-(((pocket.u - a + 0.1) / 0.022) ** 2)) * cover(
@@ -194,10 +196,10 @@ def _capsule(site: Scene, a: float, b: float, spin: float, lot: float, fault: Fa
     d = capsule(cu, cv, half, radius)
     kind = fault.kind if fault else ""
     if fault and kind == "crushed":
-        where, way = fault.rng.uniform(-0.2, 0.2), float(fault.rng.choice([-1, 1]))
-        bite = np.exp(-(((cv - where) / 0.09) ** 2) - ((cu - way * radius) / 0.11) ** 2)
-        site.mark(soft(d - 0.02, 2 * px) * cover(0.04 - bite, 0.03))
-        d = d + fault.mix(0.035, 0.11) * bite
+        position, side = fault.rng.uniform(-0.2, 0.2), float(fault.rng.choice([-1, 1]))
+        dent = np.exp(-(((cv - position) / 0.09) ** 2) - ((cu - side * radius) / 0.11) ** 2)
+        site.mark(soft(d - 0.02, 2 * px) * cover(0.04 - dent, 0.03))
+        d = d + fault.mix(0.035, 0.11) * dent
     sx, sy = site.light.shadow(0.09)
     site.shade *= 1 - 0.5 * soft(capsule(cu - sx, cv - sy, half, radius), 0.08)
     alpha = cover(d, 1.4 * px)

@@ -1,4 +1,4 @@
-"""The products of the demo set, and what can be wrong with each."""
+"""The products of the demo set and the kinds of defects of each."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from snl.demo.scene import Scene
 
 @dataclass(frozen=True)
 class Product:
-    """A builder, and the kinds of defect: None where the builder makes it itself."""
+    """How to build and damage a product."""
 
     build: Callable[[Scene, Generator, Fault | None], None]
+    """Paints the part into a scene, with the structural defect given, if any."""
     defects: Mapping[str, Defect | None]
+    """By kind; None: a structural defect, which `build` makes."""
 
 
 PARTS: Mapping[str, Product] = {

@@ -1,4 +1,4 @@
-"""Surfaces of the demo set: glazed tile, leather, twill, wood veneer."""
+"""Textured surfaces of the demo set: glazed tile, leather, twill, wood veneer."""
 
 from __future__ import annotations
 
@@ -8,24 +8,12 @@ import numpy as np
 from numpy.random import Generator
 
 from snl.demo.defects import Fault, pixel
-from snl.demo.scene import (
-    Scene,
-    anywhere,
-    backdrop,
-    box,
-    cells,
-    chamfer,
-    clouds,
-    cover,
-    disc,
-    drop_shadow,
-    noise,
-    soft,
-)
+from snl.demo.noise import cells, clouds, noise
+from snl.demo.scene import Scene, anywhere, backdrop, box, chamfer, cover, disc, drop_shadow, soft
 
 
 def tile(scene: Scene, rng: Generator, fault: Fault | None) -> None:
-    """A glazed stoneware tile: iron specks in a cream glaze that breaks brown at the edge."""
+    """Build a glazed stoneware tile: a cream glaze with iron specks, brown at the edges."""
     px, n = scene.px, scene.size
     backdrop(scene, rng, (0.16, 0.155, 0.15))
     scene.place(
@@ -66,7 +54,7 @@ def tile(scene: Scene, rng: Generator, fault: Fault | None) -> None:
 
 
 def leather(scene: Scene, rng: Generator, fault: Fault | None) -> None:
-    """Grained brown leather: pebbles of uneven size between fine furrows."""
+    """Build grained brown leather: pebbles of different sizes between fine furrows."""
     n = scene.size
     turned = rng.normal(0, 0.15)
     scene.place(turned, rng.uniform(-1, 1), rng.uniform(-1, 1), rng.normal(1, 0.03))
@@ -86,7 +74,7 @@ def leather(scene: Scene, rng: Generator, fault: Fault | None) -> None:
 
 
 def twill(scene: Scene, rng: Generator, fault: Fault | None) -> None:
-    """Woven wool, two over two: dark warp, light weft, thread by thread."""
+    """Build a 2/2 twill of wool with dark warp and light weft threads."""
     px, n = scene.px, scene.size
     pitch = 0.072
     scene.place(
@@ -110,14 +98,15 @@ def twill(scene: Scene, rng: Generator, fault: Fault | None) -> None:
     h_weft = round_b * (0.35 + 0.65 * np.clip(swell_b, 0, 1))
     if fault and fault.kind == "broken_thread":
         anywhere(scene, 0.2)
-        at = pixel(scene, fault.rng)
-        mid = math.floor(float(a.flat[at])) + 0.5
+        centre = pixel(scene, fault.rng)
+        thread = math.floor(float(a.flat[centre])) + 0.5
         span = fault.mix(3, 9)
-        lost = np.maximum(np.abs(a - mid) - 0.56, np.abs(b - float(b.flat[at])) - span)
-        gone = cover(lost + 0.25 * noise(fault.rng, n, 0.05) * (np.abs(a - mid) < 0.4), 0.3)
-        over = over & (gone < 0.5)
-        h_weft = np.where(gone > 0.5, round_b * 0.4, h_weft)
-        scene.mark(cover(lost - 0.15, 2 * px / pitch))
+        missing = np.maximum(np.abs(a - thread) - 0.56, np.abs(b - float(b.flat[centre])) - span)
+        frayed = missing + 0.25 * noise(fault.rng, n, 0.05) * (np.abs(a - thread) < 0.4)
+        gap = cover(frayed, 0.3)
+        over = over & (gap < 0.5)
+        h_weft = np.where(gap > 0.5, round_b * 0.4, h_weft)
+        scene.mark(cover(missing - 0.15, 2 * px / pitch))
     h = np.where(over, h_warp, h_weft)
     fibre = np.where(over, warp_fibre, weft_fibre)
     lot = rng.normal(1, 0.03)
@@ -134,7 +123,7 @@ def twill(scene: Scene, rng: Generator, fault: Fault | None) -> None:
 
 
 def wood(scene: Scene, rng: Generator, fault: Fault | None) -> None:
-    """Oak veneer, the grain upright: rings, open pores, fine fibres."""
+    """Build oak veneer with vertical grain: growth rings, open pores, fine fibres."""
     n = scene.size
     lean = rng.normal(0, 0.035)
     scene.place(lean, rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), rng.normal(1, 0.03))
@@ -147,7 +136,7 @@ def wood(scene: Scene, rng: Generator, fault: Fault | None) -> None:
     fibre = noise(rng, n, 0.5, 0.011, upright)
     coarse = noise(rng, n, 0.9, 0.05, upright)
     pores = noise(rng, n, 0.09, 0.007, upright)
-    early = 1 - np.clip(within / 0.45, 0, 1)  # oak opens its pores early in the year
+    early = 1 - np.clip(within / 0.45, 0, 1)  # the large pores of oak are in the early wood
     pore = np.clip((pores - 1.9 + 1.1 * early) * 1.2, 0, 1)
     tone = 1 - 0.3 * late + 0.05 * fibre + 0.04 * coarse + 0.025 * widths
     oak = np.array([0.5, 0.3, 0.145], np.float32) * rng.normal(1, 0.025)

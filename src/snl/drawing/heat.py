@@ -1,10 +1,11 @@
-"""An anomaly map in colours over its image, and the colours of decisions."""
+"""Colours of decisions and of anomaly maps, and the blend of a map over its image."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# dark violet, magenta, orange, yellow: light grows with the value, also for the colour-blind
+# dark violet, magenta, orange, yellow: lightness grows with the value, so that readers with
+# colour-vision deficiency can tell the values apart too
 _ANCHORS = np.array([(60, 10, 110), (180, 30, 110), (240, 110, 40), (255, 225, 90)], dtype=float)
 COLOURS = {
     "normal": (46, 160, 67),
@@ -12,31 +13,38 @@ COLOURS = {
     "anomalous": (218, 54, 51),
     "unknown product": (130, 80, 223),
 }
-"""Of the decisions."""
+"""RGB colour of each decision."""
 INK, PAPER = (32, 33, 36), (255, 255, 255)
-"""Of words and lines, and of what is behind them."""
+"""RGB colours of text and lines, and of the background."""
 
 
 def colours(values: np.ndarray) -> np.ndarray:
-    """Values in 0..1 (any shape) to uint8 RGB (..., 3)."""
-    x = np.clip(values, 0, 1) * (len(_ANCHORS) - 1)
-    i = np.minimum(x.astype(int), len(_ANCHORS) - 2)
-    part = (x - i)[..., None]
-    mixed: np.ndarray = np.round(_ANCHORS[i] * (1 - part) + _ANCHORS[i + 1] * part)
+    """Return the RGB colours of values in [0, 1].
+
+    Args:
+        values: float array of any shape; clipped to [0, 1].
+
+    Returns:
+        uint8 (..., 3).
+    """
+    position = np.clip(values, 0, 1) * (len(_ANCHORS) - 1)
+    lower = np.minimum(position.astype(int), len(_ANCHORS) - 2)
+    weight = (position - lower)[..., None]
+    mixed: np.ndarray = np.round(_ANCHORS[lower] * (1 - weight) + _ANCHORS[lower + 1] * weight)
     return mixed.astype(np.uint8)
 
 
 def heat(image: np.ndarray, anomaly_map: np.ndarray, map_range: tuple[float, float]) -> np.ndarray:
-    """Blend a map over its image; where the map is below the range the image shows untouched.
+    """Blend an anomaly map over its image; pixels below the range stay unchanged.
 
     Args:
-        image: uint8 (H, W, 3).
+        image: uint8 (H, W, 3) RGB.
         anomaly_map: float (H, W).
-        map_range: values at which the colours begin and end; the same for every image of a
-            bundle, so that a normal image does not light up.
+        map_range: map values of the first and the last colour. All images of a bundle share one
+            range, so that a normal image shows no heat.
 
     Returns:
-        uint8 (H, W, 3).
+        uint8 (H, W, 3) RGB.
     """
     low, high = map_range
     level = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)

@@ -1,4 +1,4 @@
-"""Pictures a person can read: image, map over it, defect regions, decision, scales, words."""
+"""Draw an inspection: image, anomaly map, defect regions, decision, scales and captions."""
 
 from __future__ import annotations
 
@@ -8,27 +8,46 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageDraw
 
-from snl.decision.regions import Region
 from snl.drawing import scales
 from snl.drawing.heat import COLOURS, INK, PAPER, colours, heat
 from snl.drawing.scales import short
 from snl.drawing.text import Text, flow
 
-__all__ = ["LONGEST", "SHORTEST", "Drawable", "colours", "draw", "heat", "panels"]
+__all__ = ["LONGEST", "SHORTEST", "Drawable", "DrawableRegion", "colours", "draw", "heat", "panels"]
 
 LONGEST = 1024
-"""Panels are shrunk to this many pixels on their longer side."""
+"""Maximum length in pixels of a panel's longer side; larger images are shrunk."""
 SHORTEST = 256
-"""... and small images enlarged so that the text fits."""
+"""Minimum length in pixels of a panel's shorter side; smaller images are enlarged, so that the
+captions fit."""
 
-_GAP, _MARGIN, _EDGE = 6, 12, 16  # pixels between the panels, at the right, at the left
-_LOWEST = 48  # pixels of height that panels get at least, for the numbers of regions
-_NUMBERED = 9  # regions with a number
-_NAME = 28  # letters of a product's name
+_GAP, _MARGIN, _EDGE = 6, 12, 16  # pixels: between panels, right margin, left margin
+_MIN_HEIGHT = 48  # pixels; leaves space for the region numbers
+_MAX_NUMBERED = 9  # only this many regions get a number
+_MAX_NAME = 28  # characters of a product's name
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
+
+
+class DrawableRegion(Protocol):
+    """The part of `snl.decision.regions.Region` that is drawn."""
+
+    @property
+    def polygon(self) -> Sequence[tuple[float, float]]: ...
+    @property
+    def area(self) -> int: ...
+    @property
+    def area_mm2(self) -> float | None: ...
+    @property
+    def peak_at(self) -> tuple[int, int]: ...
 
 
 class Drawable(Protocol):
-    """What is asked of an inspection here; see `snl.runtime.inspector.Inspection`."""
+    """The part of an inspection that is drawn; `snl.decision.inspection.Inspection` has it.
+
+    `regions` are sorted by peak, highest first.
+    """
 
     @property
     def image(self) -> np.ndarray: ...
@@ -37,7 +56,7 @@ class Drawable(Protocol):
     @property
     def map_range(self) -> tuple[float, float]: ...
     @property
-    def regions(self) -> Sequence[Region]: ...
+    def regions(self) -> Sequence[DrawableRegion]: ...
     @property
     def region_threshold(self) -> float | None: ...
     @property
@@ -57,55 +76,66 @@ class Drawable(Protocol):
 
 
 def panels(inspection: Drawable) -> tuple[Image.Image, Image.Image]:
-    """The image, and the map in colours over it with the contours of the regions.
+    """Return the image, and the image with the anomaly map and the region contours over it.
+
+    Args:
+        inspection: image, map and regions to draw.
 
     Returns:
-        Two RGB pictures of one size: the longer side at most `LONGEST` pixels, the shorter at
-        least `SHORTEST` where that leaves room for the longer.
+        Two RGB pictures of the same size. The longer side has at most `LONGEST` pixels. The shorter
+        side has at least `SHORTEST` pixels, unless this would make the longer side too long.
     """
     height, width = inspection.image.shape[:2]
     factor = min(LONGEST / max(height, width), max(1.0, SHORTEST / min(height, width)))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     image = Image.fromarray(inspection.image).resize(size, Image.Resampling.BILINEAR)
-    levels = Image.fromarray(np.asarray(inspection.anomaly_map, np.float32))
-    anomaly_map = np.asarray(levels.resize(size, Image.Resampling.BILINEAR))
-    over = Image.fromarray(heat(np.asarray(image), anomaly_map, inspection.map_range))
-    pen = ImageDraw.Draw(over)
-    lines = []
+    map_picture = Image.fromarray(np.asarray(inspection.anomaly_map, np.float32))
+    anomaly_map = np.asarray(map_picture.resize(size, Image.Resampling.BILINEAR))
+    overlay = Image.fromarray(heat(np.asarray(image), anomaly_map, inspection.map_range))
+    pen = ImageDraw.Draw(overlay)
+    contours = []
     for region in inspection.regions:
+        # the first edge is drawn twice, so that the line join at the first corner is complete
         points = np.array([*region.polygon, *region.polygon[:2]]) * size / (width, height) - 0.5
-        lines.append([tuple(p) for p in np.clip(points, 0, np.array(size) - 1).tolist()])
+        contours.append([tuple(p) for p in np.clip(points, 0, np.array(size) - 1).tolist()])
     for colour, thickness in ((INK, 3), (PAPER, 1)):
-        for line in lines:
-            pen.line(line, fill=colour, width=thickness)
-    return image, over
+        for contour in contours:
+            pen.line(contour, fill=colour, width=thickness)
+    return image, overlay
 
 
 def draw(inspection: Drawable) -> Image.Image:
-    """Image and overlay side by side above decision, numbers in words, scales of score and map."""
-    image, over = panels(inspection)
-    column, row = max(image.width, SHORTEST), max(image.height, _LOWEST)
+    """Draw image and overlay side by side, and below them the decision, its numbers and two scales.
+
+    Args:
+        inspection: what to draw.
+
+    Returns:
+        An RGB picture of at most 2 `LONGEST` + 6 pixels in width.
+    """
+    image, overlay = panels(inspection)
+    column, row = max(image.width, SHORTEST), max(image.height, _MIN_HEIGHT)
     width = 2 * column + _GAP
-    words, text_height = flow(_words(inspection), width - _EDGE - _MARGIN)
-    sheet = Image.new("RGB", (width, row + 6 + text_height + scales.HEIGHT), PAPER)
+    captions, captions_height = flow(_captions(inspection), width - _EDGE - _MARGIN)
+    sheet = Image.new("RGB", (width, row + 6 + captions_height + scales.HEIGHT), PAPER)
     pen = ImageDraw.Draw(sheet)
     x, y = (column - image.width) // 2, (row - image.height) // 2
     sheet.paste(image, (x, y))
     x += column + _GAP
-    sheet.paste(over, (x, y))
-    height, across = inspection.image.shape[:2]
-    factors = over.width / across, over.height / height
-    spots = [
+    sheet.paste(overlay, (x, y))
+    image_height, image_width = inspection.image.shape[:2]
+    factors = overlay.width / image_width, overlay.height / image_height
+    peaks = [
         (x + (r.peak_at[0] + 0.5) * factors[0], y + (r.peak_at[1] + 0.5) * factors[1])
-        for r in inspection.regions[:_NUMBERED]
+        for r in inspection.regions[:_MAX_NUMBERED]
     ]
-    inner = (x, y, x + over.width, y + over.height)
-    _number(pen, spots, inner, (column + _GAP, 0, width, row))
+    panel = (x, y, x + overlay.width, y + overlay.height)
+    _draw_numbers(pen, peaks, panel, (column + _GAP, 0, width, row))
     colour = COLOURS.get(inspection.decision, INK)
     pen.rectangle((0, row, 8, sheet.height), fill=colour)
-    for i, (text, left, middle) in enumerate(words):
+    for i, (text, left, middle) in enumerate(captions):
         text.draw(pen, _EDGE + left, row + 5 + middle, fill=INK if i else colour)
-    top = row + 6 + text_height
+    top = row + 6 + captions_height
     left_span, right_span = (_EDGE, column - _MARGIN), (column + _GAP, width - _MARGIN)
     limits = inspection.uncertain_threshold, inspection.threshold
     scales.score_scale(pen, inspection.score, inspection.decision, limits, left_span, top)
@@ -113,61 +143,77 @@ def draw(inspection: Drawable) -> Image.Image:
     return sheet
 
 
-def _words(inspection: Drawable) -> list[str]:
-    """The decision and what it rests on, piece by piece."""
-    words = [inspection.decision.upper(), f"score {short(inspection.score)}"]
+def _captions(inspection: Drawable) -> list[str]:
+    """Return the decision, then the numbers that explain it, one caption each."""
+    captions = [inspection.decision.upper(), f"score {short(inspection.score)}"]
     if inspection.p_value is not None:
-        words.append(f"p {inspection.p_value:.2g}")
+        captions.append(f"p {inspection.p_value:.2g}")
     if inspection.uncertain_threshold is not None:
-        words.append(f"uncertain above {short(inspection.uncertain_threshold)}")
+        captions.append(f"uncertain above {short(inspection.uncertain_threshold)}")
     limit = inspection.threshold
-    words.append("no threshold" if limit is None else f"anomalous above {short(limit)}")
+    captions.append("no threshold" if limit is None else f"anomalous above {short(limit)}")
     if inspection.product:
         name = inspection.product
-        name = name if len(name) <= _NAME else name[: _NAME - 1].rstrip() + "…"
-        words.append(name + (" (recognised)" if inspection.product_from == "recognised" else ""))
+        name = name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1].rstrip() + "…"
+        captions.append(name + (" (recognised)" if inspection.product_from == "recognised" else ""))
     if inspection.regions:
         count, largest = len(inspection.regions), max(inspection.regions, key=lambda r: r.area)
         area = f"{largest.area} px"
         if largest.area_mm2 is not None:
             area = f"{largest.area_mm2:.2g} mm² / {area}"
-        words.append(f"{count} regions, largest {area}" if count > 1 else f"1 region, {area}")
+        captions.append(f"{count} regions, largest {area}" if count > 1 else f"1 region, {area}")
     elif inspection.region_threshold is not None:
-        words.append("no regions")
-    return words
+        captions.append("no regions")
+    return captions
 
 
-def _number(
+def _draw_numbers(
     pen: ImageDraw.ImageDraw,
-    spots: list[tuple[float, float]],
-    inner: tuple[int, int, int, int],
-    outer: tuple[int, int, int, int],
+    peaks: Sequence[tuple[float, float]],
+    panel: tuple[int, int, int, int],
+    column: tuple[int, int, int, int],
 ) -> None:
-    """1, 2, 3 beside the peaks: inside the panel, else inside its column; none over another, and
-    none at all where there is no room."""
-    taken: list[tuple[float, float, float, float]] = []
-    for number, (x, y) in enumerate(spots, 1):
+    """Mark each peak with a dot and its number (1, 2, ...).
+
+    A number is placed inside the panel, else inside the panel's column. Numbers never overlap; a
+    number without free space is left out.
+    """
+    taken: list[Box] = []
+    for number, (x, y) in enumerate(peaks, 1):
         text = Text(str(number))
-        wide, high = text.width + 4, 16
-        places = [
-            (x + dx * (wide / 2 + 4 + far), y + dy * (high / 2 + 4 + far))
-            for far in (0, 12, 24)
-            for dx, dy in ((1, -1), (1, 0), (1, 1), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1))
-        ]
-        boxes = [(a - wide / 2, b - high / 2, a + wide / 2, b + high / 2) for a, b in places]
-        free = [
-            box
-            for area in (inner, outer)
-            for box in boxes
-            if area[0] <= box[0] and area[1] <= box[1] and box[2] <= area[2] and box[3] <= area[3]
-            if not any(
-                box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in taken
-            )
-        ]
+        box = _free_box((x, y), (text.width + 4, 16), (panel, column), taken)
         pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=PAPER, outline=INK)
-        if free:
-            left, upper, _, lower = free[0]
-            taken.append(free[0])
+        if box is not None:
+            left, top, _, bottom = box
+            taken.append(box)
             text.draw(
-                pen, left + 2, (upper + lower) / 2, fill=PAPER, stroke_width=2, stroke_fill=INK
+                pen, left + 2, (top + bottom) / 2, fill=PAPER, stroke_width=2, stroke_fill=INK
             )
+
+
+def _free_box(
+    point: tuple[float, float],
+    size: tuple[float, float],
+    areas: Sequence[tuple[int, int, int, int]],
+    taken: Sequence[Box],
+) -> Box | None:
+    """Return a box near a point, inside the first possible area and clear of the taken boxes."""
+    (x, y), (width, height) = point, size
+    centres = [
+        (x + dx * (width / 2 + 4 + distance), y + dy * (height / 2 + 4 + distance))
+        for distance in (0, 12, 24)
+        for dx, dy in ((1, -1), (1, 0), (1, 1), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1))
+    ]
+    boxes = [(a - width / 2, b - height / 2, a + width / 2, b + height / 2) for a, b in centres]
+    for area in areas:
+        for box in boxes:
+            inside = (
+                area[0] <= box[0] and area[1] <= box[1] and box[2] <= area[2] and box[3] <= area[3]
+            )
+            if inside and not any(_overlap(box, other) for other in taken):
+                return box
+    return None
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

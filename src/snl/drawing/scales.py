@@ -1,4 +1,4 @@
-"""Scales with words: the score among its thresholds, the colours of the map and their values."""
+"""Two scales: the score with its thresholds, and the map's colours with their values."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from snl.drawing.heat import COLOURS, INK, heat
 from snl.drawing.text import Text
 
 HEIGHT = 58
-"""Pixels that a scale takes."""
-_RAIL = (225, 227, 230)
-_TOP, _BAR, _LOW = 10, 27, 46  # middles of the words above, the bar and the words below
+"""Height of a scale in pixels."""
+_RAIL = (225, 227, 230)  # bar colour where no threshold is known
+_ABOVE, _BAR, _BELOW = 10, 27, 46  # y of the centres of the labels above, the bar, the labels below
 
 
 def score_scale(
@@ -24,18 +24,18 @@ def score_scale(
     span: tuple[int, int],
     top: int,
 ) -> None:
-    """A rail tinted as the decisions, filled up to the score, ticks at the thresholds.
+    """Draw a bar tinted in the decisions' colours, filled up to the score, with threshold ticks.
 
-    It goes from 0, or the lowest threshold if that is below, as far beyond the highest threshold as
-    that is from its beginning; a score beyond it fills it.
+    The scale begins at 0, or at the lowest threshold if this is negative. It ends so that the
+    highest threshold lies in its middle; a score beyond the end fills the whole bar.
 
     Args:
-        pen: draws on an RGB picture.
-        score: raw.
-        decision: gives the bar its colour.
-        limits: thresholds of `uncertain` and of `anomalous`; None where there is none.
-        span: pixels across that bar and name take.
-        top: pixel down where its `HEIGHT` pixels begin.
+        pen: drawing context of an RGB picture.
+        score: raw anomaly score.
+        decision: determines the colour of the bar.
+        limits: thresholds of `uncertain` and `anomalous`; None if there is none.
+        span: left and right end in pixels of label and bar together.
+        top: y in pixels of the scale's upper edge.
     """
     names = ("uncertain", "anomalous")
     known = [
@@ -45,14 +45,14 @@ def score_scale(
     low, high = min([0.0, *values]), max([0.0, *values])
     if known and high > low:
         high = high + (high - low)
-    else:  # nothing to measure by but the score
+    else:  # without thresholds only the score gives the scale its length
         high = low + (abs(score - low) if math.isfinite(score) and score != low else 1.0)
     left, right = _frame(pen, "score", (low, high), values, span, top)
-    edges = [left, *(_place(v, (low, high), (left, right)) for v in values), right]
+    edges = [left, *(_position(v, (low, high), (left, right)) for v in values), right]
     for i, name in enumerate(["normal", *(n for n, _ in known)] if known else [""]):
         tint = tuple((c + 3 * 255) // 4 for c in COLOURS[name]) if name else _RAIL
         pen.rectangle((edges[i], top + 22, max(edges[i : i + 2]), top + 32), fill=tint)
-    end = left if math.isnan(score) else _place(score, (low, high), (left, right))
+    end = left if math.isnan(score) else _position(score, (low, high), (left, right))
     if end > left:
         pen.rectangle((left, top + 24, end, top + 30), fill=COLOURS.get(decision, INK))
     for x in edges[1:-1]:
@@ -66,15 +66,15 @@ def map_scale(
     span: tuple[int, int],
     top: int,
 ) -> None:
-    """The colours of the map over grey, a tick at the threshold of regions.
+    """Draw the map's colours over grey, with a tick at the region threshold.
 
     Args:
         sheet: RGB picture to draw on.
-        map_range: values at which the colours begin and end.
-        threshold: of regions; None if there is none. Outside the range its tick is at the end and
-            its value says so: `< 0.3`.
-        span: pixels across that bar and name take.
-        top: pixel down where its `HEIGHT` pixels begin.
+        map_range: map values of the first and the last colour.
+        threshold: region threshold; None if there is none. Outside the range its tick is at the
+            nearer end and its label shows this: `< 0.3`.
+        span: left and right end in pixels of label and bar together.
+        top: y in pixels of the scale's upper edge.
     """
     pen = ImageDraw.Draw(sheet)
     ticks = [] if threshold is None or math.isnan(threshold) else [threshold]
@@ -83,12 +83,12 @@ def map_scale(
     strip = heat(np.full((*ramp.shape, 3), 150, np.uint8), ramp, map_range)
     sheet.paste(Image.fromarray(strip), (left, top + 22))
     for value in ticks:
-        x = _place(value, map_range, (left, right))
+        x = _position(value, map_range, (left, right))
         pen.line((x, top + 19, x, top + 35), fill=INK, width=2)
 
 
 def short(value: float) -> str:
-    """Three digits."""
+    """Return a number with three significant digits."""
     return f"{value:.3g}"
 
 
@@ -100,35 +100,35 @@ def _frame(
     span: tuple[int, int],
     top: int,
 ) -> tuple[int, int]:
-    """Words of a scale: its name before it, values of its ticks above, of its ends below.
+    """Draw a scale's labels: its name on the left, tick values above, values of the ends below.
 
     Returns:
-        Where its bar begins and ends.
+        x of the bar's left and right end in pixels.
     """
     title, first, last = Text(name), Text(short(ends[0])), Text(short(ends[1]))
     left, right = span[0] + title.width + 8, span[1]
     title.draw(pen, span[0], top + _BAR, fill=INK)
-    first.draw(pen, left, top + _LOW, fill=INK)
-    last.draw(pen, right - last.width, top + _LOW, fill=INK)
+    first.draw(pen, left, top + _BELOW, fill=INK)
+    last.draw(pen, right - last.width, top + _BELOW, fill=INK)
     labels: list[tuple[Text, int]] = []
-    free = left
+    next_free = left
     for value in sorted(set(ticks)):
-        words = short(value)
+        number = short(value)
         label = Text(
-            f"< {words}" if value < ends[0] else f"{words} >" if value > ends[1] else words
+            f"< {number}" if value < ends[0] else f"{number} >" if value > ends[1] else number
         )
-        middle = _place(value, ends, (left, right))
-        labels.append((label, max(free, round(middle - label.width / 2))))  # after the one before
-        free = labels[-1][1] + label.width + 8
+        middle = _position(value, ends, (left, right))
+        labels.append((label, max(next_free, round(middle - label.width / 2))))
+        next_free = labels[-1][1] + label.width + 8
     end = right
-    for label, begin in reversed(labels):
-        begin = min(begin, end - label.width)  # before the one behind
-        label.draw(pen, begin, top + _TOP, fill=INK)
+    for label, begin in reversed(labels):  # move labels left where they would pass the end
+        begin = min(begin, end - label.width)
+        label.draw(pen, begin, top + _ABOVE, fill=INK)
         end = begin - 8
     return left, right
 
 
-def _place(value: float, ends: tuple[float, float], pixels: tuple[int, int]) -> float:
-    """Where a value is on a bar; the nearer end where it is outside."""
-    share = (value - ends[0]) / max(ends[1] - ends[0], 1e-12)
-    return pixels[0] + (pixels[1] - pixels[0]) * min(max(share, 0.0), 1.0)
+def _position(value: float, ends: tuple[float, float], pixels: tuple[int, int]) -> float:
+    """Return the x of a value on a bar; the nearer end for values outside the scale."""
+    fraction = (value - ends[0]) / max(ends[1] - ends[0], 1e-12)
+    return pixels[0] + (pixels[1] - pixels[0]) * min(max(fraction, 0.0), 1.0)

@@ -1,8 +1,8 @@
-"""Text in pictures: measured before it is drawn, shortened to its room, in any script there is.
+"""Text in pictures: measured before it is drawn, shortened to a maximum width, in any script.
 
-Pillow's own font knows Latin letters without accents. Other text is drawn in a font of the system
-that has all its letters, where there is one; else accents are left out, and what no font knows
-shows as a box.
+Pillow's built-in font has Latin letters without accents only. Other text is drawn in the first
+system font that has all its characters. If there is none, accents are removed, and characters that
+no font has are drawn as boxes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from PIL import ImageDraw, ImageFont
 from snl.data.images import one_line
 
 SIZE = 14
-"""Of the letters, in pixels."""
-_ROW = 20  # pixels from line to line
-_SPACE = 14  # pixels between pieces
+"""Default font size in pixels."""
+_LINE_HEIGHT = 20  # pixels
+_SPACE = 14  # pixels between two pieces of text on one line
 _CANDIDATES = """
 DejaVuSans.ttf, NotoSans-Regular.ttf, LiberationSans-Regular.ttf, FreeSans.ttf, arial.ttf, Arial.ttf
 segoeui.ttf, Helvetica.ttc, Arial Unicode.ttf, NotoSansCJK-Regular.ttc, wqy-microhei.ttc
@@ -28,56 +28,64 @@ _SYSTEM = tuple(name for line in _CANDIDATES.split("\n") for name in line.split(
 
 
 class Text:
-    """One line of text with the font it is drawn in.
+    """One line of text and the font that it is drawn in.
 
     Args:
-        text: anything; line breaks become spaces.
-        room: pixels that it may be wide; longer text ends in an ellipsis.
-        size: of the letters in pixels.
+        text: any string; line breaks are replaced by spaces.
+        max_width: in pixels; longer text is cut and ends in an ellipsis.
+        size: font size in pixels.
 
     Attributes:
-        text: what is drawn.
-        width: pixels.
+        text: the text as drawn.
+        width: its width in pixels.
     """
 
-    def __init__(self, text: str, room: float = float("inf"), size: int = SIZE) -> None:
+    def __init__(self, text: str, max_width: float = float("inf"), size: int = SIZE) -> None:
         self.text, self._font = _readable(one_line(text), size)
         self.width = _width(self.text, self._font)
-        if self.width > room:
-            shorter, more = 0, len(self.text)  # the longest beginning that fits, by halves
-            while more - shorter > 1:
-                middle = (shorter + more) // 2
-                if _width(self.text[:middle].rstrip() + "…", self._font) <= room:
-                    shorter = middle
+        if self.width > max_width:
+            fits, too_long = 0, len(self.text)  # bisection: lengths of two beginnings of the text
+            while too_long - fits > 1:
+                middle = (fits + too_long) // 2
+                if _width(self.text[:middle].rstrip() + "…", self._font) <= max_width:
+                    fits = middle
                 else:
-                    more = middle
-            self.text = self.text[:shorter].rstrip() + "…"
+                    too_long = middle
+            self.text = self.text[:fits].rstrip() + "…"
             self.width = _width(self.text, self._font)
 
     def draw(self, pen: ImageDraw.ImageDraw, x: float, middle: float, **colours: Any) -> None:
-        """From `x` to the right, capitals centred at the height `middle`; colours as PIL's."""
+        """Draw the text.
+
+        Args:
+            pen: drawing context of a picture.
+            x: left edge in pixels.
+            middle: y in pixels of the centre of capital letters.
+            **colours: colour arguments of `ImageDraw.text`.
+        """
         pen.text((round(x), round(middle)), self.text, font=self._font, anchor="lm", **colours)
 
 
-def flow(pieces: list[str], room: int) -> tuple[list[tuple[Text, int, int]], int]:
-    """Pieces of text side by side, on as many lines as they take.
+def flow(pieces: list[str], max_width: int) -> tuple[list[tuple[Text, int, int]], int]:
+    """Place pieces of text side by side, on as many lines as necessary.
 
     Args:
-        pieces: in their order; one that is wider than the room is shortened.
-        room: pixels.
+        pieces: texts in reading order; a piece wider than `max_width` is shortened.
+        max_width: of a line, in pixels.
 
     Returns:
-        Each piece with its x and the middle of its line, from 0; and the height of all lines.
+        Each piece with its x and the y of its line's centre, in pixels from 0; and the total
+        height in pixels.
     """
     placed: list[tuple[Text, int, int]] = []
     x = line = 0
     for piece in pieces:
-        text = Text(piece, room)
-        if x and x + text.width > room:
+        text = Text(piece, max_width)
+        if x and x + text.width > max_width:
             x, line = 0, line + 1
-        placed.append((text, x, line * _ROW + _ROW // 2))
+        placed.append((text, x, line * _LINE_HEIGHT + _LINE_HEIGHT // 2))
         x += text.width + _SPACE
-    return placed, (line + 1) * _ROW
+    return placed, (line + 1) * _LINE_HEIGHT
 
 
 def _width(text: str, font: Any) -> int:
@@ -85,34 +93,46 @@ def _width(text: str, font: Any) -> int:
 
 
 def _readable(text: str, size: int) -> tuple[str, Any]:
-    """The text, if need be without accents, and the first font that has its letters; else the font
-    that lacks the fewest."""
+    """Return the text, without accents if necessary, and the first font with all its characters.
+
+    If no font has all characters, the font that lacks the fewest is used.
+    """
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     best: tuple[int, str, Any] | None = None
-    for wanted in (text, plain):
+    for candidate in (text, plain):
         for name in (None, *_SYSTEM):
-            font, box = _font(name, size)
+            font, missing_glyph = _font(name, size)
             if font is None:
                 continue
-            lacks = sum(_picture(font, c) == box for c in set(wanted) if not c.isspace())
-            if best is None or lacks < best[0]:
-                best = lacks, wanted, font
-            if not lacks:
-                return wanted, font
-    assert best is not None  # Pillow's font is always there
+            characters = [c for c in set(candidate) if not c.isspace()]
+            missing = sum(_glyph(font, c) == missing_glyph for c in characters)
+            if best is None or missing < best[0]:
+                best = missing, candidate, font
+            if not missing:
+                return candidate, font
+    assert best is not None  # Pillow's built-in font always exists
     return best[1], best[2]
 
 
 @lru_cache(maxsize=128)
 def _font(name: str | None, size: int) -> tuple[Any, Any]:
-    """A font, None: Pillow's own, and its picture of a letter it lacks; None where it is not."""
+    """Return a font and its glyph for missing characters.
+
+    Args:
+        name: file name of a system font; None for Pillow's built-in font.
+        size: in pixels.
+
+    Returns:
+        Font and glyph; (None, None) if the system does not have the font.
+    """
     try:
         font: Any = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
     except OSError:  # not on this system
         return None, None
-    return font, _picture(font, "\uffff")
+    return font, _glyph(font, "\uffff")
 
 
-def _picture(font: Any, letter: str) -> tuple[tuple[int, int], bytes]:
-    mask = font.getmask(letter)
+def _glyph(font: Any, character: str) -> tuple[tuple[int, int], bytes]:
+    """Return size and pixels of a character's glyph."""
+    mask = font.getmask(character)
     return mask.size, bytes(mask)

@@ -62,7 +62,9 @@ def evaluate(
         DataError: no labelled test image.
 
     Example:
-        >>> snl.evaluate(snl.load("parts.snl"), "parts/").mean["image_auroc"]   # doctest: +SKIP
+        >>> evaluation = snl.evaluate(snl.load("parts.snl"), "parts/")
+        >>> 0 <= evaluation.mean["image_auroc"] <= 1
+        True
     """
     catalog = data if isinstance(data, Catalog) else Catalog.read(data)
     records = [record for record in catalog.test() if record.label is not None]

@@ -66,7 +66,9 @@ def probe(
         SettingsError: a number out of range.
 
     Example:
-        >>> probe(snl.load("parts.snl"), "parts/").summary("mixup")["mean"]   # doctest: +SKIP
+        >>> result = snl.probe(snl.load("parts.snl"), "parts/", images=4)
+        >>> 0 <= result.summary("mixup")["mean"] <= 1
+        True
     """
     _check(images, share, seed)
     catalog = data if isinstance(data, Catalog) else Catalog.read(data)

@@ -1,4 +1,4 @@
-"""The drift monitor of an inspector: what it takes from the calibration, and from inspections."""
+"""Connect a drift monitor with a calibration and with the inspections based on it."""
 
 from __future__ import annotations
 
@@ -13,46 +13,61 @@ from snl.errors import SnlError
 from snl.monitoring.drift import Drift, DriftMonitor
 
 FALSE_ALARM = 0.01
-"""Chance of ever a false alarm for one product, unless another is asked for."""
+"""Default probability that a product without drift ever raises an alarm."""
 
 
 def baseline(calibration: Calibration) -> dict[str, np.ndarray]:
-    """Score and distance (n, 2) of the held-back images that would not be rejected, by product.
+    """Return the baseline of each product: its calibration images that would not be rejected.
 
-    Those that are the threshold themselves are left out, see docs/drift.md.
+    An image whose score is the threshold itself is left out; docs/drift.md explains why.
+
+    Args:
+        calibration: with held-out calibration images, thresholds and rates.
+
+    Returns:
+        Product to float64 (n, 2): score and distance to the product's nearest prototype.
     """
-    found = {}
+    baselines = {}
     for product, normals in calibration.sets.items():
         rates = calibration.rates_for(product)
         limit, _ = calibration.scores.threshold(rates.anomalous, product)
-        least = calibration.unknown_rate(rates)
-        unknown = [calibration.unknown_p(distance) for distance in normals.distances.tolist()]
-        near = np.array([p is None or p > least for p in unknown], bool)
-        # as float32: a threshold of all products together is off its score by rounding
-        low = normals.scores < np.float32(np.inf if limit is None else limit)
+        unknown_rate = calibration.unknown_rate(rates)
+        p_values = [calibration.unknown_p(distance) for distance in normals.distances.tolist()]
+        is_known = np.array([p is None or p > unknown_rate for p in p_values], bool)
+        # compared in float32: a threshold pooled over products differs from its score by rounding
+        is_below = normals.scores < np.float32(np.inf if limit is None else limit)
         rows = np.stack([normals.scores, normals.distances], 1).astype(np.float64)
-        found[product] = rows[near & low]
-    return found
+        baselines[product] = rows[is_known & is_below]
+    return baselines
 
 
 def start(calibration: Calibration, false_alarm: float = FALSE_ALARM) -> DriftMonitor:
-    """A monitor that has seen nothing yet."""
+    """Return a new monitor for a calibration.
+
+    Args:
+        calibration: its held-out calibration images are the baseline.
+        false_alarm: probability in (0, 1) that a product without drift ever raises an alarm.
+    """
     return DriftMonitor(baseline(calibration), false_alarm=false_alarm)
 
 
 def resume(path: Path, calibration: Calibration) -> DriftMonitor:
-    """The monitor of a state file.
+    """Load a monitor from its state file.
+
+    Args:
+        path: file written by `DriftMonitor.save`.
+        calibration: must have the same baseline as the calibration that the monitor started with.
 
     Raises:
-        SnlError: unreadable, or begun with another calibration.
+        SnlError: the file cannot be read, or belongs to another calibration.
     """
     monitor = DriftMonitor.load(path)
-    before, wanted = monitor.baseline, baseline(calibration)
-    same = all(k in before and np.array_equal(before[k], v) for k, v in wanted.items())
-    if not same or any(len(rows) for k, rows in before.items() if k not in wanted):
+    saved, expected = monitor.baseline, baseline(calibration)
+    same = all(k in saved and np.array_equal(saved[k], v) for k, v in expected.items())
+    if not same or any(len(rows) for k, rows in saved.items() if k not in expected):
         raise SnlError(
-            f"{path}: was begun with another bundle or calibration, so its promise does not hold "
-            "for this one; give another file, or remove it to start anew"
+            f"{path}: belongs to another bundle or calibration, so its false-alarm guarantee does "
+            "not hold for this one; give another file, or delete it to start a new monitor"
         )
     return monitor
 
@@ -60,14 +75,23 @@ def resume(path: Path, calibration: Calibration) -> DriftMonitor:
 def watch(
     monitor: DriftMonitor, calibration: Calibration, verdict: Verdict, when: str | None = None
 ) -> Drift:
-    """Tell the monitor of one more image.
+    """Update the monitor with one inspected image.
 
-    Whether it counts as rejected is decided by the rates of the calibration, which the baseline is
-    cut off by too, whatever other rates this inspection was asked to use.
+    The calibration's rates determine whether the image counts as rejected, because they also limit
+    the baseline. Other rates that the inspection itself may have used are ignored.
+
+    Args:
+        monitor: is updated.
+        calibration: the calibration that the monitor started with.
+        verdict: the decision about the image.
+        when: time or name of the image; see `DriftMonitor.update`.
+
+    Returns:
+        The drift status of the image's product.
     """
     given = verdict.product if verdict.product_from == "given" else None
-    own = judge(calibration, verdict.score, verdict.recognised, verdict.distance, given)
-    rejected = own.decision in (ANOMALOUS, UNKNOWN)
+    verdict = judge(calibration, verdict.score, verdict.recognised, verdict.distance, given)
+    rejected = verdict.decision in (ANOMALOUS, UNKNOWN)
     return monitor.update(
         verdict.product, (verdict.score, verdict.distance), rejected=rejected, when=when
     )

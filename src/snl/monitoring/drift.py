@@ -1,8 +1,8 @@
-"""Drift: says when the images of a running plant are no longer like those of calibration.
+"""Drift monitor: raises an alarm when a product's images no longer match the calibration images.
 
-For each product, one test martingale for each statistic of an image (its score, its distance to the
-product's prototypes) over the ranks of its values, and one over how many images are rejected; see
-`martingale.py` for the bets and docs/drift.md for what is promised.
+For each product there is one test martingale per statistic of an image (anomaly score, distance to
+the product's prototypes), computed over the ranks of its values, and one test martingale over the
+share of rejected images. `martingale.py` defines the bets; docs/drift.md states the guarantee.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ KIND, FORMAT = "drift", 1
 
 @dataclass(frozen=True)
 class Drift:
-    """What is known of one product's stream now.
+    """The drift status of one product.
 
     Attributes:
-        product: its name.
+        product: name of the product.
         alarm: True from the alarm until `reset`.
-        since: number of the image, from 1, with which the change probably began: where the bet
-            that fits it best had its last low. Rejected images are counted too.
-        since_when: the `when` given with that image.
-        reason: in plain words, which statistic changed, and in which direction.
-        images: of this product seen since the beginning or the last `reset`.
-        evidence: the most that any test has reached so far, as a multiple of what raises the alarm
-            (1 and more: alarm); at most 1e12.
+        since: estimated number, from 1, of the image at which the change began: the last minimum of
+            the bet that fits the change best. Rejected images are counted too. None: no alarm.
+        since_when: the `when` of that image.
+        reason: which statistic changed and in which direction; None: no alarm.
+        images: number of images of this product since the start or the last `reset`.
+        evidence: the highest capital of any test so far, divided by the capital that raises an
+            alarm, in [0, 1e12]; 1 or more means alarm.
     """
 
     product: str
@@ -58,24 +58,26 @@ class Drift:
 
 
 class DriftMonitor:
-    """Watches the inspections of a plant, product by product, for images of another law.
+    """Monitors the inspections of each product for a change of the images' distribution.
 
-    The chance of EVER a false alarm is at most `false_alarm` for each product, as long as its kept
-    (not rejected) images are exchangeable with its baseline, and each image, whatever came before,
-    is rejected with a chance of at most `rejected`. docs/drift.md says it exactly.
+    For each product, the probability that a false alarm EVER occurs is at most `false_alarm`, if
+    the accepted (not rejected) images are exchangeable with the baseline and if each image is
+    rejected with a conditional probability of at most `rejected`, given all images before it.
+    docs/drift.md has the exact statement.
 
     Args:
-        baseline: product to float (n, statistics): values of held-back normal images strictly
-            below the thresholds by which the plant's images are rejected. Few rows, or none, will
-            do: then only changes within the stream are found. A product not named here gets a
-            stream of its own with its first image.
-        statistics: names of the values of an image.
-        false_alarm: chance of ever a false alarm for one product, above 0, below 1.
-        rejected: share of rejected images that is no drift, above 0, below 1.
-        seed: 0 or more; of the random order among equal values.
+        baseline: product to float (n, statistics): values of held-out calibration images strictly
+            below the thresholds that reject images in production. With few rows, or none, only
+            changes within the stream can be detected. A product without an entry gets an empty
+            baseline when its first image arrives.
+        statistics: names of an image's values.
+        false_alarm: probability of ever raising a false alarm for one product, in (0, 1).
+        rejected: share of rejected images that does not count as drift, in (0, 1).
+        seed: seed of the random tie-breaking among equal values, at least 0.
 
     Raises:
-        SnlError: a setting out of its range; a baseline of another shape, or not finite.
+        SnlError: a setting is out of its range, or a baseline has a wrong shape or values that are
+            not finite.
 
     Example:
         >>> monitor = DriftMonitor({"nut": np.zeros((0, 1))}, statistics=["score"])
@@ -94,14 +96,15 @@ class DriftMonitor:
     ) -> None:
         self.statistics = tuple(statistics)
         if isinstance(statistics, str) or not 0 < len(set(self.statistics)) == len(self.statistics):
-            raise SnlError(f"statistics is {statistics!r}; give one or more different names")
+            raise SnlError(f"statistics is {statistics!r}; give at least one name, each only once")
         for name, value in (("false_alarm", false_alarm), ("rejected", rejected)):
             if not 0 < value < 1:
-                raise SnlError(f"{name} is {value}; give a share above 0 and below 1")
+                raise SnlError(f"{name} is {value}; give a number above 0 and below 1")
         if seed < 0:
             raise SnlError(f"seed is {seed}; give 0 or more")
         self.false_alarm, self.rejected, self.seed = float(false_alarm), float(rejected), int(seed)
-        self._level = math.log(len(self.statistics) + 1) - math.log(self.false_alarm)
+        # log capital that raises an alarm: (tests / false_alarm), by the union bound
+        self._log_limit = math.log(len(self.statistics) + 1) - math.log(self.false_alarm)
         self._streams = {name: self._stream(name, rows) for name, rows in baseline.items()}
 
     def update(
@@ -112,16 +115,16 @@ class DriftMonitor:
         rejected: bool = False,
         when: str | None = None,
     ) -> Drift:
-        """One more image.
+        """Update the monitor with one image and return the drift status of its product.
 
         Args:
-            product: that the image is of.
-            values: (statistics,) finite; of a rejected image they are not compared.
-            rejected: the decision was anomalous, or the product unknown.
-            when: time or name of the image, given back as `since_when`.
+            product: product of the image.
+            values: (statistics,) finite numbers; ignored for a rejected image.
+            rejected: True if the decision was `anomalous` or `unknown product`.
+            when: time or name of the image; returned as `Drift.since_when`.
 
         Raises:
-            SnlError: values of another number, or not finite; the monitor is then unchanged.
+            SnlError: wrong number of values, or a value is not finite; the monitor is unchanged.
         """
         try:
             numbers = [float(value) for value in values]
@@ -129,39 +132,45 @@ class DriftMonitor:
             numbers = []
         if len(numbers) != len(self.statistics) or not all(map(math.isfinite, numbers)):
             raise SnlError(
-                f"{product}: values {' '.join(repr(values).split())[:80]} of an image; "
+                f"{product}: an image has the values {' '.join(repr(values).split())[:80]}; "
                 f"give one finite number each for {', '.join(self.statistics)}"
             )
         if product not in self._streams:
             self._streams[product] = self._stream(product, np.empty((0, len(self.statistics))))
         stream = self._streams[product]
         stream.step(numbers, rejected, self.rejected, when)
-        stream.judge(self._level, self.statistics, self.rejected)
+        stream.check_alarm(self._log_limit, self.statistics, self.rejected)
         return self._drift(product)
 
     def status(self) -> dict[str, Drift]:
-        """What is known of each product, those of the baseline first."""
+        """Return the drift status by product; products with a baseline come first."""
         return {product: self._drift(product) for product in self._streams}
 
     @property
     def baseline(self) -> dict[str, np.ndarray]:
-        """Product to float64 (n, statistics), as given; empty of a product that came later."""
+        """Product to float64 (n, statistics), as given; no rows for products added later."""
         return {product: stream.baseline for product, stream in self._streams.items()}
 
     def reset(self, product: str | None = None) -> None:
-        """Begins anew, from the baseline, with one product or with all; the promise too is anew.
+        """Restart one product, or all products, from the baseline.
+
+        The false-alarm guarantee starts again too: each restart adds to the total probability of a
+        false alarm.
+
+        Args:
+            product: name of a product; None for all.
 
         Raises:
-            SnlError: a product that was never seen.
+            SnlError: the monitor has no such product.
         """
         if product is not None and product not in self._streams:
             known = ", ".join(self._streams) or "none"
-            raise SnlError(f"{product}: no such product in the drift monitor; it has {known}")
+            raise SnlError(f"{product}: no such product in the drift monitor; it has: {known}")
         for name in self._streams if product is None else [product]:
-            self._streams[name].begin()
+            self._streams[name].restart()
 
     def to_dict(self) -> dict[str, Any]:
-        """Settings and state as JSON values; goes on from there exactly as if not interrupted."""
+        """Return settings and state as JSON values; `from_dict` continues exactly from there."""
         return {
             "kind": KIND,
             "format": FORMAT,
@@ -177,18 +186,19 @@ class DriftMonitor:
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> Self:
-        """The monitor that `to_dict` wrote.
+        """Return the monitor that `to_dict` described.
 
         Raises:
-            SnlError: foreign, incomplete, of wrong types or values, or of a newer format.
+            SnlError: not the state of a drift monitor, a key is missing, a type or value is wrong,
+                or the format is newer than this version.
         """
         return cls._read(d, "drift state")
 
     def save(self, path: str | Path) -> None:
-        """Writes a JSON file, whole or not at all.
+        """Write the state to a JSON file; an existing file is replaced atomically.
 
         Raises:
-            SnlError: it cannot be written.
+            SnlError: the file cannot be written.
         """
         state = self.to_dict()
         state = {**state, "sha256": _digest(state)}
@@ -196,51 +206,56 @@ class DriftMonitor:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """The monitor that `save` wrote.
+        """Return the monitor that `save` wrote.
 
         Raises:
-            SnlError: missing, truncated, damaged, foreign or of a newer format.
+            SnlError: the file is missing, truncated or damaged, is not the state of a drift
+                monitor, or has a newer format.
         """
         try:
             document = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise SnlError(
-                f"{path}: cannot be read ({error.strerror or error}); give the file of a drift "
-                "monitor, or start a new one"
+                f"{path}: cannot be read ({error.strerror or error}); give the state file of a "
+                "drift monitor, or start a new monitor"
             ) from None
         except (ValueError, RecursionError):
-            raise SnlError(_unreadable(str(path), "truncated, damaged or no JSON")) from None
+            raise SnlError(_unreadable(str(path), "truncated, damaged or not JSON")) from None
         return cls._read(document, str(path), checksum=True)
 
     @classmethod
     def _read(cls, document: Any, where: str, checksum: bool = False) -> Self:
+        """Return the monitor of a JSON document; `where` names the document in errors."""
         try:
-            state = dict(read_map(document, "it"))
+            state = dict(read_map(document, "the document"))
             if state.get("kind") != KIND:
-                raise ValueError("not made by a drift monitor of snl")
+                raise ValueError("not written by a drift monitor of snl")
             if read_count(state["format"], "format") > FORMAT:
                 raise SnlError(
-                    f"{where}: a drift state in format {state['format']}, this snl reads {FORMAT}; "
-                    "update snl: pip install -U snl-ad"
+                    f"{where}: drift state of format {state['format']}, but this version of snl "
+                    f"reads format {FORMAT}; update snl: pip install -U snl-ad"
                 )
             if checksum and state.pop("sha256", None) != _digest(state):
-                raise ValueError("its contents do not match their checksum")
+                raise ValueError("its content does not match its checksum")
             monitor = cls(
                 {},
-                statistics=[read_text(s, "statistics") for s in read_list(state["statistics"], "")],
+                statistics=[
+                    read_text(name, "statistics")
+                    for name in read_list(state["statistics"], "statistics")
+                ],
                 false_alarm=read_number(state["false_alarm"], "false_alarm"),
                 rejected=read_number(state["rejected"], "rejected"),
                 seed=read_count(state["seed"], "seed", 2**200),
             )
-            for product, facts in read_map(state["products"], "products").items():
-                rows = read_list(read_map(facts, product)["baseline"], "baseline")
+            for product, content in read_map(state["products"], "products").items():
+                rows = read_list(read_map(content, product)["baseline"], "baseline")
                 width = len(monitor.statistics)
                 numbers = [read_numbers(row, "baseline", width) for row in rows]
                 stream = monitor._stream(product, np.array(numbers).reshape(-1, width))
-                stream.restore(facts)
+                stream.restore(content)
                 monitor._streams[product] = stream
         except KeyError as error:
-            raise SnlError(_unreadable(where, f"it has no {error}")) from None
+            raise SnlError(_unreadable(where, f"the key {error} is missing")) from None
         except (ValueError, TypeError, OverflowError) as error:
             raise SnlError(_unreadable(where, str(error).splitlines()[0][:100])) from None
         return monitor
@@ -253,8 +268,9 @@ class DriftMonitor:
         width = len(self.statistics)
         if rows.ndim != 2 or rows.shape[1] != width or not np.isfinite(rows).all():
             raise SnlError(
-                f"{product}: baseline of shape {rows.shape}; give finite numbers of shape "
-                f"(images, {width}), the columns " + ", ".join(self.statistics)
+                f"{product}: baseline has shape {rows.shape} or values that are not finite; give "
+                f"finite numbers of shape (images, {width}) with the columns "
+                + ", ".join(self.statistics)
             )
         seed = np.random.SeedSequence([self.seed, *product.encode("utf-8", "surrogatepass")])
         return Stream(rows.copy(), np.random.Generator(np.random.PCG64(seed)))
@@ -263,7 +279,7 @@ class DriftMonitor:
         stream = self._streams[product]
         since, when, reason = stream.alarm or (None, None, None)
         peak = max(test.log_peak for test in stream.tests)
-        evidence = min(math.exp(min(peak - self._level, 100.0)), 1e12)
+        evidence = min(math.exp(min(peak - self._log_limit, 100.0)), 1e12)
         alarm = stream.alarm is not None
         return Drift(product, alarm, since, when, reason, stream.images, evidence)
 
@@ -274,6 +290,6 @@ def _digest(state: Mapping[str, Any]) -> str:
 
 def _unreadable(where: str, reason: str) -> str:
     return (
-        f"{where}: not a readable drift state ({reason}); "
-        "copy it again from where it was made, or start a new monitor from the calibration"
+        f"{where}: not a valid drift state ({reason}); "
+        "copy the file again from its source, or start a new monitor from the calibration"
     )

@@ -1,4 +1,4 @@
-"""The stream of one product's images: its bags, its tests, and its alarm once one is raised."""
+"""The image stream of one product: its bags of values, its tests and its alarm."""
 
 from __future__ import annotations
 
@@ -22,29 +22,39 @@ from snl.monitoring.state_file import (
 
 
 class Stream:
-    """One product: for each statistic a bag and a test, and last the test of rejections.
+    """One product: a bag and a test for each statistic, and a test of the share of rejections.
 
     Args:
-        baseline: (n, statistics) finite; what the bags begin with.
-        random: breaks ties; goes on over `begin`.
+        baseline: float64 (n, statistics), finite; initial values of the bags.
+        random: breaks ties; its state is not changed by `restart`.
+
+    Attributes:
+        images: number of images since the start or the last `restart`.
+        bags: one for each statistic.
+        tests: one for each statistic, then the test of rejections.
+        alarm: since, since_when and reason of the alarm, see `Drift`; None: no alarm.
     """
 
     def __init__(self, baseline: np.ndarray, random: np.random.Generator) -> None:
         self.baseline = baseline
         self.random = random
-        self.begin()
+        self.restart()
 
-    def begin(self) -> None:
-        """Forgets all but the baseline."""
+    def restart(self) -> None:
+        """Discard everything except the baseline."""
         self.images = 0
         self.bags = [Bag(column) for column in self.baseline.T.tolist()]
         self.tests = [Jumper(len(SHIFTS)) for _ in self.bags] + [Jumper(len(LARGER))]
-        self.alarm: tuple[int, str | None, str] | None = None  # since, since_when, reason
+        self.alarm: tuple[int, str | None, str] | None = None
 
     def step(self, values: Sequence[float], rejected: bool, share: float, when: str | None) -> None:
-        """One image; `values` (statistics,) are compared unless it was rejected.
+        """Update the tests with one image.
 
-        `share` is the share of rejected images that is no drift.
+        Args:
+            values: (statistics,) finite; ignored for a rejected image.
+            rejected: whether the image was rejected.
+            share: share of rejected images that does not count as drift.
+            when: time or name of the image.
         """
         self.images += 1
         self.tests[-1].step(share_bets(rejected, share), self.images, when)
@@ -53,11 +63,17 @@ class Stream:
         for value, bag, test in zip(values, self.bags, self.tests, strict=False):
             test.step(shift_bets(bag.rank(value, self.random)), self.images, when)
 
-    def judge(self, level: float, names: Sequence[str], share: float) -> None:
-        """Raises the alarm, if there is none, where a test's log capital is at `level` or above."""
+    def check_alarm(self, log_limit: float, names: Sequence[str], share: float) -> None:
+        """Raise the alarm, if there is none yet, when a test's log capital reaches the limit.
+
+        Args:
+            log_limit: log capital that raises the alarm.
+            names: names of the statistics, for the reason.
+            share: as in `step`, for the reason.
+        """
         best = max(range(len(self.tests)), key=lambda i: self.tests[i].log_capital)
         test = self.tests[best]
-        if self.alarm is not None or test.log_capital < level:
+        if self.alarm is not None or test.log_capital < log_limit:
             return
         if best == len(self.bags):
             bets = list(range(len(LARGER)))
@@ -77,7 +93,7 @@ class Stream:
         self.alarm = (*test.change(bets), reason)
 
     def to_dict(self) -> dict[str, Any]:
-        """State as JSON values, without the baseline."""
+        """Return the state as JSON values, without the baseline."""
         return {
             "images": self.images,
             "random": write_random(self.random),
@@ -86,21 +102,21 @@ class Stream:
             "bags": [bag.values.tolist() for bag in self.bags],
         }
 
-    def restore(self, facts: Mapping[str, Any]) -> None:
-        """Takes on the state that `to_dict` of a stream of the same baseline and seed wrote.
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Set the state from `to_dict` of a stream with the same baseline and seed.
 
         Raises:
-            ValueError, KeyError, TypeError, OverflowError: damaged.
+            ValueError, KeyError, TypeError, OverflowError: the content is damaged.
         """
         width = len(self.bags)
-        read_random(facts["random"], self.random)
-        self.images = read_count(facts["images"], "images")
-        self.bags = [read_bag(bag, "bags") for bag in read_list(facts["bags"], "bags", width)]
+        read_random(content["random"], self.random)
+        self.images = read_count(content["images"], "images")
+        self.bags = [read_bag(bag, "bags") for bag in read_list(content["bags"], "bags", width)]
         self.tests = [
             read_jumper(test, "tests", len(LARGER) if i == width else len(SHIFTS), self.images)
-            for i, test in enumerate(read_list(facts["tests"], "tests", width + 1))
+            for i, test in enumerate(read_list(content["tests"], "tests", width + 1))
         ]
-        if facts["alarm"] is not None:
-            since, when, reason = read_list(facts["alarm"], "alarm", 3)
+        if content["alarm"] is not None:
+            since, when, reason = read_list(content["alarm"], "alarm", 3)
             since = read_count(since, "since", self.images)
             self.alarm = (since, read_when(when, "since_when"), read_text(reason, "reason"))

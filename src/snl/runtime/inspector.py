@@ -311,6 +311,10 @@ def load(
         PluginError: a plug-in that the file needs is not installed.
         SettingsError: a device that is not available, a precision that device or file lacks.
         DependencyError: the runtime is not installed.
+
+    Example:
+        >>> snl.load("parts.snl").inspect("new.png").decision
+        'uncertain'
     """
     if precision not in PRECISIONS:
         raise SettingsError(f"precision '{precision}': choose of {', '.join(PRECISIONS)}")

@@ -64,7 +64,10 @@ def calibrate(
         SettingsError: an unknown product, a rate that the images do not allow.
 
     Example:
-        >>> snl.calibrate(inspector, "normals/", rate=0.02)   # doctest: +SKIP
+        >>> inspector = snl.load("parts.snl")
+        >>> snl.calibrate(inspector, "normals/", rate=0.1).rates.anomalous
+        0.1
+        >>> inspector.save("calibrated.snl")
     """
     inspector.check_product(product)
     calibration = inspector.calibration

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snl.data.stream import Decoded, batches, prepare, read
+from snl.data.stream import LazyImage, batches, prepare, read
 from snl.data.tiles import Source, Tile, tiles_of
 from snl.errors import ImageError, TrainingError
 from snl.model.base import Batch
@@ -115,7 +115,7 @@ class TrainingData:
                 if self._pixels is not None:
                     return [indices]
                 sources = [self.sources[i] for i in indices.tolist()]
-                files = {path: Decoded(path) for path in _files(sources)}
+                files = {path: LazyImage(path) for path in _files(sources)}
                 asked = zip(sources, (files[path] for path in map(_file, sources)), strict=True)
                 return [indices, *(pool.submit(self._read, *each) for each in asked)]
 
@@ -148,7 +148,7 @@ class TrainingData:
             ]
         return Batch(images, inputs=features, targets=features)
 
-    def _read(self, source: Source, decoded: Decoded) -> np.ndarray:
+    def _read(self, source: Source, decoded: LazyImage) -> np.ndarray:
         image = decoded.get()
         if isinstance(image, ImageError):
             raise TrainingError(

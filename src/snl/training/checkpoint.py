@@ -122,4 +122,4 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
         keys = dict.fromkeys([*old, *new])
         inner = [differences(old.get(k), new.get(k), f"{name}.{k}".strip(".")) for k in keys]
         return [difference for part in inner for difference in part]
-    return [] if old == new else [f"{name} ({old} there, {new} here)"]
+    return [] if old == new else [f"{name} (was {old}, now {new})"]

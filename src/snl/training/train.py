@@ -106,7 +106,7 @@ def train(
             message.
 
     Example:
-        >>> inspector = snl.train("parts/", output="parts.snl")   # doctest: +SKIP
+        >>> inspector = snl.train("parts/", output="new.snl")
     """
     settings = resolve(method, preset, overrides)
     target = None if output is None else Path(output)

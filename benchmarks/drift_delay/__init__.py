@@ -1,0 +1,1 @@
+"""How soon the drift monitor detects a change, and how often it alarms without one."""

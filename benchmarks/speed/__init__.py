@@ -1,0 +1,1 @@
+"""Speed and memory of snl and of anomalib, measured by processes that take turns."""

@@ -1,0 +1,150 @@
+"""Evaluate an inspector and collect the contents of the report page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from snl import __version__
+from snl.data.catalog import Catalog
+from snl.drawing.heat import heat
+from snl.evaluation.evaluate import evaluate
+from snl.evaluation.result import EvaluatedImage, Evaluation
+from snl.reporting.page import ReportData, Shown, write_page
+from snl.reporting.thumbnails import LONGEST, mask_thumbnail, thumbnail
+
+if TYPE_CHECKING:
+    from snl.runtime.inspector import Inspector
+
+
+def report(
+    inspector: Inspector,
+    data: Catalog | str | Path,
+    path: str | Path,
+    *,
+    products_given: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Evaluate an inspector and write the report page; see `snl.reporting.page`.
+
+    Args:
+        inspector: its decisions are reported.
+        data: a catalog, or a folder or manifest to read one from; with labelled test images.
+        path: HTML file to write.
+        products_given: use the true product for each decision instead of recognising it.
+        progress: callback with (images done, total).
+
+    Returns:
+        The evaluation that the page shows.
+
+    Raises:
+        DataError: there are no labelled test images.
+        SnlError: the file cannot be written.
+
+    Example:
+        >>> evaluation = snl.report(snl.load("parts.snl"), "parts/", "report.html")
+        >>> len(evaluation.scores) > 0
+        True
+    """
+    catalog = data if isinstance(data, Catalog) else Catalog.read(data)
+    shown: list[Shown] = []
+    evaluation = evaluate(
+        inspector,
+        catalog,
+        products_given=products_given,
+        visit=lambda seen: shown.append(_shown(seen, inspector, catalog)),
+        progress=progress,
+    )
+    write_page(path, _data(inspector, catalog, evaluation), shown)
+    return evaluation
+
+
+def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog) -> Shown:
+    """Return one image for the page, with thumbnails in the aspect ratio of the original image."""
+    result, verdict = seen.result, seen.result.verdict
+    assert verdict is not None  # an inspector always decides
+    height, width = seen.size
+    factor = LONGEST / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    image = np.asarray(Image.fromarray(seen.image).resize(size, Image.Resampling.BILINEAR))
+    map_picture = Image.fromarray(np.asarray(seen.anomaly_map, np.float32))
+    anomaly_map = np.asarray(map_picture.resize(size, Image.Resampling.BILINEAR))
+    overlay = heat(image, anomaly_map, inspector.calibration.map_range)
+    mask = None
+    if seen.mask is not None and seen.mask.any():
+        coverage = Image.fromarray(seen.mask.astype(np.float32))
+        coverage = coverage.resize(size, Image.Resampling.BOX)
+        mask = mask_thumbnail(np.asarray(coverage) > 0)
+    given = verdict.product_from == "given"
+    return Shown(
+        path=catalog.relative(result.path),
+        product=result.product,
+        label=result.label,
+        defect="" if result.defect == "good" else result.defect,
+        score=result.score,
+        calibrated=verdict.calibrated,
+        p_value=verdict.p_value,
+        unknown_p=None if given else verdict.unknown_p,
+        recognised=verdict.recognised,
+        image=thumbnail(image),
+        overlay=thumbnail(overlay),
+        mask=mask,
+    )
+
+
+def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> ReportData:
+    """Return the contents of the page except the images."""
+    calibration = inspector.calibration
+    training, settings = inspector.training, inspector.settings
+    name = catalog.root.resolve().name
+    return ReportData(
+        title=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        rates={
+            "anomalous": calibration.rates.anomalous,
+            "uncertain": calibration.rates.uncertain,
+            "unknown": calibration.unknown_rate(),
+        },
+        least_rates={
+            product: calibration.scores.least_rate(product) for product in inspector.products
+        },
+        pooled_least_rate=calibration.scores.least_rate(),
+        calibration_scores={k: n.scores.tolist() for k, n in calibration.sets.items()},
+        thresholds={
+            product: {
+                "anomalous": calibration.scores.threshold(rates.anomalous, product)[0],
+                "uncertain": calibration.scores.threshold(rates.uncertain, product)[0],
+            }
+            for product in inspector.products
+            for rates in [calibration.rates_for(product)]
+        },
+        metrics=evaluation.to_dict(),
+        curves={product: _lists(curves) for product, curves in evaluation.curves.items()},
+        pooled_curves=_lists(evaluation.pooled_curves),
+        provenance={
+            "data": {"name": name, "layout": catalog.layout, "images": len(evaluation.scores)},
+            "training data": {**training.data, "products": dict(training.products)},
+            "calibration": {
+                "created": calibration.created,
+                "reason": calibration.reason,
+                "calibration images": {k: len(n) for k, n in calibration.sets.items()},
+            },
+            "settings": settings.to_dict(),
+            "training": dict(training.facts),
+            "versions": {"report": f"snl {__version__}", **training.facts.get("versions", {})},
+        },
+        notes=[
+            *(f"skipped: {text}" for text in evaluation.skipped),
+            *(f"mask not used: {text}" for text in evaluation.unusable_masks),
+        ],
+    )
+
+
+def _lists(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, list[list[float]]]:
+    """Return curves as lists of x and y values."""
+    return {kind: [x.tolist(), y.tolist()] for kind, (x, y) in curves.items()}

@@ -1,0 +1,189 @@
+// The page's data and state, the decision rule, number formats and helpers. No thumbnails are read here.
+
+// objects without prototype, so that a product may be called "constructor"
+const DATA = JSON.parse(document.getElementById("data").textContent, (_, value) =>
+  value && typeof value === "object" && !Array.isArray(value) ? Object.setPrototypeOf(value, null) : value);
+const PRODUCTS = DATA.products;
+const RATES = DATA.rates;
+const MIN_RATE = 0.001, MAX_RATE = 0.5; // ends of the sliders
+
+const OUTCOMES = {
+  miss: { word: "missed", plural: "Missed", good: false, decision: "normal" },
+  false_alarm: { word: "false alarm", plural: "False alarms", good: false, decision: "anomalous" },
+  uncertain: { word: "uncertain", plural: "Uncertain", good: null, decision: "uncertain" },
+  unknown: { word: "unknown product", plural: "Unknown product", good: null, decision: "unknown" },
+  hit: { word: "detected", plural: "Detected", good: true, decision: "anomalous" },
+  pass: { word: "passed", plural: "Passed", good: true, decision: "normal" },
+};
+const DECISIONS = {
+  normal: "normal", uncertain: "uncertain", anomalous: "anomalous", unknown: "unknown product",
+};
+
+const IMAGES = DATA.images.path.map((path, index) => ({
+  index, path,
+  product: PRODUCTS[DATA.images.product[index]],
+  anomalous: DATA.images.label[index] === "anomalous",
+  defect: DATA.images.defect[index] || "",
+  score: DATA.images.score[index],
+  calibrated: DATA.images.calibrated[index],
+  p: DATA.images.p_value[index],
+  unknownP: DATA.images.unknown_p[index],
+  recognised: DATA.images.recognised[index],
+  mask: DATA.images.mask[index],
+  decision: "", outcome: "",
+}));
+for (const image of IMAGES) {
+  image.text = `${image.path}\n${image.product}\n${image.defect}`.toLocaleLowerCase();
+}
+const HAS_MASKS = IMAGES.some((image) => image.mask);
+const HAS_UNKNOWN = IMAGES.some((image) => image.unknownP !== null);
+rankImages();
+
+/** Sets `scoreRank` of every image: its rank by score in (0, 1), which breaks ties of p-values. */
+function rankImages() {
+  const value = (image) => image.calibrated ?? image.score ?? -Infinity;
+  const order = [...IMAGES].sort((a, b) => value(a) - value(b) || a.index - b.index);
+  order.forEach((image, position) => { image.scoreRank = (position + 0.5) / order.length; });
+}
+
+const INITIAL = {
+  rate: RATES.anomalous, uncertain: RATES.uncertain, product: "", outcome: "", query: "",
+  sort: "worst",
+};
+const state = { ...INITIAL };
+
+/** The decision rule, as documented for `Shown` in page.py; the only one on this page. */
+function decide(image, rate, uncertain) {
+  if (image.unknownP !== null && image.unknownP <= RATES.unknown) return "unknown";
+  if (image.p === null) return "uncertain";
+  if (image.p <= rate) return "anomalous";
+  return image.p <= uncertain ? "uncertain" : "normal";
+}
+
+function outcome(image) {
+  if (image.decision === "uncertain" || image.decision === "unknown") return image.decision;
+  if (image.anomalous) return image.decision === "anomalous" ? "hit" : "miss";
+  return image.decision === "anomalous" ? "false_alarm" : "pass";
+}
+
+function emptyCounts() {
+  const zero = () => ({ total: 0, miss: 0, false_alarm: 0, uncertain: 0, unknown: 0, hit: 0, pass: 0 });
+  return { normal: zero(), anomalous: zero() };
+}
+
+/** Decides all images; returns the outcome counts by product and of the selected product(s). */
+function decideAll() {
+  const counts = { products: new Map(PRODUCTS.map((product) => [product, emptyCounts()])), selected: emptyCounts() };
+  for (const image of IMAGES) {
+    image.decision = decide(image, state.rate, state.uncertain);
+    image.outcome = outcome(image);
+    const kind = image.anomalous ? "anomalous" : "normal";
+    const groups = [counts.products.get(image.product)[kind]];
+    if (!state.product || image.product === state.product) groups.push(counts.selected[kind]);
+    for (const group of groups) {
+      group.total += 1;
+      group[image.outcome] += 1;
+    }
+  }
+  return counts;
+}
+
+/** Sort key of "worst first": 12 to 13 for a wrong decision, 8 to 9 unknown, 4 to 5 uncertain, 0 to 1 correct. */
+function severity(image) {
+  const { outcome: key, anomalous, p, scoreRank } = image;
+  const level = { miss: 3, false_alarm: 3, unknown: 2, uncertain: 1, hit: 0, pass: 0 }[key];
+  const abnormality = 1 - (p ?? 0.5) + 1e-6 * scoreRank; // according to the inspector
+  return 4 * level + (anomalous ? 1 - abnormality : abnormality);
+}
+
+/** Returns the score above which p <= rate, from the product's own calibration images; null if they are too few. */
+function threshold(product, rate, kind) {
+  const scores = DATA.calibration[product] ?? [];
+  const k = Math.ceil(Number(((scores.length + 1) * (1 - rate)).toFixed(9)));
+  if (k >= 1 && k <= scores.length) return scores[k - 1];
+  return rate === RATES[kind] ? DATA.thresholds[product]?.[kind] ?? null : null;
+}
+
+/** Returns the smallest false-alarm rate that the product's own calibration images can guarantee. */
+function smallestRate(product) {
+  return DATA.least_rates[product] ?? 1 / ((DATA.calibration[product]?.length ?? 0) + 1);
+}
+
+// number formats
+
+const SPACE = "\u202f"; // narrow no-break space between number and % sign
+
+function percent(value, digits) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  const scaled = 100 * value;
+  const text = digits === undefined ? String(Number(scaled.toPrecision(3))) : scaled.toFixed(digits);
+  return `${text}${SPACE}%`;
+}
+
+/** Formats a share of a count: whole percent, with one decimal for counts of 200 and more. */
+function percentOf(part, whole) {
+  if (!whole) return "–";
+  const digits = whole >= 200 && part !== whole && part !== 0 ? 1 : 0;
+  return percent(part / whole, digits);
+}
+
+function formatNumber(value) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2);
+  return String(Number(value.toPrecision(size >= 100 ? 5 : 4)));
+}
+
+function formatCount(count) { return count.toLocaleString("en-GB"); }
+
+function plural(count, one, many) { return `${formatCount(count)} ${count === 1 ? one : many}`; }
+
+// the slider is logarithmic: position 0 is MIN_RATE, position 1 is MAX_RATE
+
+function rateAt(position) { return MIN_RATE * (MAX_RATE / MIN_RATE) ** position; }
+function positionOf(rate) {
+  return Math.log(Math.min(Math.max(rate, MIN_RATE), MAX_RATE) / MIN_RATE) / Math.log(MAX_RATE / MIN_RATE);
+}
+
+// DOM elements; text is never parsed as HTML
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name === "text") node.textContent = value;
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+function make(tag, attributes, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+function draw(tag, attributes, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function icon(decision) {
+  return draw("svg", { class: `icon ${decision}`, "aria-hidden": "true", viewBox: "0 0 16 16" },
+    draw("use", { href: `#i-${decision}` }));
+}
+
+/** Returns an element that isolates the direction of a text, for names in any script. */
+function bdi(text) { return make("bdi", { text }); }
+
+function byId(id) { return document.getElementById(id); }
+
+/** Returns about `count` round values in a range, for an axis. */
+function ticks(low, high, count) {
+  if (!(high > low)) return [low];
+  const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 2.5, 5, 10].find((factor) => factor * power >= raw) * power;
+  const values = [];
+  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + 1e-9 * step; n += 1) {
+    values.push(Number((n * step).toPrecision(12)));
+  }
+  return values;
+}

@@ -1,0 +1,41 @@
+"""From an inspector and a catalog to the data of the page."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+import snl
+from snl.reporting.collect import report
+
+
+def test_the_page_has_tables_curves_and_rates_by_product_and_pooled(
+    bundle: Path, parts: Path, tmp_path: Path
+) -> None:
+    inspector, catalog = snl.load(bundle, "cpu"), snl.Catalog.read(parts)
+    path = tmp_path / "report.html"
+    evaluation = report(inspector, catalog, path)
+    blocks = re.findall(
+        '<script type="application/json" id="(.*?)">(.*?)</script>', path.read_text("utf-8")
+    )
+    content = json.loads(dict(blocks)["data"])
+    products = sorted(inspector.products)
+    assert content["products"] == sorted(content["curves"]) == sorted(content["least_rates"])
+    assert content["products"] == sorted(content["metrics"]["products"]) == products
+    assert set(content["metrics"]["decisions"]) == {"products", "overall"}
+    assert sorted(content["metrics"]["decisions"]["products"]) == products
+    for shown, computed in (
+        *((content["curves"][name], evaluation.curves[name]) for name in products),
+        (content["pooled_curves"], evaluation.pooled_curves),
+    ):
+        x, y = computed["roc"]  # few images, so no point is thinned out
+        np.testing.assert_allclose(shown["roc"], [x, y], atol=1e-6)
+        assert shown["pro"][0][0] == 0 and len(shown["pro"][0]) == len(shown["pro"][1])
+    counts = {name: len(scores) for name, scores in content["calibration"].items()}
+    assert content["least_rates"] == {name: 1 / (n + 1) for name, n in counts.items()}
+    assert content["pooled_least_rate"] == 1 / (sum(counts.values()) + 1)
+    assert len(content["images"]["path"]) == len(evaluation.scores)
+    assert set(dict(blocks)) == {"data", *(f"p{n}" for n in range(len(evaluation.scores)))}
