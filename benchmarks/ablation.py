@@ -90,16 +90,16 @@ def run(
     plan = read_plan(plan_file)
     results = resume_runs(output, plan["title"], plan_file.name)
     results["groups"] = {name: plan[name] for name in ("choose", "confirm") if name in plan}
-    catalog = snl.Catalog.read(data)
-    if plan.get("products"):
-        records = [record for record in catalog.records if record.product in plan["products"]]
-        catalog = snl.Catalog(catalog.root, catalog.layout, tuple(records))
     names = [row["name"] for row in plan["run"]]
     for unknown in (name for name in only if name not in names):
         raise SnlError(f"--only: no run '{unknown}' in {plan_file}; it has {', '.join(names)}")
     rows = [row for row in plan["run"] if not only or row["name"] in only]
-    for missing in {row.get("weights", "") for row in rows} - set(weights):
+    for missing in sorted({row.get("weights", "") for row in rows} - set(weights)):
         raise SnlError(f"{plan_file} needs --teacher-weights {missing}=FILE")
+    catalog = snl.Catalog.read(data)
+    if plan.get("products"):
+        records = [record for record in catalog.records if record.product in plan["products"]]
+        catalog = snl.Catalog(catalog.root, catalog.layout, tuple(records))
     preset = plan.get("preset", "compact")
     for seed in seeds or plan["seeds"]:
         for group in groups_of(plan, rows, weights, seed):
@@ -218,7 +218,8 @@ def by_name(results: dict[str, Any], file: Path) -> dict[str, list[dict[str, Any
         for first in group[:1]:
             other = current_settings(first["set"])
             different = {name for name in other if other[name] != settings.get(name)}
-            if different - {"training.seed"}:
+            different.discard("training.seed")
+            if different:
                 raise SnlError(
                     f"{file}: runs named '{run['name']}' differ in {', '.join(sorted(different))}; "
                     "give each row of a plan a name of its own"
@@ -273,7 +274,7 @@ def _product_groups(
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = new_parser(__doc__)
+    parser = new_parser("ablation", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     runner = verbs.add_parser("run", help="do the runs of a plan")
     runner.add_argument("plan", type=Path)

@@ -200,9 +200,10 @@ def run_row(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
 # -- arguments
 
 
-def new_parser(document: str | None) -> argparse.ArgumentParser:
-    """Return a parser whose help shows the first line of a module's docstring."""
-    return argparse.ArgumentParser(description=(document or "").strip().partition("\n")[0])
+def new_parser(name: str, document: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark; its help shows the first line of the module's docstring."""
+    description = (document or "").strip().partition("\n")[0]
+    return argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
 
 
 def add_output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -137,7 +137,7 @@ def _auroc(value: float | None) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = new_parser(__doc__)
+    parser = new_parser("export_accuracy", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="export and measure")
     run.add_argument("bundle", type=Path, help="of snl train")

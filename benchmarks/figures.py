@@ -288,7 +288,7 @@ def _ticks(start: float, end: float) -> list[float]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = new_parser(__doc__)
+    parser = new_parser("figures", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     charts = verbs.add_parser("bars", help="metrics of all rows of an ablation")
     histograms = verbs.add_parser("scores", help="normal and anomalous scores of a run")

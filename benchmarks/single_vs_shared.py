@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = new_parser(__doc__)
+    parser = new_parser("single_vs_shared", __doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--method", default="snl")
     parser.add_argument("--teacher", default="snl_compact")

@@ -62,6 +62,20 @@ def same_threads() -> Iterator[None]:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+@pytest.fixture
+def no_parts_remain() -> Iterator[None]:
+    """Remove every part that the test registers."""
+    from snl.registry import REGISTRIES
+
+    before = {kind: {part.name for part in r.parts()} for kind, r in REGISTRIES.items()}
+    yield
+    for kind, registry in REGISTRIES.items():
+        for part in registry.parts():
+            if part.name not in before[kind]:
+                registry.remove(part.name)
+        assert {part.name for part in registry.parts()} == before[kind]
+
+
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny data set of two products in the MVTec AD layout; tests must not change it."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
+from snl.cli.main import main
 from snl.errors import SettingsError
 from snl.settings import (
     METHODS,
     PRESETS,
+    RENAMED,
+    Range,
     Settings,
     parse_assignments,
     resolve,
@@ -235,6 +240,117 @@ def test_out_of_range_is_refused(name: str, values: list[Any]) -> None:
         message = refusal({name: value})
         assert f"'{name}'" in message
         assert "must be in" in message or "at least one" in message
+
+
+# --- ranges in the metadata of the fields ---
+
+
+def annotated(kind: type[Any], prefix: str = "") -> dict[str, tuple[Any, Range]]:
+    """Type and range of every field that has a range, by its dotted name."""
+    ranges: dict[str, tuple[Any, Range]] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            ranges |= annotated(hint, f"{name}.")  # type: ignore[arg-type]
+        for item in getattr(hint, "__metadata__", ()):
+            if isinstance(item, Range):
+                ranges[prefix + name] = (get_args(hint)[0], item)
+    return ranges
+
+
+RANGES = annotated(Settings)
+
+
+def with_number(name: str, number: float) -> Any:
+    """A value of the setting that holds this number: the number, or a tuple with it."""
+    kind = RANGES[name][0]
+    if get_origin(kind) is not tuple:
+        return number
+    if get_args(kind)[-1] is Ellipsis:
+        return [1, number] if RANGES[name][1].low <= 1 else [number]
+    return [RANGES[name][1].low] * (len(get_args(kind)) - 1) + [number]
+
+
+def is_whole(name: str) -> bool:
+    kind = RANGES[name][0]
+    return int in (kind, *get_args(kind))
+
+
+def test_every_number_has_a_range() -> None:
+    assert RANGES.keys() == {n for n in NAMES if not isinstance(get(Settings(), n), str)}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_both_ends_are_accepted_and_the_next_numbers_refused(name: str) -> None:
+    limits = RANGES[name][1]
+    whole = is_whole(name)
+    for end, beyond in ((limits.low, -math.inf), (limits.high, math.inf)):
+        value = with_number(name, int(end) if whole else float(end))
+        result = get(resolve(overrides={name: value}), name)
+        assert result == (tuple(value) if isinstance(value, list) else value)
+        step = 1 if beyond > 0 else -1
+        outside = int(end) + step if whole else math.nextafter(end, beyond)
+        message = refusal({name: with_number(name, outside)})
+        assert f"'{name}' is {outside}; it must be in {limits.low:g}..{limits.high:g}" in message
+
+
+@budget(max_examples=300, deadline=None)
+@given(st.data())
+def test_numbers_are_accepted_exactly_within_their_range(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(list(RANGES)))
+    limits = RANGES[name][1]
+    width = limits.high - limits.low
+    if is_whole(name):
+        number = data.draw(
+            st.integers(int(limits.low), int(limits.high))
+            | st.integers(int(limits.low - width) - 1, int(limits.high + width) + 1)
+        )
+    else:
+        number = data.draw(st.floats(limits.low, limits.high) | st.floats())
+    inside = limits.low <= number <= limits.high
+    if name == "tile" and 0 < number < 32:
+        inside = False  # 0 stands for whole images
+    value = with_number(name, number)
+    as_text = ",".join(map(repr, value)) if isinstance(value, list) else repr(value)
+    for given_value in (value, as_text):
+        if inside:
+            result = get(resolve(overrides={name: given_value}), name)
+            assert (result[-1] if isinstance(result, tuple) else result) == number
+        else:
+            message = refusal({name: given_value})
+            assert f"'{name}'" in message and "must be in" in message
+
+
+# --- old names ---
+
+
+def test_old_names_are_no_settings_and_new_ones_are() -> None:
+    assert set(RENAMED) & set(NAMES) == set()
+    assert set(RENAMED.values()) <= set(NAMES)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_name_is_answered_by_the_new_one(old: str, new: str) -> None:
+    expected = f"setting '{old}' is now called '{new}'; use that name"
+    assert refusal({old: get(resolve(), new)}) == refusal({old: "x"}) == expected
+    section, _, name = old.partition(".")
+    documents: list[dict[str, Any]] = [{section: {name: 1}}, {old: 1}]
+    if section in ("loss", "map"):  # there, the name could be a plug-in's
+        documents.append({section: {name: {"weight": 1}}})
+    for document in documents:
+        with pytest.raises(SettingsError) as caught:
+            Settings.from_dict(document)
+        assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_the_command_answers_an_old_name_by_the_new_one(
+    old: str, new: str, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "a.snl"
+    assert main(["train", str(parts), "-o", str(output), "--set", f"{old}=1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"setting '{old}' is now called '{new}'; use that name" in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_edges_of_the_ranges_are_allowed() -> None:

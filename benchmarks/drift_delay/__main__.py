@@ -28,7 +28,7 @@ from snl.files import write_json, write_text
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = new_parser(__doc__)
+    parser = new_parser("drift_delay", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     add_output(verbs.add_parser("values", help="values drawn from a known distribution"))
     images = verbs.add_parser("images", help="changed images of the demo's parts")

@@ -30,7 +30,7 @@ from snl.files import write_json
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = new_parser(__doc__)
+    parser = new_parser("false_alarm_rates", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="bundles on the test images of their data set")
     run.add_argument("data", type=Path)

@@ -59,7 +59,7 @@ from benchmarks.speed.plan import QUICK, Plan
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = new_parser(__doc__)
+    parser = new_parser("speed", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="measure what the results do not have yet")
     add_output(run)

@@ -22,11 +22,16 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable
+import operator
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from snl.errors import PluginError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "snl.plugins"
 """Entry-point group; the value of an entry point is a module that registers parts."""
@@ -67,13 +72,13 @@ class Part:
         """
         module, _, attribute = self.implementation.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
+            return operator.attrgetter(attribute)(importlib.import_module(module))
         except Exception as error:
             if not self.package:
                 raise
             raise PluginError(
                 f"{self.kind} '{self.name}' of {self.package} cannot be imported "
-                f"({type(error).__name__}: {error}); repair or reinstall {self.package}"
+                f"({_reason(error)}); repair or reinstall {self.package}"
             ) from error
 
 
@@ -82,14 +87,21 @@ class Registry:
 
     Args:
         kind: as in `Part.kind`.
+        section: of the settings, where the settings of the parts are `SECTION.NAME.*`.
         builtin: implementations of the built-in parts by name.
         statistics: names of built-in distances that need the statistics of normal errors.
     """
 
     def __init__(
-        self, kind: str, builtin: dict[str, str], statistics: frozenset[str] = frozenset()
+        self,
+        kind: str,
+        section: str,
+        builtin: dict[str, str],
+        statistics: frozenset[str] = frozenset(),
     ) -> None:
         self.kind = kind
+        self.section = section
+        self.reserved: frozenset[str] = frozenset()
         self._parts = {
             name: Part(kind, name, target, statistics=name in statistics)
             for name, target in builtin.items()
@@ -109,7 +121,7 @@ class Registry:
         if name not in self:
             raise PluginError(
                 f"there is no {self.kind} '{name}'; installed: {', '.join(self._parts)}"
-                + _failures()
+                + import_failures()
             )
         return self._parts[name]
 
@@ -122,11 +134,15 @@ class Registry:
         """Return the names of the built-in parts."""
         return tuple(name for name, part in self._parts.items() if not part.package)
 
+    def reserve(self, names: Iterable[str]) -> None:
+        """Refuse parts of these names: a setting of the section has the name."""
+        self.reserved = frozenset(names).difference(self.builtin())
+
     def add(self, part: Part) -> None:
         """Register a part.
 
         Raises:
-            PluginError: the name is not an identifier, or another package has it.
+            PluginError: the name is not an identifier, or already in use.
         """
         known = self._parts.get(part.name)
         if not part.name.isidentifier():
@@ -134,12 +150,31 @@ class Registry:
                 f"{part.kind} '{part.name}' of {part.package}: the name must be an identifier, "
                 "such as sparse_code"
             )
+        if part.name in self.reserved:
+            raise PluginError(
+                f"{part.kind} '{part.name}' of {part.package}: the settings already have "
+                f"'{self.section}.{part.name}'; choose another name"
+            )
         if known is not None and known.implementation != part.implementation:
             raise PluginError(
                 f"{part.kind} '{part.name}' is registered twice, by {known.package or 'snl'} and "
                 f"by {part.package}; rename one or uninstall one of the packages"
             )
+        for other in REGISTRIES.values():  # a distance and a scorer share the section `map`
+            same = other._parts.get(part.name) if other.section == self.section else None
+            if other is not self and same and same.settings and part.settings:
+                raise PluginError(
+                    f"{part.kind} '{part.name}' of {part.package}: its settings would be "
+                    f"'{self.section}.{part.name}.*', as those of the {same.kind} of {same.package}"
+                    "; choose another name"
+                )
         self._parts[part.name] = part
+
+    def assign(self, module: str, package: str, version: str) -> None:
+        """Set the distribution of parts that `module` registered before it was known."""
+        for name, part in self._parts.items():
+            if part.package == module and not part.version:
+                self._parts[name] = dataclasses.replace(part, package=package, version=version)
 
     def remove(self, name: str) -> None:
         """Forget a plug-in's part; built-in parts stay."""
@@ -148,6 +183,7 @@ class Registry:
 
 
 LOSSES = Registry(
+    "loss",
     "loss",
     {
         "global_cosine": "snl.model.losses:global_cosine_term",
@@ -160,6 +196,7 @@ LOSSES = Registry(
 )
 STUDENTS = Registry(
     "student",
+    "student",
     {
         "reverse": "snl.model.student:make_reverse",
         "forward": "snl.model.student:make_forward",
@@ -168,6 +205,7 @@ STUDENTS = Registry(
 )
 DISTANCES = Registry(
     "distance",
+    "map",
     {
         "cosine": "snl.model.anomaly:cosine_distance",
         "l2": "snl.model.anomaly:l2_distance",
@@ -176,10 +214,11 @@ DISTANCES = Registry(
     statistics=frozenset({"standardised"}),
 )
 SCORERS = Registry(
-    "scorer", {"max": "snl.model.anomaly:max_score", "topk": "snl.model.anomaly:top_score"}
+    "scorer", "map", {"max": "snl.model.anomaly:max_score", "topk": "snl.model.anomaly:top_score"}
 )
 REGISTRIES = {r.kind: r for r in (LOSSES, STUDENTS, DISTANCES, SCORERS)}
 
+_lock = threading.RLock()
 _loaded = False
 _failed: dict[str, str] = {}
 _source: tuple[str, str] | None = None
@@ -260,11 +299,26 @@ def _decorator(
                     "implementation='module:attribute'"
                 )
             settings = target
+        elif implementation:
+            raise PluginError(
+                f"{registry.kind} '{name}': implementation= is for a settings class, a dataclass; "
+                "apply @dataclass first, or leave implementation out"
+            )
         else:
-            module = getattr(target, "__module__", "")
-            implementation = f"{module}:{getattr(target, '__qualname__', '')}"
-        if registry is LOSSES and (settings is None or "weight" not in _field_names(settings)):
+            module, path = getattr(target, "__module__", ""), getattr(target, "__qualname__", "")
+            implementation = f"{module}:{path}"
+            if not path or "<" in path:
+                raise PluginError(
+                    f"{registry.kind} '{name}': {implementation} cannot be imported by its name; "
+                    "define it at the top level of its module"
+                )
+        fields = _fields_with_defaults(registry.kind, name, settings)
+        if registry is LOSSES and "weight" not in fields:
             raise PluginError(f"loss '{name}': its settings need a field 'weight'")
+        if options.get("scope", "stage") not in ("stage", "batch"):
+            raise PluginError(
+                f"loss '{name}': scope is '{options['scope']}'; it takes 'stage' or 'batch'"
+            )
         package, version = _source or (implementation.partition(".")[0].partition(":")[0], "")
         registry.add(
             Part(
@@ -282,27 +336,43 @@ def _decorator(
     return decorate
 
 
-def _field_names(settings: type[Any]) -> set[str]:
+def _fields_with_defaults(kind: str, name: str, settings: type[Any] | None) -> set[str]:
+    """Names of the fields of a settings class; each needs a default value."""
+    if settings is None:
+        return set()
+    if not (isinstance(settings, type) and dataclasses.is_dataclass(settings)):
+        raise PluginError(f"{kind} '{name}': its settings must be a dataclass")
+    for field in dataclasses.fields(settings):
+        if field.default is field.default_factory is dataclasses.MISSING:
+            raise PluginError(f"{kind} '{name}': its setting '{field.name}' needs a default value")
     return {field.name for field in dataclasses.fields(settings)}
 
 
 def load_plugins() -> None:
     """Import every installed plug-in once; one that fails is skipped and named in later errors."""
-    global _loaded, _source
-    if _loaded:
-        return
-    _loaded = True
-    from importlib.metadata import entry_points
+    with _lock:  # other threads wait until all names are there
+        global _loaded
+        if not _loaded:
+            _loaded = True
+            from importlib.metadata import entry_points  # slow to import
 
-    for point in entry_points(group=GROUP):
-        package = point.dist.name if point.dist else point.name
-        _source = package, point.dist.version if point.dist else ""
-        try:
-            point.load()
-        except Exception as error:  # a plug-in of somebody else may raise anything
-            _failed[package] = f"{type(error).__name__}: {error}"
-        finally:
-            _source = None
+            for point in entry_points(group=GROUP):
+                _load_plugin(point)
+
+
+def _load_plugin(point: EntryPoint) -> None:
+    global _source
+    package = point.dist.name if point.dist else point.name
+    version = point.dist.version if point.dist else ""
+    _source = package, version
+    try:
+        point.load()
+    except Exception as error:  # a plug-in of somebody else may raise anything
+        _failed[package] = _reason(error)
+    finally:
+        _source = None
+    for registry in REGISTRIES.values():  # if the module was imported before its entry point
+        registry.assign(point.module.partition(".")[0], package, version)
 
 
 def failed_plugins() -> dict[str, str]:
@@ -311,5 +381,11 @@ def failed_plugins() -> dict[str, str]:
     return dict(_failed)
 
 
-def _failures() -> str:
+def import_failures() -> str:
+    """Return the plug-ins that could not be imported, as the end of an error message."""
     return "".join(f"; {package} could not be imported ({why})" for package, why in _failed.items())
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from snl.errors import PluginError, SettingsError
-from snl.registry import DISTANCES, LOSSES, SCORERS, STUDENTS, Registry
+from snl.registry import DISTANCES, LOSSES, SCORERS, STUDENTS, Registry, import_failures
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _Extensible:
     """
 
     registries: ClassVar[tuple[Registry, ...]] = ()
-    plugins: Mapping[str, Any] = field(default_factory=dict)
+    plugins: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def of(self, name: str) -> Any:
         """Return the settings of a plug-in, or its defaults.
@@ -241,6 +241,10 @@ class Settings:
         """
         return _check(_complete(_replace(self, dict(changes), ()), ()))
 
+
+for _section in (StudentSettings, LossSettings, MapSettings):
+    for _registry in _section.registries:
+        _registry.reserve([*_section.__dataclass_fields__, *_Extensible.__annotations__])
 
 _INGREDIENTS = {
     "loss.spatial": 0.1,
@@ -452,8 +456,8 @@ def _replace(node: Any, changes: dict[str, Any], missing: Collection[str], prefi
         try:
             current = node.of(head)
         except PluginError as error:
-            if prefix + head in {name.rpartition(".")[0] for name in RENAMED}:
-                raise SettingsError(_unknown(f"{prefix}{head}.{next(iter(inner))}")) from None
+            if prefix + head in RENAMED:
+                raise SettingsError(_unknown(prefix + head)) from None
             raise SettingsError(f"setting '{prefix}{head}.{next(iter(inner))}': {error}") from None
         changed = _replace(current, inner, missing, f"{prefix}{head}.")
         values["plugins"] = {**plugins, head: changed}
@@ -462,14 +466,20 @@ def _replace(node: Any, changes: dict[str, Any], missing: Collection[str], prefi
 
 def _plugin_settings(section: _Extensible, name: str) -> type[Any]:
     """The settings class of a plug-in of this section."""
-    for registry in section.registries:
-        if name in registry:
-            settings = registry.get(name).settings
-            if settings is not None:
-                return settings
-            raise PluginError(f"{registry.kind} '{name}' has no settings of its own")
+    parts = [registry.get(name) for registry in section.registries if name in registry]
+    for part in parts:
+        if part.settings is not None:
+            return part.settings
+    if parts:
+        raise PluginError(f"{parts[0].kind} '{name}' has no settings of its own")
     kinds = " or ".join(registry.kind for registry in section.registries)
-    raise PluginError(f"no installed plug-in provides a {kinds} '{name}'")
+    known = [
+        part.name for r in section.registries for part in r.parts() if part.settings is not None
+    ]
+    raise PluginError(
+        f"no installed plug-in provides a {kinds} '{name}'; installed: "
+        f"{', '.join(known) or 'none'}{import_failures()}"
+    )
 
 
 def _complete(settings: Settings, missing: Collection[str]) -> Settings:
@@ -497,6 +507,10 @@ def _unknown(name: str) -> str:
     return f"unknown setting '{name}'; {hint}"
 
 
+_BOOLEANS = {"true": True, "false": False}
+_EXPECTED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
 def _convert(name: str, value: Any, hint: Any) -> Any:
     """`value`, a string or a JSON value, as the type of the field."""
     kind, *constraints = get_args(hint) if get_origin(hint) is Annotated else (hint,)
@@ -513,22 +527,23 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
             return value
         if origin is tuple:
             return _convert_tuple(name, value, get_args(kind))
-        if kind is bool or isinstance(value, bool):
+        if kind is bool:
+            return _BOOLEANS[str(value).lower()]
+        if isinstance(value, bool):
             raise ValueError
         if kind is int and isinstance(value, float) and not value.is_integer():
             raise ValueError
         if kind is str and not isinstance(value, str):
             raise ValueError
         return kind(value)
-    except (TypeError, ValueError, OverflowError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         if registered is not None:
-            expected = "one of " + ", ".join(part.name for part in registered.parts())
+            names = [part.name for part in registered.parts()]
+            expected = f"one of {', '.join(names)}{import_failures()}"
         elif origin is Literal:
             expected = "one of " + ", ".join(get_args(kind))
         else:
-            expected = {int: "a whole number", float: "a number", str: "text"}.get(
-                kind, "numbers a,b,c"
-            )
+            expected = _EXPECTED.get(kind, "numbers a,b,c")
         raise SettingsError(f"setting '{name}' is {value!r}; it takes {expected}") from None
 
 
@@ -565,6 +580,10 @@ def _check(s: Settings) -> Settings:
                 raise SettingsError(
                     f"setting '{name}' is {number}; it must be in {limits.low:g}..{limits.high:g}"
                 )
+    for name, settings in s.loss.plugins.items():
+        weight = getattr(settings, "weight", 0)
+        if not 0 <= weight <= 1e6:
+            raise SettingsError(f"setting 'loss.{name}.weight' is {weight}; it must be in 0..1e+06")
     if 0 < s.tile < 32:
         raise SettingsError(
             f"setting 'tile' is {s.tile}; it must be in 32..8192, or 0 for whole images"

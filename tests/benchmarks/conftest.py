@@ -1,17 +1,18 @@
-"""One small plan, run once for all tests of this folder."""
+"""A small plan that runs once for all tests in this folder."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ablation
 import pytest
 
 import snl
+from benchmarks import ablation
 
 Whole = tuple[Path, list[tuple[str, int]]]
-"""Results of the whole plan, and its trainings."""
+"""Results file of the whole plan, and its trainings."""
 
 PLAN = """
 title = "Tiny"
@@ -55,14 +56,14 @@ set = { "map.sigma" = 0.0 }
 
 
 class Runner:
-    """Runs the plan and counts the trainings."""
+    """Runs the plan and records the trainings."""
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.plan, self.data = folder / "tiny.toml", data
         self.plan.write_text(PLAN, encoding="utf-8")
 
-    def __call__(self, output: Path, only: str = "") -> list[tuple[str, int]]:
-        """Return the trainings, as (method, seed)."""
+    def __call__(self, output: Path, only: Sequence[str] = ()) -> list[tuple[str, int]]:
+        """Run the plan and return the trainings as (method, seed)."""
         trained: list[tuple[str, int]] = []
         real = snl.train
 
@@ -72,7 +73,7 @@ class Runner:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(snl, "train", counted)
-            ablation.run(self.plan, self.data, {"": "random"}, output, only, "", "cpu")
+            ablation.run(self.plan, self.data, {"": "random"}, output, only, (), "cpu")
         return trained
 
 
@@ -83,6 +84,6 @@ def runner(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 @pytest.fixture(scope="session")
 def whole(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """The whole plan; tests must not change the results."""
+    """The results of the whole plan; tests must not change them."""
     output = tmp_path_factory.mktemp("whole") / "tiny.json"
     return output, runner(output)

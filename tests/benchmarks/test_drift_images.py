@@ -1,31 +1,25 @@
-"""What the benchmark of the drift monitor changes in images, and the table it makes."""
+"""The changes of images in the benchmark of the drift monitor."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import drift_images
-import drift_images_table
 import numpy as np
 
+from benchmarks.drift_delay import images as drift_images
 from snl.demo.dataset import PRODUCTS, demo_image
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
-
-def test_only_parts_that_do_not_fill_the_image_have_another_ground() -> None:
-    found = {name: drift_images.on_other_ground(name, 0, 1) for name in PRODUCTS}
+def test_only_parts_that_do_not_fill_the_image_have_another_background() -> None:
+    drawn = {name: drift_images.on_other_background(name, 0, 1) for name in PRODUCTS}
     corners = {}
-    for name in (name for name, image in found.items() if image is not None):
-        image = found[name]
+    for name in (name for name, image in drawn.items() if image is not None):
+        image = drawn[name]
         assert image is not None and image.shape == (256, 256, 3)
         corners[name] = image[:8, :8].mean() - demo_image(name).image[:8, :8].mean()
     assert set(corners) == {"gear", "plate", "tile"}
     assert min(corners.values()) > 20  # paler
 
 
-def test_changes_do_what_their_names_say() -> None:
+def test_changes_have_the_effect_of_their_names() -> None:
     image = demo_image("wood").image
     changed = {name: change(image, 49) for name, change in drift_images.CHANGES.items()}
     mean = image.mean()
@@ -34,9 +28,3 @@ def test_changes_do_what_their_names_say() -> None:
     steps = [np.abs(np.diff(x.astype(float), axis=1)).mean() for x in
              (image, changed["blur 1 px"], changed["blur 2 px"])]  # fmt: skip
     assert steps[0] > 1.5 * steps[1] > 2 * steps[2]
-
-
-def test_the_table_kept_is_that_of_the_results_kept() -> None:
-    results = json.loads((RESULTS / "drift-images.json").read_text(encoding="utf-8"))
-    kept = (RESULTS / "drift-images.md").read_text(encoding="utf-8")
-    assert drift_images_table.table(results).strip() == kept.strip()

@@ -1,4 +1,4 @@
-"""anomalib's models on our footing, with small images and random weights."""
+"""anomalib's models under our conditions, with small images and random weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ablation
 import numpy as np
-import peers
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import snl
+from benchmarks import ablation, peers
 from snl.model import weights
 from snl.model.teacher import Teacher
 from snl.settings import TeacherSettings
@@ -29,7 +29,7 @@ def anomalib() -> None:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a ResNet-18 that was never trained, its batch norms being anything."""
+    """Random weights of a ResNet-18, with random means of its batch norms."""
     with torch.random.fork_rng():
         torch.manual_seed(5)
         teacher = Teacher(TeacherSettings(name=peers.BACKBONE, weights="random"))
@@ -50,7 +50,7 @@ def teacher(file: Path) -> Teacher:
     return teacher
 
 
-def some_pixels(count: int) -> np.ndarray:
+def random_pixels(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3)).astype(np.uint8)
 
 
@@ -64,13 +64,13 @@ def extractor_of(kind: str, model: Any) -> Any:
 def test_backbone_gives_the_features_of_our_teacher(kind: str, teacher: Teacher) -> None:
     model = peers.make(kind, SIZE, teacher)
     peer = peers.Peer(model, teacher, SIZE, torch.device("cpu"))
-    images = peer.normalise(some_pixels(2))
+    images = peer.normalise(random_pixels(2))
     with torch.no_grad():
-        wanted = dict(zip(("layer1", "layer2", "layer3"), teacher(images), strict=True))
-        found = extractor_of(kind, model)(images)
-    assert list(found) == [*wanted][1 if kind == "patchcore" else 0 :]
-    for layer, features in found.items():
-        assert torch.equal(features, wanted[layer])
+        expected = dict(zip(("layer1", "layer2", "layer3"), teacher(images), strict=True))
+        result = extractor_of(kind, model)(images)
+    assert list(result) == [*expected][1 if kind == "patchcore" else 0 :]
+    for layer, features in result.items():
+        assert torch.equal(features, expected[layer])
 
 
 @pytest.mark.usefixtures("anomalib")
@@ -96,7 +96,7 @@ def test_defaults_are_those_of_the_lightning_modules(teacher: Teacher) -> None:
     assert default(Patchcore, "coreset_sampling_ratio") == peers.CORESET
     assert default(Patchcore, "num_neighbors") == patchcore.num_neighbors == 9
     padim: Any = peers.make("padim", SIZE, teacher)
-    assert default(Padim, "n_features") is None  # then by the backbone
+    assert default(Padim, "n_features") is None  # the backbone then decides
     assert padim.n_features == 100
     rd: Any = peers.make("rd", SIZE, teacher)
     assert default(ReverseDistillation, "anomaly_map_mode") == rd.anomaly_map_generator.mode
@@ -104,22 +104,22 @@ def test_defaults_are_those_of_the_lightning_modules(teacher: Teacher) -> None:
 
 @pytest.mark.usefixtures("anomalib")
 @pytest.mark.parametrize("kind", peers.MODELS)
-def test_maps_and_scores_are_the_models_own(kind: str, teacher: Teacher) -> None:
+def test_maps_and_scores_are_those_of_the_model(kind: str, teacher: Teacher) -> None:
     torch.manual_seed(0)
     model: Any = peers.make(kind, SIZE, teacher)
     peer = peers.Peer(model, teacher, SIZE, torch.device("cpu"))
     settings = peers.TrainingSettings(steps=2, batch_size=4)
     before = {k: v.clone() for k, v in extractor_of(kind, model).state_dict().items()}
-    facts = peers.train(kind, peer, some_pixels(6), settings, 0.1)
+    facts = peers.train(kind, peer, random_pixels(6), settings, 0.1)
     for name, value in extractor_of(kind, model).state_dict().items():
-        assert torch.equal(value, before[name])  # the teacher stays as it was
+        assert torch.equal(value, before[name])  # the teacher is unchanged
     assert facts["seconds"] > 0
-    pixels = some_pixels(5)
+    pixels = random_pixels(5)
     maps, scores = peer.predict(pixels)
     assert maps.shape == (5, SIZE, SIZE)
     assert maps.dtype == scores.dtype == np.float32
     assert np.isfinite(maps).all()
-    if kind != "patchcore":  # which weighs the largest distance by its neighbourhood
+    if kind != "patchcore":  # which weights the largest distance by its neighbourhood
         np.testing.assert_allclose(scores, maps.max((1, 2)), rtol=1e-6)
     one_map, one_score = peer.predict(pixels[2:3])
     np.testing.assert_allclose(one_map[0], maps[2], rtol=1e-3, atol=1e-4)
@@ -128,7 +128,7 @@ def test_maps_and_scores_are_the_models_own(kind: str, teacher: Teacher) -> None
 
 
 @pytest.mark.usefixtures("anomalib")
-def test_coreset_in_slices_is_the_coreset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_coreset_in_slices_equals_the_coreset(monkeypatch: pytest.MonkeyPatch) -> None:
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
     monkeypatch.setattr(peers, "SLICE", 37)
@@ -146,14 +146,14 @@ def test_coreset_in_slices_is_the_coreset(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("anomalib")
-def test_the_whole_way(
+def test_training_to_results(
     file: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "peers.json"
     arguments = ["peers.py", str(parts), "-o", str(output), "--teacher-weights", str(file)]
     arguments += ["--seeds", "0,1", "--steps", "2", "--batch-size", "4", "--image-size", str(SIZE)]
     monkeypatch.setattr(sys, "argv", [*arguments, "--device", "cpu", "--models", "rd,padim"])
-    assert peers.main() == 0
+    peers.main()
     document = json.loads(output.read_text(encoding="utf-8"))
     names = [(run["name"], run["seed"]) for run in document["runs"]]
     rd, padim = "anomalib Reverse Distillation", "anomalib PaDiM"
@@ -161,13 +161,13 @@ def test_the_whole_way(
     assert document["runs"][0]["training"]["versions"]["anomalib"]
     assert document["runs"][0]["scores"] != document["runs"][1]["scores"]  # the seed matters
     assert f"| {padim} |" in ablation.table(output)
-    monkeypatch.setattr(peers, "train", None)  # a second time nothing is trained
-    assert peers.main() == 0
+    monkeypatch.setattr(peers, "train", None)  # nothing is trained the second time
+    peers.main()
     assert json.loads(output.read_text(encoding="utf-8")) == document
 
 
 def test_without_anomalib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "anomalib", None)
     monkeypatch.setattr(sys, "argv", ["peers.py", "data", "-o", str(tmp_path / "x.json")])
-    with pytest.raises(SystemExit, match="pip install anomalib"):
+    with pytest.raises(snl.SnlError, match="not installed: pip install anomalib"):
         peers.main()

@@ -1,10 +1,11 @@
-"""What `roofline.py` counts, against what is known by hand."""
+"""Counted arithmetic against values computed by hand."""
 
 from __future__ import annotations
 
 import pytest
-import roofline
 import torch
+
+from benchmarks import roofline
 
 
 def test_arithmetic_of_a_convolution_and_its_derivatives() -> None:
@@ -12,17 +13,17 @@ def test_arithmetic_of_a_convolution_and_its_derivatives() -> None:
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
     once = 2 * 2 * 8 * 8 * 5 * 3 * 9 / 1e9
     assert roofline.arithmetic(lambda: layer(x)) == pytest.approx(once)
-    # one derivative by the weights, one by the input
+    # one derivative with respect to the weights, one with respect to the input
     assert roofline.arithmetic(lambda: layer(x).sum().backward()) == pytest.approx(3 * once)
 
 
 def test_shares() -> None:
     layer = torch.nn.Conv2d(32, 32, 3, bias=False)
     x = torch.randn(4, 32, 32, 32)
-    found = roofline.shares(lambda: layer(x).sum().backward())
-    assert sum(found.values()) == pytest.approx(1)
-    assert found["convolutions, forward"] > 0 and found["convolutions, backward"] > 0
-    assert found["optimiser"] == 0
+    shares = roofline.shares(lambda: layer(x).sum().backward())
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["convolutions, forward"] > 0 and shares["convolutions, backward"] > 0
+    assert shares["optimiser"] == 0
 
 
 def test_a_row() -> None:

@@ -1,4 +1,4 @@
-"""The measuring of speed with a tiny network: that it runs, adds up and can be read."""
+"""The benchmark of speed with a tiny network: it runs, its figures add up and can be shown."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import speed
-import speed_programs
-import speed_steps
-import speed_table
-import speed_turns
-import speed_worker
 from PIL import Image
-from speed_subjects import TINY, Plan, ours_file, peer_file, prepare_data, prepare_ours
 
+from benchmarks.speed import groups, markdown, prepare, programs, steps, turns, worker
+from benchmarks.speed.__main__ import main as speed
+from benchmarks.speed.plan import TINY, Plan, ours_file, peer_file
+from snl import SnlError
 from snl.cli.main import main
 
 PLAN = Plan(
@@ -49,13 +46,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def output(work: Path, parts: Path, bundle: Path) -> Path:
-    """Results of the groups that take no more than seconds, not to be changed. Data and networks
-    are those of other tests; what is missing is made."""
+    """Results of the groups that take seconds only; tests must not change them. Data and networks
+    are those of other tests; the rest is made."""
     file = work / "speed.json"
 
-    def prepare(plan: Plan, folder: Path) -> None:
-        prepare_data(plan, folder)
-        prepare_ours(plan, folder, plan.ours, rest=True)
+    def make(plan: Plan, folder: Path) -> None:
+        prepare.prepare_data(plan, folder)
+        prepare.prepare_ours(plan, folder, plan.ours, tiny=True)
 
     def inside(command: list[Any], plan: Plan, folder: Path) -> dict[str, Any]:
         with pytest.MonkeyPatch.context() as here:
@@ -68,44 +65,44 @@ def output(work: Path, parts: Path, bundle: Path) -> Path:
         (work / "made" / "ours").mkdir(exist_ok=True)
         shutil.copy(bundle, work / "made" / "ours" / f"{name}.snl")
     with pytest.MonkeyPatch.context() as patch:  # processes that import torch take seconds
-        patch.setattr(speed_programs, "launch", inside)
-        patch.setattr(speed, "prepare", prepare)
-        speed.run(PLAN, file, work / "made", GROUPS, False)
+        patch.setattr(programs, "launch", inside)
+        patch.setattr(groups, "prepare", make)
+        groups.run(PLAN, file, work / "made", GROUPS, again=False)
     return file
 
 
 def subjects(output: Path, group: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))["groups"][group]
-    assert found["seconds"] >= 0
-    for subject in found["subjects"].values():
+    result: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))["groups"][group]
+    assert result["seconds"] >= 0
+    for subject in result["subjects"].values():
         assert "error" not in subject
-    return dict(found["subjects"])
+    return dict(result["subjects"])
 
 
 def test_inference(output: Path) -> None:
-    found = subjects(output, "torch")
-    assert list(found) == ["rd, ResNet-18", "rd, ResNet-18, bf16"]
-    for own in found.values():
-        assert list(own["figures"]) == ["batch 1", "batch 2", "file"]
-        for figure in own["figures"].values():
+    result = subjects(output, "torch")
+    assert list(result) == ["rd, ResNet-18", "rd, ResNet-18, bf16"]
+    for subject in result.values():
+        assert list(subject["figures"]) == ["batch 1", "batch 2", "file"]
+        for figure in subject["figures"].values():
             assert len(figure["turns"]) == 2
             assert 0 < figure["min"] <= figure["median"] <= figure["max"]
             assert figure["memory"] > 50
-        assert list(own["figures"]["file"]["value"]) == ["regions", "marked"]
+        assert list(subject["figures"]["file"]["value"]) == ["regions", "marked"]
 
 
 def test_metrics_agree(output: Path) -> None:
-    found = subjects(output, "metrics")
-    ours = found["snl, all eight figures"]["figures"]["6 maps"]["value"]
+    result = subjects(output, "metrics")
+    ours = result["snl, all eight figures"]["figures"]["6 maps"]["value"]
     assert 0 < ours["aupro"] < 1
-    for name, subject in found.items():
+    for name, subject in result.items():
         for figure, value in subject["figures"]["6 maps"]["value"].items():
             assert value == pytest.approx(ours[figure], abs=2e-4), name
 
 
 def test_programs(output: Path, work: Path) -> None:
-    found = subjects(output, "memory")
-    assert {len(subject["figures"]) for subject in found.values()} == {1}
+    result = subjects(output, "memory")
+    assert {len(subject["figures"]) for subject in result.values()} == {1}
     lines = (work / "made" / "inspected-6.json").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 6
     evaluated = json.loads((work / "made" / "evaluated-6.json").read_text(encoding="utf-8"))
@@ -115,65 +112,67 @@ def test_programs(output: Path, work: Path) -> None:
 
 
 def test_sizes_are_of_all_files(output: Path, work: Path) -> None:
-    (own,) = subjects(output, "sizes").values()
+    (subject,) = subjects(output, "sizes").values()
     size = ours_file(work / "made", "rd", "torch").stat().st_size
-    assert own["megabytes"]["torch"] == pytest.approx(size / 1e6, abs=0.01)
+    assert subject["megabytes"]["torch"] == pytest.approx(size / 1e6, abs=0.01)
     for count, name in enumerate(("x.onnx", "x.onnx.data", "y.xml", "y.bin", "x.bin"), 1):
         (work / name).write_bytes(bytes(100_000 * count))
     files = {"onnx": work / "x.onnx", "openvino": work / "y.xml", "torch": work / "not there"}
-    assert speed_programs._megabytes(files) == {"onnx": 0.3, "openvino": 0.7}
+    assert programs._megabytes(files) == {"onnx": 0.3, "openvino": 0.7}
 
 
-def test_what_is_there_is_not_measured_again(
+def test_existing_results_are_not_measured_again(
     output: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = output.read_text(encoding="utf-8")
-    monkeypatch.setattr(speed, "prepare", None)
-    speed.run(PLAN, output, work / "made", GROUPS, False)
+    monkeypatch.setattr(groups, "prepare", None)
+    groups.run(PLAN, output, work / "made", GROUPS, again=False)
     assert output.read_text(encoding="utf-8") == before
-    with pytest.raises(SystemExit, match="other settings"):
-        speed.run(replace(PLAN, threads=2), output, work / "made", GROUPS, False)
-    with pytest.raises(SystemExit, match="no group 'all'; there are torch, training"):
-        speed.run(PLAN, output, work / "made", ["all"], False)
+    with pytest.raises(SnlError, match="other settings; choose another -o"):
+        groups.run(replace(PLAN, threads=2), output, work / "made", GROUPS, again=False)
+    with pytest.raises(SnlError, match="no group 'all'; choose from torch, training"):
+        groups.run(PLAN, output, work / "made", ["all"], again=False)
 
 
 def test_networks_for_other_settings_are_refused(output: Path, work: Path) -> None:
     assert output.is_file()
     plan = json.dumps(dataclasses.asdict(PLAN))
     (work / "made" / "plan.json").write_text(plan, encoding="utf-8")
-    with pytest.raises(SystemExit, match="made for other settings"):
-        speed.prepare(replace(PLAN, size=96), work / "made")
+    with pytest.raises(SnlError, match="made for other settings; remove it"):
+        prepare.prepare(replace(PLAN, size=96), work / "made")
 
 
 def test_steps_of_training(output: Path, work: Path) -> None:
     assert output.is_file()
     for cached in (True, False):
         task = {"subject": "rd", "cached": cached, "precision": "fp32"}
-        (step,) = speed_steps.training(PLAN, work / "made", task).values()
+        (step,) = steps.training(PLAN, work / "made", task).values()
         assert step() == step() == {"precision": "fp32"}
 
 
 def test_start(output: Path, work: Path) -> None:
     assert output.is_file()
-    found = speed_programs.launch(["-c", "x = bytearray(300_000_000)"], PLAN, work)
-    assert 300 < found["memory"] < 400
-    assert 0 < found["seconds"] < 60
-    small = speed_programs.launch(["-I", "-S", "-c", "pass"], PLAN, work)
-    assert small["memory"] < 30  # not that of the process which measures
-    assert "status 3" in speed_programs.launch(["-c", "raise SystemExit(3)"], PLAN, work)["error"]
+    result = programs.launch(["-c", "x = bytearray(300_000_000)"], PLAN, work)
+    assert 300 < result["memory"] < 400
+    assert 0 < result["seconds"] < 60
+    small = programs.launch(["-I", "-S", "-c", "pass"], PLAN, work)
+    assert small["memory"] < 30  # not the memory of the measuring process
+    assert "status 3" in programs.launch(["-c", "raise SystemExit(3)"], PLAN, work)["error"]
 
 
-def test_turns_alternate_and_errors_are_told(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_alternate_and_errors_are_reported(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[str, str]] = []
 
     class Fake:
-        def __init__(self, task: dict[str, Any], *_: object) -> None:
+        def __init__(self, title: str, task: dict[str, Any], *_: object) -> None:
             self.name = task["subject"]
             self.ready = {"figures": ["one", "two"]}
 
         def wait(self) -> None:
             if self.name == "c":
-                self.ready = {"error": "is not there"}
+                self.ready = {"error": "is missing"}
 
         def ask(self, **request: Any) -> dict[str, Any]:
             asked.append((self.name, request["figure"]))
@@ -184,8 +183,8 @@ def test_turns_alternate_and_errors_are_told(work: Path, monkeypatch: pytest.Mon
         def close(self) -> None:
             asked.append((self.name, "closed"))
 
-    monkeypatch.setattr(speed_turns, "Worker", Fake)
-    found = speed_turns.turns(
+    monkeypatch.setattr(turns, "Worker", Fake)
+    result = turns.turns(
         {name: {"subject": name} for name in "abc"},
         PLAN,
         work,
@@ -196,42 +195,45 @@ def test_turns_alternate_and_errors_are_told(work: Path, monkeypatch: pytest.Mon
         repeats=lambda _: 2,
     )
     assert asked[:4] == [("a", "one"), ("b", "one"), ("a", "one"), ("b", "one")]
-    assert asked[4:7] == [("a", "two"), ("b", "two"), ("a", "two")]  # b is asked no more
+    assert asked[4:7] == [("a", "two"), ("b", "two"), ("a", "two")]  # b is not asked again
     assert {name for name, what in asked if what == "closed"} == {"a", "b", "c"}
-    assert found["a"]["figures"]["one"]["turns"] == [1.0, 3.0]
-    assert found["a"]["figures"]["one"]["median"] == 2.0
-    assert found["b"]["error"] == "broke"
-    assert found["b"]["figures"]["one"]["turns"] == [2.0, 4.0]
-    assert found["c"] == {"error": "is not there"}
+    assert result["a"]["figures"]["one"]["turns"] == [1.0, 3.0]
+    assert result["a"]["figures"]["one"]["median"] == 2.0
+    assert result["b"]["error"] == "broke"
+    assert result["b"]["figures"]["one"]["turns"] == [2.0, 4.0]
+    assert result["c"] == {"error": "is missing"}
 
 
-def test_a_subject_that_is_not_there(work: Path) -> None:
+def test_a_missing_subject(work: Path) -> None:
     task = {"kind": "metrics", "subject": "snl", "torch": False}
     options = {"seconds": 0, "passes": 1, "warm": 0, "least": 1, "repeats": lambda _: 1}
-    found = speed_turns.turns({"snl": task}, PLAN, work, **options)
-    assert "maps.npz" in found["snl"]["error"]
+    result = turns.turns({"snl": task}, PLAN, work, **options)
+    assert "maps.npz" in result["snl"]["error"]
+    stored = json.loads((work / "tasks" / "snl.json").read_text(encoding="utf-8"))
+    assert stored["plan"] == json.loads(json.dumps(dataclasses.asdict(PLAN)))
+    assert stored["subject"] == "snl"
 
 
 def test_a_turn_is_the_median_of_its_passes() -> None:
     calls = iter(range(100))
-    found = speed_worker.turn(lambda: {"n": next(calls)}, 0.0, 3, 2)
-    assert found["passes"] == 3
-    assert found["value"] == {"n": 4}
-    assert found["seconds"] < 0.1
+    result = worker.turn(lambda: {"n": next(calls)}, 0.0, 3, 2)
+    assert result["passes"] == 3
+    assert result["value"] == {"n": 4}
+    assert result["seconds"] < 0.1
 
 
 def test_ratios_are_taken_turn_by_turn() -> None:
     both = {"ours": [1.0, 2.0, 4.0], "theirs": [2.0, 4.0, 12.0]}
-    known = {name: {"figures": {"f": {"turns": turns}}} for name, turns in both.items()}
-    assert speed_table.ratio_of(known, "ours", "theirs", "f") == 2.0
-    assert speed_table.ratio_of(known, "theirs", "theirs", "f") is None
-    assert speed_table.ratio_of(known, "ours", "others", "f") is None
+    subjects = {name: {"figures": {"f": {"turns": turns}}} for name, turns in both.items()}
+    assert markdown.ratio_of(subjects, "ours", "theirs", "f") == 2.0
+    assert markdown.ratio_of(subjects, "theirs", "theirs", "f") is None
+    assert markdown.ratio_of(subjects, "ours", "others", "f") is None
 
 
 def test_table_and_plot(output: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = work / "speed.md"
     monkeypatch.setattr(sys, "argv", ["speed.py", "table", str(output), "-o", str(file)])
-    assert speed.main() == 0
+    speed()
     text = file.read_text(encoding="utf-8")
     for head in ("Batch 1", "A file", "Memory", "Metrics", "Files", "Memory over many images"):
         assert f"## {head}" in text
@@ -240,7 +242,7 @@ def test_table_and_plot(output: Path, work: Path, monkeypatch: pytest.MonkeyPatc
     pytest.importorskip("matplotlib", reason="needs matplotlib (pip install matplotlib)")
     picture = work / "speed.png"
     monkeypatch.setattr(sys, "argv", ["speed.py", "plot", str(output), "-o", str(picture)])
-    assert speed.main() == 0
+    speed()
     with Image.open(picture) as image:
         assert image.format == "PNG"
         assert np.asarray(image.convert("L")).std() > 5
@@ -250,19 +252,20 @@ def test_table_and_plot(output: Path, work: Path, monkeypatch: pytest.MonkeyPatc
 def test_peers(name: str, tmp_path: Path) -> None:
     pytest.importorskip("anomalib", reason="needs anomalib, which only this benchmark uses")
     import torch
-    from speed_peers import make_peer
+
+    from benchmarks.speed.anomalib_models import make_peer
 
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     module = make_peer(name, 64, images)
     module.to_torch(tmp_path / "peers" / name)
     Image.fromarray(np.zeros((80, 80, 3), np.uint8)).save(tmp_path / "part.png")
     task = {"subject": name, "runtime": "torch", "precision": "fp32"}
-    figures = speed_worker.peer(replace(PLAN, batch=2), tmp_path, task)
+    figures = worker.peer(replace(PLAN, batch=2), tmp_path, task)
     assert peer_file(tmp_path, name, "torch", 1).is_file()
     assert len(figures) == 6
     for figure in figures.values():
         figure()
     with torch.inference_mode():
-        found = module(images)  # the post-processor is as after training: both sides are there
-    assert found.pred_mask.float().mean() not in (0, 1)
-    assert (found.anomaly_map.min(), found.anomaly_map.max()) != (0, 1)
+        result = module(images)  # the post-processor has thresholds, as after training
+    assert result.pred_mask.float().mean() not in (0, 1)
+    assert (result.anomaly_map.min(), result.anomaly_map.max()) != (0, 1)

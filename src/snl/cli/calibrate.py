@@ -71,10 +71,10 @@ def add_parser(verbs: Any) -> None:
         type=Path,
         metavar="NORMALS",
         help="normal images, in one folder per product (or use --product). They replace the "
-        "held-back images of these products",
+        "held-out images of these products",
     )
     verb.add_argument(
-        "--add", action="store_true", help="add NORMALS to the held-back images, do not replace"
+        "--add", action="store_true", help="add NORMALS to the held-out images, do not replace"
     )
     verb.add_argument(
         "--product", metavar="NAME", help="product of the images, rates and values given"
@@ -89,7 +89,7 @@ def add_parser(verbs: Any) -> None:
     verb.add_argument(
         "--tail",
         choices=("fit", "none"),
-        help="fit: take rates too small for the number of held-back images from a fitted tail, "
+        help="fit: take rates too small for the number of held-out images from a fitted tail, "
         "which is an estimate without guarantee",
     )
     _add_feedback(verb)
@@ -117,7 +117,7 @@ def _add_feedback(verb: Any) -> None:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="images of normal parts that were flagged: add them to the held-back images",
+        help="images of normal parts that were flagged: add them to the held-out images",
     )
     verb.add_argument(
         "--misses",
@@ -193,7 +193,7 @@ def _change(options: Options, inspector: Inspector, edits: list[Calibration]) ->
     inspector.check_product(options.product)
     if options.add and options.normals is None:
         raise SettingsError("--add has nothing to add; give NORMALS with it")
-    edits += _tile(options, _latest(inspector, edits))
+    edits += _tile(options, inspector, _latest(inspector, edits))
     edits += _masks(options, inspector, _latest(inspector, edits))
     edits += _numbers(options, _latest(inspector, edits))
     edits += _normals(options, inspector, _latest(inspector, edits))
@@ -208,10 +208,11 @@ def _latest(inspector: Inspector, edits: list[Calibration]) -> Calibration:
     return edits[-1] if edits else inspector.calibration
 
 
-def _tile(options: Options, calibration: Calibration) -> Iterator[Calibration]:
+def _tile(
+    options: Options, inspector: Inspector, calibration: Calibration
+) -> Iterator[Calibration]:
     """Set the tile size, which needs new normal images of all products."""
     from snl.decision.edit import edit
-    from snl.settings import Settings
 
     if options.tile is None or options.tile == calibration.tile:
         return
@@ -219,7 +220,7 @@ def _tile(options: Options, calibration: Calibration) -> Iterator[Calibration]:
         raise SettingsError("--tile changes every score; give NORMALS of all products with it")
     if options.add:
         raise SettingsError("--tile changes every score; leave out --add, NORMALS replace all")
-    Settings().replace({"tile": options.tile})  # checks the range
+    inspector.settings.replace({"tile": options.tile})  # checks the range
     yield edit(calibration, f"tile {options.tile}", tile=options.tile)
 
 
