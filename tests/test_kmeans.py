@@ -1,4 +1,4 @@
-"""k-means: every row has its centre, no centre is lost or doubled, seeds decide alone."""
+"""k-means: rows belong to their centre, centres are distinct, results depend on the seed only."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ def test_separated_clusters_are_found(seed: int) -> None:
     means, rows = clusters(width=5)
     centres, nearest = kmeans(rows, 4, seed)
     assert sorted(squares_loop(means, centres).argmin(1).tolist()) == [0, 1, 2, 3]
-    found = squares_loop(rows, centres)
-    np.testing.assert_allclose(nearest, found.min(1), rtol=1e-9)
-    for k in range(4):  # Lloyd's fixed point: a centre is the mean of its rows
-        np.testing.assert_allclose(centres[k], rows[found.argmin(1) == k].mean(0), rtol=1e-9)
+    squares = squares_loop(rows, centres)
+    np.testing.assert_allclose(nearest, squares.min(1), rtol=1e-9)
+    for k in range(4):  # fixed point of Lloyd's algorithm: a centre is the mean of its rows
+        np.testing.assert_allclose(centres[k], rows[squares.argmin(1) == k].mean(0), rtol=1e-9)
 
 
-def test_one_centre_is_the_mean_and_its_spread_the_variance() -> None:
+def test_one_centre_is_the_mean_and_the_mean_square_the_variance() -> None:
     rows = np.random.default_rng(1).normal(size=(30, 4))
     centres, nearest = kmeans(rows, 1, 0)
     np.testing.assert_allclose(centres[0], rows.mean(0), atol=1e-12)
     assert nearest.mean() == pytest.approx(rows.var(0).sum())
 
 
-def test_as_many_centres_as_rows_are_the_rows() -> None:
+def test_with_as_many_centres_as_rows_the_centres_are_the_rows() -> None:
     rows = np.random.default_rng(2).normal(size=(7, 3))
     centres, nearest = kmeans(rows, 7, 3)
     np.testing.assert_allclose(np.unique(centres, axis=0), np.unique(rows, axis=0), atol=1e-12)
     assert nearest.max() < 1e-20
 
 
-def test_the_seed_decides_alone() -> None:
+def test_results_depend_on_the_seed_only() -> None:
     rows = np.random.default_rng(4).normal(size=(80, 3))
     np.random.seed(1)
     first = kmeans(rows, 9, 5)
@@ -59,19 +59,19 @@ def test_the_seed_decides_alone() -> None:
     assert not np.array_equal(first[0], other[0])
 
 
-def test_what_is_given_is_left_as_it_was() -> None:
+def test_the_input_is_not_modified() -> None:
     for count in (3, 40):
         rows = np.random.default_rng(5).normal(size=(count, 3))
-        kept = rows.copy()
+        before = rows.copy()
         kmeans(rows, 8, 0)
-        assert np.array_equal(rows, kept)
+        assert np.array_equal(rows, before)
 
 
-def test_a_lone_outlier_among_many_is_not_passed_over() -> None:
-    """k-means++ draws by squared distance; a uniform draw would miss it nearly always."""
+def test_a_single_outlier_among_many_rows_gets_a_centre() -> None:
+    """k-means++ draws by squared distance; a uniform draw would nearly always miss it."""
     rows = np.concatenate([np.random.default_rng(6).normal(0, 0.01, (500, 2)), [[50.0, 50.0]]])
-    found = [squares_loop(rows[-1:], kmeans(rows, 2, seed)[0]).min() < 1e-9 for seed in range(10)]
-    assert all(found)
+    for seed in range(10):
+        assert squares_loop(rows[-1:], kmeans(rows, 2, seed)[0]).min() < 1e-9
 
 
 @budget(max_examples=60, deadline=None)
@@ -88,9 +88,9 @@ def test_any_rows(distinct: list[tuple[int, int]], repeats: int, k: int, seed: i
     centres, nearest = kmeans(rows, k, seed)
     assert centres.shape == (k, 2) and nearest.shape == (max(len(rows), k),)
     assert np.isfinite(centres).all() and (nearest >= 0).all() and np.isfinite(nearest).all()
-    # none doubled, also as float32, in which they are kept
+    # all distinct, also as float32, in which they are stored
     assert len(np.unique(centres.astype(np.float32), axis=0)) == k
-    # all within what the rows span, but for the jitter of surplus copies
+    # all within the range of the rows, apart from the jitter of surplus copies
     assert (centres >= rows.min(0) - 0.1).all() and (centres <= rows.max(0) + 0.1).all()
     if k >= len(distinct):
         assert squares_loop(rows, centres).min(1).max() < 0.01

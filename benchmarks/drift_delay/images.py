@@ -36,8 +36,9 @@ from benchmarks.internals import (
     to_input,
 )
 from snl.demo.dataset import demo_image
+from snl.demo.noise import clouds, noise
 from snl.demo.parts import PARTS
-from snl.demo.scene import Light, Scene, clouds, illuminate, noise, photograph
+from snl.demo.scene import Light, Scene, illuminate, photograph
 from snl.monitoring.drift import DriftMonitor
 
 Pixels = NDArray[np.uint8]

@@ -48,7 +48,7 @@ def table(results: dict[str, Any]) -> str:
         lines += ["", f"## {title}", "", *summary(results, known)]
     for quiet in (results["quiet"], 0):
         for part in results["runs"]:
-            title = f"Images until the alarm: {size(part)} held back, {quiet} unchanged, recognised"
+            title = f"Images until the alarm: {size(part)} held out, {quiet} unchanged, recognised"
             rows = [row for row in part["recognised"] if row["quiet"] == quiet]
             lines += ["", f"## {title}", "", *each_product(rows, results["wait"])]
     lines += ["", "## Without a change", ""]
@@ -56,7 +56,7 @@ def table(results: dict[str, Any]) -> str:
         result = part["unchanged"]
         reasons = ", ".join(f"{name} ({reason})" for name, reason in result["alarms"].items())
         lines.append(
-            f"- {size(part)} held back: {len(result['alarms'])} alarms for "
+            f"- {size(part)} held out: {len(result['alarms'])} alarms for "
             f"{len(part['held_back'])} products in {result['images']} images; "
             f"{result['rejected']} images were rejected" + (f": {reasons}" if reasons else "")
         )
@@ -64,7 +64,7 @@ def table(results: dict[str, Any]) -> str:
     for rate, alarms in shuffled["alarms"].items():
         lines.append(
             f"- {shuffled['streams']} streams of {shuffled['images']} images and "
-            f"{shuffled['held_back']} held-back ones in shuffled order, nominal probability "
+            f"{shuffled['held_back']} held-out ones in shuffled order, nominal probability "
             f"{float(rate):.0%}: {alarms} alarms"
         )
     return HEAD.format(**results) + "\n".join(lines)
@@ -73,7 +73,7 @@ def table(results: dict[str, Any]) -> str:
 def summary(results: dict[str, Any], known: str) -> list[str]:
     """Return a table over all products and streams, with a row per change and calibration."""
     heads = [
-        *("change", "held back", "unchanged", "detected", "images: median", "worst", "reason"),
+        *("change", "held out", "unchanged", "detected", "images: median", "worst", "reason"),
         *("error of `since`", "rejected", "unknown product"),
     ]
     lines = []
@@ -133,6 +133,6 @@ def number(value: float, wait: int) -> str:
 
 
 def size(part: dict[str, Any]) -> str:
-    """Return the number of held-back images per product, or its range."""
+    """Return the number of held-out images per product, or its range."""
     least, most = min(part["held_back"].values()), max(part["held_back"].values())
     return str(least) if least == most else f"{least} to {most}"

@@ -13,7 +13,7 @@ from benchmarks.internals import Conformal, binomial_interval, log_score_stats
 def generated(runs: int = 2000) -> dict[str, Any]:
     """Return realised rates for log-normal scores of nine products.
 
-    The products differ in the scale of their scores and in their number of held-back images.
+    The products differ in the scale of their scores and in their number of held-out images.
     """
     rng = np.random.default_rng(0)
     counts = dict(zip("abcdefghi", (5, 10, 18, 20, 20, 32, 60, 120, 400), strict=True))

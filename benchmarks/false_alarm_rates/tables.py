@@ -18,7 +18,7 @@ HEAD = """\
 
 In brackets after the alarms of a product: the middle 95 % of counts if the nominal rate holds
 exactly (beta-binomial). After those of all products: the exact 95 % interval of the rate.
-`recognised`: alarms when the product is not given. `by`: whose held-back images the threshold comes
+`recognised`: alarms when the product is not given. `by`: whose held-out images the threshold comes
 from.
 
 """
@@ -38,7 +38,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _false_alarm_table(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
-    heads = ["product", "held back"]
+    heads = ["product", "held out"]
     for rate in RATES:
         heads += [f"{100 * rate:g} %: alarms (95 % bound)", "recognised", "by"]
     heads += ["detected at 5 %"]

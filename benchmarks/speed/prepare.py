@@ -30,7 +30,7 @@ from snl.errors import SnlError
 
 PRODUCTS = ("gear", "wood")
 TRAIN = 20
-"""Images per product; half of them are held back, enough for thresholds of scores and regions."""
+"""Images per product; half of them are held out, enough for thresholds of scores and regions."""
 MADE_FOR = ("size", "batch", "maps", "large", "runtimes", "ours", "peers", "overrides")
 """Fields of the plan that the files depend on."""
 

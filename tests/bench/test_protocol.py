@@ -83,7 +83,7 @@ def test_whole_benchmark_beside_published_results(
     metrics = json.loads((out / "seed-0.json").read_text())
     assert rows["mean"] == [f"{100 * metrics['mean'][c]:.1f}" for c in COLUMNS]
     assert list(metrics["products"]) == sorted(known.classes)
-    assert metrics["training"]["images"] == 4 * count  # none is held back
+    assert metrics["training"]["images"] == 4 * count  # none is held out
     assert (metrics["mean"]["n_normal"], metrics["mean"]["n_masked"]) == (2 * count, 4 * count)
     for row in known.rows:
         cells = " | ".join(f"{value:.1f}" for value in row.values)

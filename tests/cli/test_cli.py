@@ -178,7 +178,10 @@ def test_doctor_prints_the_table_and_fails_on_errors(
             ["train", "{parts}", "-o", "{new}", "--set", "cram.from=gate"],
             "did you mean 'cram.form'",
         ),
-        (["train", "{parts}", "-o", "{new}", "--set", "cram.form=x"], "takes one of none, rebuild"),
+        (
+            ["train", "{parts}", "-o", "{new}", "--set", "cram.form=x"],
+            "one of none, centres, rebuild",
+        ),
         (["train", "{parts}", "-o", "{new}", "--set", "nothing"], "not NAME=VALUE"),
         (
             ["train", "{parts}", "-o", "{new}", "--set", "map.normalisation_clusters=-1"],
@@ -216,7 +219,7 @@ def test_doctor_prints_the_table_and_fails_on_errors(
         (["evaluate", "{image}", "{parts}"], "not a readable bundle"),
         (["evaluate", "{bundle}", "{missing}"], "does not exist"),
         (["inspect", "{bundle}", "{empty}"], "no images in this folder"),
-        (["inspect", "{bundle}", "{image}", "--product", "nut"], "was not taught"),
+        (["inspect", "{bundle}", "{image}", "--product", "nut"], "is not known to this inspector"),
         (["inspect", "{bundle}", "{image}", "--rate", "7"], "between 0 and 1"),
         (["inspect", "{bundle}", "{image}", "--out", "{image}"], "cannot be written"),
         (["doctor", "{missing}"], "does not exist"),

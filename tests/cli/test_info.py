@@ -21,13 +21,13 @@ def test_text(run_snl: Run, calibrated: Path) -> None:
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
     facts = {line[:13].strip(): line[13:] for line in lines[: lines.index("")]}
-    assert facts["file"].startswith(f"{calibrated}: bundle, format 2, ")
+    assert facts["file"].startswith(f"{calibrated}: bundle, format 3, ")
     assert facts["teacher"] == "test_resnet, weights random"
     assert facts["input"] == "64 x 64 pixels, whole images"
     assert "40 steps of 4 images" in facts["training"] and "on cpu in fp32" in facts["training"]
     assert facts["data"] == "varied0 (layout mvtec), 80 normal images"
     assert facts["versions"].startswith("snl ") and facts["plug-ins"] == "none"
-    assert facts["calibration"].startswith("40 held-back images, smallest rate for all products")
+    assert facts["calibration"].startswith("40 held-out images, smallest rate for all products")
     (row,) = (line.split() for line in lines if line.startswith("bolt"))
     assert row[:4] == ["bolt", "20", "20", "0.05"] and row[5:7] == ["product", "0.1"]
     assert lines[-1].endswith("40         training (in use)")
@@ -51,7 +51,7 @@ def test_150_products_are_aligned(tmp_path: Path, capsys: Capture) -> None:
     heading = next(line for line in lines if line.startswith("product "))
     rows = [line for line in lines if line.startswith("product with")]
     assert len(rows) == 150 and max(map(len, rows)) <= len(heading) <= 160
-    end = heading.index("held back") + len("held back")
+    end = heading.index("held out") + len("held out")
     assert [int(row[:end].split()[-1]) for row in rows] == list(range(150))
     assert [row for row in rows if row.endswith("0.05")] == [rows[7]]
     legend = lines[lines.index("guarantees of the false-alarm rates:") + 1 :]

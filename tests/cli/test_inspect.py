@@ -76,7 +76,7 @@ def test_a_line_holds_the_decision_and_its_reasons(
     ]
     assert (record["width"], record["height"]) == (48, 40)
     assert record["threshold_from"] == "product" and record["score"] > record["threshold"]
-    assert record["p_value"] == 1 / 41  # no held-back image has a score as high
+    assert record["p_value"] == 1 / 41  # no held-out image has a score as high
     region = record["regions"][0]
     assert list(region) == [*("box", "polygon", "area", "area_mm2", "peak", "peak_at", "p_value")]
     x, y, width, height = region["box"]
@@ -104,12 +104,12 @@ def test_rates_on_the_command_line_apply_to_this_run(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--rate", "0.01"], "0.01 needs 99 held-back normal images; there are 40 of all products"),
+        (["--rate", "0.01"], "0.01 needs 99 held-out normal images; there are 40 of all products"),
         (["--rate", "0.01", "--product", "bolt"], "there are 20 of 'bolt' and 40 of all products"),
         (["--uncertain-rate", "0.01"], "the uncertain rate 0.01 is less than the rate 0.05"),
         (["--rate", "1"], "between 0 and 1"),
         (["--unknown-rate", "0"], "between 0 and 1"),
-        (["--product", "nut"], "'nut' was not taught; taught: bolt, plate"),
+        (["--product", "nut"], "'nut' is not known to this inspector; known: bolt, plate"),
         (["--tile", "8"], "must be in 32..8192"),
         (["--tile", "100000"], "must be in 0..8192"),
         (["--tile", "32", "--monitor", "{images}/new.json"], "leave out one of them"),
@@ -182,12 +182,12 @@ def test_a_note_says_that_tiles_of_one_run_are_not_calibrated(
 def test_a_note_if_the_rate_is_not_possible_and_only_then(
     bundle: Path, images: Path, capsys: Capture
 ) -> None:
-    """Two held-back images per product, four together, guarantee rates from 0.2 up."""
+    """Two held-out images per product, four together, guarantee rates from 0.2 up."""
     words = ["inspect", str(bundle), str(images / "bolt.png"), "--product", "bolt"]
     assert main(words) == 0
     output = capsys.readouterr()
     assert json.loads(output.out)["decision"] == "uncertain"
-    assert "with 4 held-back normal images no decision at a false-alarm rate of 0.05" in output.err
+    assert "with 4 held-out normal images no decision at a false-alarm rate of 0.05" in output.err
     assert main([*words, "--rate", "0.2"]) == 0
     output = capsys.readouterr()
     assert json.loads(output.out)["threshold_from"] == "all products" and output.err == ""
@@ -209,7 +209,7 @@ def test_the_monitor_continues_in_the_next_run(
     before = state.read_bytes()
     again = ["inspect", str(whole), str(images / "bolt.png"), "--monitor", str(state)]
     assert main(again) == 2
-    assert "begun with another bundle or calibration" in capsys.readouterr().err
+    assert "belongs to another bundle or calibration" in capsys.readouterr().err
     assert state.read_bytes() == before
 
 
@@ -243,21 +243,22 @@ def test_a_reader_that_stops_early_gives_no_traceback(calibrated: Path, tmp_path
 
 
 def test_p_values_of_unseen_parts_are_valid(calibrated: Path, tmp_path: Path) -> None:
-    """200 images of each product held back, 200 others inspected: P(p <= a) <= a.
+    """200 images of each product held out, 200 others inspected: P(p <= a) <= a.
 
     Both samples have one distribution, so the number of p <= a has mean at most 200 a and variance
     200 a (1 - a) (1 + 200 / 200). The bounds are a plus three standard deviations."""
-    from snl.runtime.recalibrate import set_normals
+    from snl.runtime.recalibrate import add_normals
 
     inspector = snl.load(calibrated, "cpu")
-    from snl.data.catalog import Record
+    from snl.data.records import Record
 
     records = [
         Record(save_varied(tmp_path / f"{product}-{n}.png", 7000 + n, product=product), product,
                "test", "normal")
         for product in ("bolt", "plate") for n in range(200)
     ]  # fmt: skip
-    set_normals(inspector, records)
+    calibration, _ = add_normals(inspector, inspector.calibration, records)
+    inspector.recalibrate(calibration)
     for product in ("bolt", "plate"):
         fresh = [draw_varied(8000 + n, product=product)[0] for n in range(200)]
         results = inspector.inspect(fresh, product)
@@ -306,8 +307,8 @@ def test_a_mixed_folder_is_split_into_groups(mixed: Path, tmp_path: Path, capsys
     )
     inspector = snl.load(file, "cpu")
     assert inspector.products == ("mixed 1", "mixed 2")
-    assert inspector.facts.products == {"mixed 1": 22, "mixed 2": 18}
-    assert [len(n) for n in inspector.calibration.normals.values()] == [14, 12]
+    assert inspector.training.products == {"mixed 1": 22, "mixed 2": 18}
+    assert [len(n) for n in inspector.calibration.sets.values()] == [14, 12]
     records = inspect(capsys, file, mixed / "test", "--quiet")
     for record in records:
         wanted = "mixed 1" if "bolt" in record["path"] else "mixed 2"
@@ -327,7 +328,7 @@ def test_grouping_can_be_switched_off(mixed: Path, tmp_path: Path, capsys: Captu
     assert main(["train", str(mixed), "-o", str(file), *COMPACT, *off]) == 0
     assert "told apart" not in capsys.readouterr().err
     inspector = snl.load(file, "cpu")
-    assert inspector.products == ("mixed",) and len(inspector.calibration.normals["mixed"]) == 26
+    assert inspector.products == ("mixed",) and len(inspector.calibration.sets["mixed"]) == 26
     assert (
         main(
             [

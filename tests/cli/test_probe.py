@@ -79,7 +79,7 @@ def test_missing_matplotlib_is_reported_before_any_work(
         (["{bundle}", "{parts}", "--products", "bolt,plat"], "did you mean plate"),
         (["{bundle}", "{parts}", "--products", "bolt"], "only one product to probe ('bolt')"),
         (["{bundle}", "{one}"], "only one product to probe"),
-        (["{bundle}", "{others}"], "was taught to this inspector (bolt, plate)"),
+        (["{bundle}", "{others}"], "is one of this inspector's products (bolt, plate)"),
         (["{bundle}", "{bare}"], "no normal images of 'plate'"),
         (["{bundle}", "{parts}", "--images", "0"], "images is 0"),
         (["{bundle}", "{parts}", "--images", "few"], "invalid int value"),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from snl.data.catalog import Catalog, Record
+from snl.data.catalog import Catalog
+from snl.data.records import Record
 from snl.errors import DataError
 from tests import trees
 

@@ -1,4 +1,4 @@
-"""Recognition and groups, on clouds of points whose answer is known."""
+"""Product recognition and groups, on clusters of points with known answers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sklearn.metrics import silhouette_score
 from snl.decision import products
 from snl.decision.calibration import Calibration, CalibrationSet, Rates
 from snl.decision.decide import judge as verdict_on
-from snl.decision.products import Prototypes, find_groups, learn
+from snl.decision.products import Prototypes, find_groups, fit_prototypes
 
 
 def blobs(seed: int, *counts: int, width: int = 6, apart: float = 12.0) -> np.ndarray:
-    """Gaussian clouds of unit deviation around corners `apart` from the origin, mixed up."""
+    """Gaussian clusters of unit deviation around corners `apart` from the origin, shuffled."""
     rng = np.random.default_rng(seed)
     centres = apart * np.eye(width)
     rows = [centres[k] + rng.normal(size=(n, width)) for k, n in enumerate(counts)]
-    found: np.ndarray = np.concatenate(rows)[rng.permutation(sum(counts))]
-    return found.astype(np.float32)
+    shuffled: np.ndarray = np.concatenate(rows)[rng.permutation(sum(counts))]
+    return shuffled.astype(np.float32)
 
 
 def corner_of(rows: np.ndarray) -> np.ndarray:
-    found: np.ndarray = rows.argmax(1)
-    return found
+    corners: np.ndarray = rows.argmax(1)
+    return corners
 
 
 # --- prototypes ---
@@ -37,32 +37,34 @@ def test_distances_are_those_of_a_loop() -> None:
     prototypes = Prototypes(centres, ("b", "a", "b", "c", "a"))
     assert prototypes.names == ("b", "a", "c")
     points = rng.normal(size=(7, 3)).astype(np.float32)
-    found = prototypes.distances(points)
+    distances = prototypes.distances(points)
     for i, point in enumerate(points.astype(np.float64)):
         for j, name in enumerate(prototypes.names):
-            own = [c for c, o in zip(centres, prototypes.owners, strict=True) if o == name]
-            wanted = min(np.linalg.norm(point - c.astype(np.float64)) for c in own)
-            assert found[i, j] == pytest.approx(wanted, rel=1e-9)
+            owned = [c for c, o in zip(centres, prototypes.owners, strict=True) if o == name]
+            expected = min(np.linalg.norm(point - c.astype(np.float64)) for c in owned)
+            assert distances[i, j] == pytest.approx(expected, rel=1e-9)
     assert prototypes.distances(points[:0]).shape == (0, 3)
 
 
-@pytest.mark.parametrize(("count", "kinds"), [(1, 1), (19, 1), (39, 1), (40, 2), (70, 3), (500, 4)])
-def test_prototypes_grow_with_the_images(count: int, kinds: int) -> None:
-    found = learn(blobs(0, count), ["bolt"] * count, 0)
-    assert found.owners == ("bolt",) * kinds
-    assert found.centres.shape == (kinds, 6) and found.centres.dtype == np.float32
-    if kinds == 1:
-        np.testing.assert_allclose(found.centres[0], blobs(0, count).mean(0), rtol=1e-5)
+@pytest.mark.parametrize(
+    ("count", "clusters"), [(1, 1), (19, 1), (39, 1), (40, 2), (70, 3), (500, 4)]
+)
+def test_prototypes_grow_with_the_images(count: int, clusters: int) -> None:
+    fitted = fit_prototypes(blobs(0, count), ["bolt"] * count, 0)
+    assert fitted.owners == ("bolt",) * clusters
+    assert fitted.centres.shape == (clusters, 6) and fitted.centres.dtype == np.float32
+    if clusters == 1:
+        np.testing.assert_allclose(fitted.centres[0], blobs(0, count).mean(0), rtol=1e-5)
 
 
-def test_kinds_of_one_product_get_a_prototype_each() -> None:
+def test_each_cluster_of_a_product_gets_a_prototype() -> None:
     rows = blobs(1, 50, 50)
-    found = learn(rows, ["mixed"] * 100, 3)
+    fitted = fit_prototypes(rows, ["mixed"] * 100, 3)
     for k in (0, 1):
         mean = rows[corner_of(rows) == k].mean(0)
-        assert np.linalg.norm(found.centres - mean, axis=1).min() < 1.5
-    again = learn(rows, ["mixed"] * 100, 3)
-    np.testing.assert_array_equal(found.centres, again.centres)
+        assert np.linalg.norm(fitted.centres - mean, axis=1).min() < 1.5
+    again = fit_prototypes(rows, ["mixed"] * 100, 3)
+    np.testing.assert_array_equal(fitted.centres, again.centres)
 
 
 def normals_at(distances: np.ndarray) -> CalibrationSet:
@@ -73,16 +75,16 @@ def normals_at(distances: np.ndarray) -> CalibrationSet:
     )
 
 
-def test_new_images_of_taught_products_are_known_and_others_are_not() -> None:
-    """From embeddings to the verdict, over many draws: unknown at most at its rate."""
+def test_new_images_of_known_products_are_recognised_and_others_are_not() -> None:
+    """From embeddings to the verdict, over many draws: `unknown product` at most at its rate."""
     rate, unknown, wrong, foreign = 0.05, [], [], []
     for seed in range(60):
         rows = blobs(seed, 220, 120, 90)
         corner = corner_of(rows)
         names = np.array(["a", "b", "c"])[corner]
-        taught = np.flatnonzero(corner < 2)
-        trained, held, new = taught[:120], taught[120:220], taught[220:]
-        prototypes = learn(rows[trained], names[trained].tolist(), seed)
+        known = np.flatnonzero(corner < 2)
+        trained, held, new = known[:120], known[120:220], known[220:]
+        prototypes = fit_prototypes(rows[trained], names[trained].tolist(), seed)
         nearest = prototypes.distances(rows[held]).min(1)
         normals = {name: normals_at(nearest[names[held] == name]) for name in "ab"}
         calibration = Calibration(normals, dict.fromkeys("ab", (0.0, 1.0)), prototypes)
@@ -91,9 +93,9 @@ def test_new_images_of_taught_products_are_known_and_others_are_not() -> None:
             verdict = verdict_on(by, 1.0, *by.prototypes.nearest(row), rates=Rates(unknown=rate))
             return verdict.decision == "unknown product", verdict.recognised
 
-        told = [judge(rows[i]) for i in new]
-        unknown.append(np.mean([u for u, _ in told]))
-        wrong.append(np.mean([r != names[i] for i, (_, r) in zip(new, told, strict=True)]))
+        answers = [judge(rows[i]) for i in new]
+        unknown.append(np.mean([u for u, _ in answers]))
+        wrong.append(np.mean([r != names[i] for i, (_, r) in zip(new, answers, strict=True)]))
         foreign.append(np.mean([judge(rows[i])[0] for i in np.flatnonzero(corner == 2)[:20]]))
     assert np.mean(unknown) <= rate + 3 * np.std(unknown) / np.sqrt(len(unknown))
     assert np.mean(wrong) == 0
@@ -104,34 +106,34 @@ def test_new_images_of_taught_products_are_known_and_others_are_not() -> None:
 
 
 @pytest.mark.parametrize("counts", [(60, 40), (90, 60, 30), (40, 50, 60, 70, 80, 90)])
-def test_clouds_are_told_apart_largest_first(counts: tuple[int, ...]) -> None:
+def test_clusters_are_separated_largest_first(counts: tuple[int, ...]) -> None:
     rows = blobs(2, *counts)
     labels = find_groups(rows, 0)
     sizes = np.bincount(labels)
     assert sizes.tolist() == sorted(counts, reverse=True)
     pairs = set(zip(labels.tolist(), corner_of(rows).tolist(), strict=True))
-    assert len(pairs) == len(counts)  # every group is one cloud
+    assert len(pairs) == len(counts)  # every group is one cluster
     np.testing.assert_array_equal(labels, find_groups(rows, 0))
     moved = np.random.default_rng(0).permutation(len(rows))
     np.testing.assert_array_equal(np.bincount(find_groups(rows[moved], 5)), sizes)
 
 
 @pytest.mark.parametrize("count", [1, 2, 39, 40, 300])
-def test_one_cloud_is_one_group(count: int) -> None:
+def test_one_cluster_is_one_group(count: int) -> None:
     assert (find_groups(blobs(3, count), 0) == 0).all()
 
 
-def test_clouds_that_run_into_each_other_are_one_group() -> None:
+def test_overlapping_clusters_are_one_group() -> None:
     assert (find_groups(blobs(4, 60, 60, apart=1.5), 0) == 0).all()
 
 
-def test_groups_of_few_images_are_not_split_off() -> None:
+def test_groups_of_few_images_are_not_separated() -> None:
     assert (find_groups(blobs(5, 60, 15), 0) == 0).all()  # fifteen images are no product
     assert (find_groups(blobs(5, 12, 12), 0) == 0).all()
     assert np.bincount(find_groups(blobs(5, 60, 25), 0)).tolist() == [60, 25]
 
 
-def test_many_images_are_grouped_by_a_selection() -> None:
+def test_many_images_are_grouped_by_a_subset() -> None:
     rows = blobs(6, 1500, 900, 300)
     labels = find_groups(rows, 0)
     assert np.bincount(labels).tolist() == [1500, 900, 300]
@@ -153,10 +155,10 @@ def test_the_silhouette_is_that_of_scikit_learn() -> None:
         labels = rng.integers(0, int(rng.integers(2, 6)), len(rows))
         labels[:2] = 0, 1
         if number % 2:
-            labels[2] = labels.max() + 1  # one alone
+            labels[2] = labels.max() + 1  # a group of one image
         pairs = np.linalg.norm(rows[:, None] - rows[None], axis=2)
         dense = np.unique(labels, return_inverse=True)[1]
-        wanted = silhouette_score(rows, dense)
-        assert products._silhouette(pairs, labels) == pytest.approx(wanted, abs=1e-12)
+        expected = silhouette_score(rows, dense)
+        assert products._silhouette(pairs, labels) == pytest.approx(expected, abs=1e-12)
     assert products._silhouette(np.zeros((4, 4)), np.array([0, 0, 0, 0])) == 0
     assert products._silhouette(np.zeros((4, 4)), np.array([3, 3, 3, 3])) == 0

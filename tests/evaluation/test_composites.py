@@ -1,4 +1,4 @@
-"""Blends and patches: exact pixels, exact masks, nothing made of a difference nobody can see."""
+"""Blends and patches: exact pixels, exact masks, no patch without a visible difference."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_a_blend_is_the_weighted_mean(seed: int, share: float) -> None:
     np.testing.assert_array_equal(mixup(a, a, share), a)
 
 
-def test_no_two_blends_are_of_the_same_two_images() -> None:
-    # every image one value of its own, a power of two apart, so that a blend tells its parts
+def test_every_blend_is_of_a_different_pair_of_images() -> None:
+    # one distinct value per image, powers of two, so that a blend identifies its images
     a = np.stack([np.full((2, 2, 3), 2 * v, np.uint8) for v in (0, 1, 2)])
     b = np.stack([np.full((2, 2, 3), 2 * v, np.uint8) for v in (8, 16, 32, 64)])
     seen = [int(i[0, 0, 0]) for i in mixups(a, b, 99, 0.5, np.random.default_rng(0))]
@@ -49,9 +49,9 @@ def test_no_two_blends_are_of_the_same_two_images() -> None:
 def test_the_mask_is_exactly_the_patch(seed: int, size: int) -> None:
     host = noise(seed, size, size, high=128)
     source = noise(seed + 1, size, size)
-    made = cutpaste(host, source, np.random.default_rng(seed))
-    assert made is not None
-    image, mask = made
+    composite = cutpaste(host, source, np.random.default_rng(seed))
+    assert composite is not None
+    image, mask = composite
     np.testing.assert_array_equal(image[~mask], host[~mask])
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
@@ -59,37 +59,37 @@ def test_the_mask_is_exactly_the_patch(seed: int, size: int) -> None:
     assert AREA[0] / 2 <= mask.mean() <= AREA[1] * 1.3  # sides are whole pixels
     patch = image[mask].reshape(height, width, 3)
     windows = np.lib.stride_tricks.sliding_window_view(source, (height, width), (0, 1))
-    found = (windows == patch.transpose(2, 0, 1)).all((-3, -2, -1))
-    assert found.sum() == 1  # the source has it, in one place
+    matches = (windows == patch.transpose(2, 0, 1)).all((-3, -2, -1))
+    assert matches.sum() == 1  # the source contains the patch exactly once
     changed = np.abs(patch.astype(int) - host[mask].reshape(patch.shape)).max(-1) > CONTRAST
     assert changed.mean() >= CHANGED
 
 
-def test_background_on_background_is_no_anomaly() -> None:
+def test_background_on_background_is_not_an_anomaly() -> None:
     rng = np.random.default_rng(0)
     flat = np.full((32, 32, 3), 100, np.uint8)
     assert cutpaste(flat, flat + np.uint8(CONTRAST), rng) is None
-    made = cutpaste(flat, flat + np.uint8(CONTRAST + 1), rng)
-    assert made is not None and made[1].any()
+    composite = cutpaste(flat, flat + np.uint8(CONTRAST + 1), rng)
+    assert composite is not None and composite[1].any()
     assert list(cutpastes(flat[None], flat[None], 3, rng)) == []
-    # a part in a corner: patches that took background only are drawn again
-    part = flat.copy()
-    part[:16, :16] = 200
-    for image, mask in cutpastes(flat[None], part[None], 20, rng):
+    # an object in one corner: patches of background only are drawn again
+    with_object = flat.copy()
+    with_object[:16, :16] = 200
+    for image, mask in cutpastes(flat[None], with_object[None], 20, rng):
         assert (image[mask] == 200).all(-1).mean() >= CHANGED
 
 
 def test_hosts_take_turns() -> None:
     hosts = np.stack([np.full((32, 32, 3), v, np.uint8) for v in (0, 10, 20)])
     source = np.full((1, 32, 32, 3), 255, np.uint8)
-    made = list(cutpastes(hosts, source, 6, np.random.default_rng(3)))
-    seen = [int(image[~mask].min()) for image, mask in made]
+    composites = list(cutpastes(hosts, source, 6, np.random.default_rng(3)))
+    seen = [int(image[~mask].min()) for image, mask in composites]
     assert sorted(seen) == [0, 0, 10, 10, 20, 20]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_tiny_images_have_patches_too(size: int) -> None:
     host, source = np.zeros((size, size, 3), np.uint8), np.full((size, size, 3), 255, np.uint8)
-    made = cutpaste(host, source, np.random.default_rng(0))
-    assert made is not None
-    np.testing.assert_array_equal(made[0] == 255, np.repeat(made[1][..., None], 3, -1))
+    composite = cutpaste(host, source, np.random.default_rng(0))
+    assert composite is not None
+    np.testing.assert_array_equal(composite[0] == 255, np.repeat(composite[1][..., None], 3, -1))

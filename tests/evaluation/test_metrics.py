@@ -19,15 +19,15 @@ from snl.evaluation.metrics import DetectionMetrics, LocalizationMetrics, ScoreH
 SMALLEST_CAP = 2**17
 
 
-def sklearn_figures(scores, labels):
-    scores = scores.astype(np.float64)  # its own check sums them up
+def sklearn_metrics(scores, labels):
+    scores = scores.astype(np.float64)  # scikit-learn checks their sum
     precision, recall, _ = precision_recall_curve(labels, scores)
     both = precision + recall
     f1 = 2 * precision * recall / np.where(both > 0, both, 1)
     return roc_auc_score(labels, scores), average_precision_score(labels, scores), f1.max()
 
 
-def figures(scores, labels):
+def all_metrics(scores, labels):
     normal, anomalous = scores[~labels], scores[labels]
     return (
         m.auroc(normal, anomalous),
@@ -38,23 +38,23 @@ def figures(scores, labels):
 
 def flood_fill(mask):
     """Regions of a mask as lists of (row, column), 8-connected, without scipy."""
-    left = {(int(r), int(c)) for r, c in np.argwhere(mask)}
+    remaining = {(int(r), int(c)) for r, c in np.argwhere(mask)}
     regions = []
-    while left:
-        queue, region = deque([left.pop()]), []
+    while remaining:
+        queue, region = deque([remaining.pop()]), []
         while queue:
             r, c = queue.popleft()
             region.append((r, c))
             for near in [(r + i, c + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]:
-                if near in left:
-                    left.remove(near)
+                if near in remaining:
+                    remaining.remove(near)
                     queue.append(near)
         regions.append(region)
     return regions
 
 
 def brute_force_aupro(maps, masks, limit):
-    """The definition, threshold by threshold, in float64."""
+    """Compute AUPRO by its definition, threshold by threshold, in float64."""
     normal = np.concatenate([a[~k] for a, k in zip(maps, masks, strict=True)])
     regions = [
         np.array([a[p] for p in region])
@@ -112,7 +112,9 @@ def test_equals_scikit_learn(name, size):
     scores = DISTRIBUTIONS[name](rng, size).astype(np.float32)
     rank = np.argsort(np.argsort(scores)) / size
     for labels in (rng.random(size) < 0.3, rng.random(size) < 0.1 + 0.8 * rank):
-        assert figures(scores, labels) == pytest.approx(sklearn_figures(scores, labels), abs=1e-12)
+        assert all_metrics(scores, labels) == pytest.approx(
+            sklearn_metrics(scores, labels), abs=1e-12
+        )
 
 
 @pytest.mark.parametrize("name", [*DISTRIBUTIONS, "bulk and tail"])
@@ -131,7 +133,7 @@ def test_beyond_the_cap_stays_close_to_scikit_learn(name):
         metrics.update(part, mask)
     assert metrics.normal.bins <= SMALLEST_CAP
     got = metrics.compute()
-    auroc, ap, f1 = sklearn_figures(scores, labels)
+    auroc, ap, f1 = sklearn_metrics(scores, labels)
     assert got["pixel_auroc"] == pytest.approx(auroc, abs=2e-6)
     assert got["pixel_ap"] == pytest.approx(ap, abs=1e-4)
     assert got["pixel_f1max"] == pytest.approx(f1, abs=1e-4)
@@ -171,7 +173,7 @@ def test_aupro_equals_brute_force(seed, tied):
 
 
 def test_aupro_with_the_limit_on_a_vertical_step():
-    # 10 normal pixels: a false-positive rate of 0.3 is a vertex, the region rises right there.
+    # 10 normal pixels: the curve has a point at a false-positive rate of 0.3 and is vertical there.
     maps = np.array([[9, 8, 7, 6.5, 6, 5, 4, 3, 2, 1, 0]], np.float32)
     masks = np.array([[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]], bool)
     assert localization([maps], [masks]).compute()["aupro"] == 0
@@ -183,7 +185,7 @@ SHAPES = {
     "touching at a corner": [(2, 2), (3, 3), (4, 2)],
     "two regions, one column apart": [(2, 2), (2, 4), (3, 4)],
     "corners of the image": [(0, 0), (0, 7), (7, 0), (7, 7)],
-    "all along the border": [(0, c) for c in range(8)] + [(r, 0) for r in range(8)],
+    "along the border": [(0, c) for c in range(8)] + [(r, 0) for r in range(8)],
     "a ring with a dot": [
         (r, c) for r in range(1, 6) for c in range(1, 6) if max(abs(r - 3), abs(c - 3)) in (0, 2)
     ],
@@ -207,7 +209,7 @@ def test_regions(name):
     assert metrics.compute()["aupro"] == pytest.approx(expected, abs=1e-9)
 
 
-def test_an_image_anomalous_all_over_is_one_region():
+def test_a_completely_anomalous_image_is_one_region():
     maps = np.random.default_rng(2).random((3, 9, 9)).astype(np.float32)
     masks = np.zeros((3, 9, 9), bool)
     masks[0] = True
@@ -215,7 +217,7 @@ def test_an_image_anomalous_all_over_is_one_region():
     assert got["aupro"] == pytest.approx(brute_force_aupro(maps, masks, 0.3), abs=1e-9)
 
 
-def test_undefined_figures_are_none():
+def test_undefined_metrics_are_none():
     assert m.auroc([], []) is None
     assert LocalizationMetrics().compute() == {
         "pixel_auroc": None,
@@ -244,20 +246,20 @@ def test_undefined_figures_are_none():
 def test_detection_one_by_one_equals_arrays():
     rng = np.random.default_rng(3)
     scores, labels = rng.standard_normal(300).astype(np.float32), rng.random(300) < 0.4
-    one, all_at_once = DetectionMetrics(), DetectionMetrics()
+    one_by_one, arrays = DetectionMetrics(), DetectionMetrics()
     for score, label in zip(scores, labels, strict=True):
-        one.update(float(score), bool(label))
-    all_at_once.update(scores, labels)
-    got = one.compute()
-    assert got == all_at_once.compute()
+        one_by_one.update(float(score), bool(label))
+    arrays.update(scores, labels)
+    got = one_by_one.compute()
+    assert got == arrays.compute()
     assert (got["image_auroc"], got["image_ap"], got["image_f1max"]) == pytest.approx(
-        sklearn_figures(scores, labels)
+        sklearn_metrics(scores, labels)
     )
     assert (got["n_normal"], got["n_anomalous"]) == (np.sum(~labels), np.sum(labels))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
-def test_scores_that_are_not_finite_are_refused_and_nothing_is_added(bad):
+def test_non_finite_scores_are_rejected_and_nothing_is_added(bad):
     values = np.ones((4, 4))
     values[1, 2] = bad
     metrics, images = LocalizationMetrics(), DetectionMetrics()
@@ -271,7 +273,7 @@ def test_scores_that_are_not_finite_are_refused_and_nothing_is_added(bad):
         m.auroc([0.0, bad], [1.0])
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_mismatched_shapes_are_rejected():
     with pytest.raises(DataError, match=r"\(4, 4\) but mask of shape \(5, 4\)"):
         LocalizationMetrics().update(np.ones((4, 4)), np.ones((5, 4), bool))
     with pytest.raises(DataError, match="H x W"):
@@ -313,11 +315,11 @@ def test_property_monotone_transforms_change_nothing(normal, anomalous):
     scores = np.concatenate([normal, anomalous])
     labels = np.arange(scores.size) >= normal.size
     ranks = np.unique(scores, return_inverse=True)[1]
-    expected = figures(scores, labels)
-    assert figures(ranks - 7, labels) == expected
-    assert figures(np.exp2(ranks), labels) == expected  # up to 2**119
+    expected = all_metrics(scores, labels)
+    assert all_metrics(ranks - 7, labels) == expected
+    assert all_metrics(np.exp2(ranks), labels) == expected  # up to 2**119
     if np.all((scores == 0) | (np.abs(scores) > 1e-30)):
-        assert figures(scores * np.float32(2), labels) == expected
+        assert all_metrics(scores * np.float32(2), labels) == expected
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 6))
@@ -333,16 +335,16 @@ def test_property_merging_and_order_change_nothing(seed, cut):
 
 
 def halves(cap, coarse_one, coarse_other):
-    """Two histograms of other scores each, one or both beyond the cap, and all their scores."""
+    """Return two histograms of different scores, each exact or beyond the cap, and all scores."""
     rng = np.random.default_rng(11)
     parts = [rng.lognormal(size=400_000 if c else 1000) for c in (coarse_one, coarse_other)]
-    made = []
+    histograms = []
     for part in parts:
         histogram = ScoreHistogram(cap)
         histogram.add(part)
-        made.append(histogram)
-    assert [h.exact for h in made] == [not coarse_one, not coarse_other]
-    return *made, np.concatenate(parts)
+        histograms.append(histogram)
+    assert [h.exact for h in histograms] == [not coarse_one, not coarse_other]
+    return *histograms, np.concatenate(parts)
 
 
 @pytest.mark.parametrize("coarse", [(0, 0), (0, 1), (1, 0), (1, 1)])
@@ -358,7 +360,7 @@ def test_merging_beyond_the_cap(coarse):
     assert m.auroc(one, anomalous) == pytest.approx(below.mean() / 2 / scores.size, abs=1e-5)
 
 
-def test_a_merge_of_many_small_parts_goes_over_the_cap_too():
+def test_merging_many_small_histograms_also_exceeds_the_cap():
     whole = ScoreHistogram(SMALLEST_CAP)
     scores = np.random.default_rng(13).standard_normal((40, 10_000)).astype(np.float32)
     for part in scores:
@@ -388,13 +390,13 @@ def test_memory_is_bounded_over_a_long_stream(order):
         assert normal.bins <= SMALLEST_CAP
         assert anomalous.bins <= SMALLEST_CAP
     assert normal.total == count
-    # The anomalous score of index i lies right above the normal scores 0..i.
+    # The anomalous score of index i lies just above the normal scores 0..i.
     exact = np.mean(np.arange(count // 3, count, 10) + 1.0) / count
     assert m.auroc(normal, anomalous) == pytest.approx(exact, abs=1e-4)
 
 
 @pytest.mark.parametrize("anomalous_count", [10, 600_000])
-def test_ties_survive_the_coarser_of_two_grids(anomalous_count):
+def test_ties_remain_ties_on_the_coarser_of_two_grids(anomalous_count):
     rng = np.random.default_rng(14)
     value = np.float32(0.7)
     scores = rng.lognormal(sigma=2, size=600_000).astype(np.float32)
@@ -411,7 +413,7 @@ def test_ties_survive_the_coarser_of_two_grids(anomalous_count):
     assert m.auroc(normal, anomalous) == pytest.approx(exact, abs=1e-4)
 
 
-def test_scores_that_move_elsewhere_are_resolved_there():
+def test_scores_that_move_to_another_range_are_resolved_there():
     rng = np.random.default_rng(16)
     scores = np.concatenate([rng.lognormal(-5, size=400_000), 1000 + rng.random(800_000) / 2])
     scores = scores.astype(np.float32)

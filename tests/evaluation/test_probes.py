@@ -1,4 +1,4 @@
-"""Probes with predictors whose answers are known: those that see everything, nothing, or colour."""
+"""Probes with predictors of known behaviour: those that see everything, nothing, or colour."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ COLOURS = {"blue": (20, 40, 200), "green": (30, 190, 40), "red": (220, 30, 20)}
 
 
 class Seeing:
-    """Sees every pixel that is not its image's ground, and every ground that is no product's."""
+    """Sees every pixel that differs from the background, and every background of no product."""
 
     image_size = SIZE
 
     def predict(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        ground = np.median(pixels, (1, 2))
-        odd = np.abs(pixels - ground[:, None, None]).max(-1)
+        background = np.median(pixels, (1, 2))
+        odd = np.abs(pixels - background[:, None, None]).max(-1)
         known = np.array(list(COLOURS.values()))
-        far = np.abs(ground[:, None] - known[None]).max(-1).min(-1)
+        far = np.abs(background[:, None] - known[None]).max(-1).min(-1)
         return odd.astype(np.float32), (odd.max((1, 2)) + far).astype(np.float32)
 
     def resize_map(self, anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        raise AssertionError("probes are measured at the input's size")
+        raise AssertionError("probes are measured at the size of the input")
 
 
 class Blind(Seeing):
@@ -52,7 +52,7 @@ class Guessing(Seeing):
 
 
 class Bright(Seeing):
-    """The brighter the more abnormal; remembers what it was given."""
+    """Scores brightness; records its input."""
 
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
@@ -84,7 +84,7 @@ def off_diagonal(result: Interference, measure: str) -> np.ndarray:
     return result.table(measure)[~np.eye(len(result.rows), dtype=bool)]
 
 
-def test_who_sees_everything_gets_100_and_who_sees_nothing_50(tree: Path) -> None:
+def test_seeing_everything_gives_100_percent_and_seeing_nothing_50(tree: Path) -> None:
     seeing, blind = (snl.probe(p, tree, images=6) for p in (Seeing(), Blind()))
     assert seeing.rows == seeing.columns == ("blue", "green", "red")
     for measure in MEASURES:
@@ -126,44 +126,44 @@ def test_cutpaste_agrees_with_scikit_learn(tree: Path) -> None:
         if row == column:  # noise on noise is no anomaly
             assert (cell.cutpaste, cell.n_cutpaste) == (None, 0)
             continue
-        part = pasted[-8:][:4] if row == "green" else pasted[-4:]
-        stack = np.stack(part).astype(int)
+        images = pasted[-8:][:4] if row == "green" else pasted[-4:]
+        stack = np.stack(images).astype(int)
         mask = np.abs(stack - COLOURS[column]).max(-1) <= 12
         assert cell.n_cutpaste == 4 and 0 < mask.mean() < 0.2, place
         assert cell.cutpaste == pytest.approx(roc_auc_score(mask.ravel(), stack.mean(-1).ravel()))
     assert any("no visible patch" in note for note in result.notes)
 
 
-def test_the_same_seed_gives_the_same_whatever_the_batch(tree: Path) -> None:
+def test_results_depend_on_the_seed_but_not_on_the_batch_size(tree: Path) -> None:
     first = snl.probe(Bright(), tree, images=7, batch_size=16)
     for batch_size in (1, 3, 100):
         assert snl.probe(Bright(), tree, images=7, batch_size=batch_size) == first
-    one, other = Bright(), Bright()
-    snl.probe(one, tree, images=7)
-    snl.probe(other, tree, images=7, seed=1)
-    assert any((a != b).any() for a, b in zip(one.seen, other.seen, strict=True))
+    zero, one = Bright(), Bright()
+    snl.probe(zero, tree, images=7)
+    snl.probe(one, tree, images=7, seed=1)
+    assert any((a != b).any() for a, b in zip(zero.seen, one.seen, strict=True))
 
 
 def test_a_pair_does_not_depend_on_the_other_products(tree: Path) -> None:
-    every = snl.probe(Bright(), tree, images=7)
-    some = snl.probe(Bright(), tree, images=7, products=["red", "blue"])
-    assert some.columns == ("blue", "red")
-    assert set(some.cells) < set(every.cells)
+    complete = snl.probe(Bright(), tree, images=7)
+    subset = snl.probe(Bright(), tree, images=7, products=["red", "blue"])
+    assert subset.columns == ("blue", "red")
+    assert set(subset.cells) < set(complete.cells)
 
 
-def test_an_inspector_of_one_product_meets_the_same_images(tree: Path) -> None:
+def test_an_inspector_of_one_product_gets_the_same_images(tree: Path) -> None:
     class One(Bright):
         products = ("green", "purple")
 
-    every, one = snl.probe(Bright(), tree, images=7), snl.probe(One(), tree, images=7)
+    complete, one = snl.probe(Bright(), tree, images=7), snl.probe(One(), tree, images=7)
     assert one.rows == ("green",) and one.columns == ("blue", "green", "red")
-    assert one.cells == tuple(cell for cell in every.cells if cell.row == "green")
+    assert one.cells == tuple(cell for cell in complete.cells if cell.row == "green")
     assert list(one.normals) == ["green"]
     assert one.summary("mixup")["n_pairs"] == 2
 
 
-def test_an_uneven_share_tells_rows_from_columns(tree: Path) -> None:
-    """Mostly green is near green's brightness; both orders differ, as they do not at one half."""
+def test_an_unequal_share_distinguishes_rows_from_columns(tree: Path) -> None:
+    """At 0.9 a blend is close to the row's colour; at 0.5 both orders give the same blends."""
 
     class One(Bright):
         products = ("green",)
@@ -175,14 +175,14 @@ def test_an_uneven_share_tells_rows_from_columns(tree: Path) -> None:
         blends = predictor.seen[5 : 5 + 3 + 3]  # after green's normal images: two kinds of blend
         seen[share] = [blend.mean((0, 1)) for blend in blends[-3:]]
     for colour in seen[0.9]:
-        wanted = 0.9 * np.array(COLOURS["green"]) + 0.1 * np.array(COLOURS["red"])
-        np.testing.assert_allclose(colour, wanted, atol=9)
+        expected = 0.9 * np.array(COLOURS["green"]) + 0.1 * np.array(COLOURS["red"])
+        np.testing.assert_allclose(colour, expected, atol=9)
     for colour in seen[0.5]:
-        wanted = (np.array(COLOURS["green"]) + np.array(COLOURS["red"])) / 2
-        np.testing.assert_allclose(colour, wanted, atol=9)
+        expected = (np.array(COLOURS["green"]) + np.array(COLOURS["red"])) / 2
+        np.testing.assert_allclose(colour, expected, atol=9)
 
 
-def test_training_images_stand_in_only_where_there_are_no_others(tree: Path) -> None:
+def test_training_images_are_used_only_where_there_are_no_test_images(tree: Path) -> None:
     shutil.rmtree(tree / "red" / "test" / "good")
     predictor = Bright()
     result = snl.probe(predictor, tree, images=3)
@@ -194,7 +194,7 @@ def test_training_images_stand_in_only_where_there_are_no_others(tree: Path) -> 
         snl.probe(Blind(), tree)
 
 
-def test_images_that_cannot_be_read_are_told(tree: Path) -> None:
+def test_unreadable_images_are_reported(tree: Path) -> None:
     good = tree / "red" / "test" / "good"
     (good / "0.png").write_bytes(b"torn")
     calls: list[tuple[int, int]] = []
@@ -209,11 +209,14 @@ def test_images_that_cannot_be_read_are_told(tree: Path) -> None:
         snl.probe(Blind(), tree)
 
 
-def test_wrong_input_is_told(tree: Path) -> None:
+def test_wrong_input_is_reported(tree: Path) -> None:
     class Other(Blind):
         products = ("purple",)
 
-    with pytest.raises(DataError, match=r"none of blue, green, red was taught.*\(purple\)"):
+    with pytest.raises(
+        DataError,
+        match=r"none of blue, green, red is one of .* products \(purple\); give data that",
+    ):
         snl.probe(Other(), tree)
     with pytest.raises(DataError, match="only one product to probe \\('red'\\)"):
         snl.probe(Blind(), Catalog.read(tree).of("red"))
@@ -224,7 +227,7 @@ def test_wrong_input_is_told(tree: Path) -> None:
             snl.probe(Blind(), tree, **wrong)  # type: ignore[arg-type]
 
 
-def made_up(names: list[str]) -> Interference:
+def synthetic(names: list[str]) -> Interference:
     cells = [
         Cell(a, b, 0.4 if a == b else 0.9, None if a == b else 0.8, 1.0, 3, 3 * (a != b))
         for a, b in product(names, names)
@@ -233,19 +236,19 @@ def made_up(names: list[str]) -> Interference:
     return Interference(tuple(names), tuple(names), tuple(cells), {}, {}, (), ())
 
 
-def test_the_number_is_over_pairs_of_two_products() -> None:
-    result = made_up(["a", "b", "c"])
-    found = result.to_dict()
-    assert found["mixup"]["mean"] == pytest.approx((5 * 0.9 + 0.1) / 6)
-    assert found["mixup"]["worst"] == {"row": "a", "column": "b", "value": 0.1}
-    assert found["mixup"]["same_product"] == pytest.approx(0.4)
-    assert found["cutpaste"]["same_product"] is None and found["cutpaste"]["n_pairs"] == 6
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+def test_the_summary_is_over_pairs_of_two_products() -> None:
+    result = synthetic(["a", "b", "c"])
+    values = result.to_dict()
+    assert values["mixup"]["mean"] == pytest.approx((5 * 0.9 + 0.1) / 6)
+    assert values["mixup"]["worst"] == {"row": "a", "column": "b", "value": 0.1}
+    assert values["mixup"]["same_product"] == pytest.approx(0.4)
+    assert values["cutpaste"]["same_product"] is None and values["cutpaste"]["n_pairs"] == 6
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
 
 
 @pytest.mark.parametrize("names", [["a", "b"], [f"a long name {n}" for n in range(15)]])
 def test_the_table_is_aligned(names: list[str]) -> None:
-    lines = format_probes(made_up(names)).splitlines()
+    lines = format_probes(synthetic(names)).splitlines()
     blocks = [line for line in lines if line.startswith((*names, "  "))]
     assert len(blocks) == 2 * (len(names) + 1)
     assert len({len(line) for line in blocks}) == 1

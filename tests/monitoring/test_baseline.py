@@ -13,7 +13,7 @@ from scipy import ndimage
 
 import snl
 from snl.cli.main import main
-from snl.data.catalog import Record
+from snl.data.records import Record
 from snl.decision.calibration import Calibration, CalibrationSet, Rates
 from snl.decision.products import Prototypes
 from snl.decision.sample import PEAKS

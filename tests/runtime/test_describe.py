@@ -15,59 +15,64 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from snl.runtime.model_metadata import Facts, Known
 
 import snl
-from snl.decision.calibration import PEAKS, Calibration, Normals, Rates
+from snl.decision.calibration import Calibration, CalibrationSet, Rates
 from snl.decision.products import Prototypes
+from snl.decision.sample import PEAKS
 from snl.errors import BundleError
 from snl.files import save_tensors
-from snl.runtime import graph_metadata, model_metadata
+from snl.runtime import graph_metadata
 from snl.runtime.describe import describe
+from snl.runtime.metadata import ModelMetadata, TrainingInfo, to_sections
 from snl.runtime.onnx_file import join
+from snl.runtime.sections import NETWORK, Section, join_sections
 
 
-def make_known(counts: dict[str, int], **changes: Any) -> Known:
-    """Return the metadata of a model whose products have these numbers of held-back images."""
+def make_known(counts: dict[str, int], **changes: Any) -> ModelMetadata:
+    """Return the metadata of a model whose products have these numbers of held-out images."""
     rng = np.random.default_rng(0)
-    normals = {}
+    sets = {}
     for name, count in counts.items():
         peaks = np.sort(rng.random((count, PEAKS), np.float32))[:, ::-1].copy()
         hashes = rng.integers(0, 2**63, count, np.uint64)
-        normals[name] = Normals(peaks[:, 0], rng.random(count, np.float32), peaks, hashes)
+        sets[name] = CalibrationSet(peaks[:, 0], rng.random(count, np.float32), peaks, hashes)
     calibration = Calibration(
-        normals, dict.fromkeys(counts, (-0.5, 0.3)), made="2026-01-02T03:04:05+00:00"
+        sets,
+        dict.fromkeys(counts, (-0.5, 0.3)),
+        Prototypes(np.zeros((len(counts), 3), np.float32), tuple(counts)),
+        network="a network",
+        created="2026-01-02T03:04:05+00:00",
     )
-    later = dataclasses.replace(calibration, made="2026-02-03T04:05:06+00:00", why="rates")
-    facts = Facts(
+    later = dataclasses.replace(calibration, created="2026-02-03T04:05:06+00:00", reason="rates")
+    training = TrainingInfo(
         {name: 10 * number for number, name in enumerate(counts, 1)},
         {"name": "parts", "layout": "mvtec", "fingerprint": "f", "images": 99},
         {"steps": 8, "batch_size": 4, "seconds": 1.5, "loss": 0.25, "device": "cpu",
          "precision": "fp32", "versions": {"snl": "0.1.0"}, "skipped": ["a.png: truncated"]},
-        (0.0, 1.0),
+        np.arange(3, dtype=np.uint64),
     )  # fmt: skip
-    centres = Prototypes(np.zeros((len(counts), 3), np.float32), tuple(counts))
     versions = [calibration, dataclasses.replace(later, **changes)]
     settings = snl.resolve("rd", overrides={"tile": 64})
-    trained_on = np.arange(3, dtype=np.uint64)
-    return Known(settings, facts, centres, versions, trained_on, (0.5,) * 3, (0.2,) * 3)
+    return ModelMetadata(settings, training, versions, (0.5,) * 3, (0.2,) * 3, "a network")
 
 
-def save_bundle(path: Path, known: Known) -> Path:
+def save_bundle(path: Path, known: ModelMetadata) -> Path:
     """Write a bundle that holds only the metadata and a stand-in for the network."""
-    document, arrays = model_metadata.write(known)
-    save_tensors(path, {**arrays, "student.weight": np.zeros(5, np.float32)}, "bundle", document)
+    network = Section({}, {"student.weight": np.zeros(5, np.float32)})
+    document, arrays = join_sections({NETWORK: network, **to_sections(known)})
+    save_tensors(path, arrays, "bundle", document)
     return path
 
 
-def save_onnx(path: Path, known: Known, graph: bytes = b"") -> Path:
+def save_onnx(path: Path, known: ModelMetadata, graph: bytes = b"") -> Path:
     """Write an ONNX file that holds only the metadata."""
     metadata = graph_metadata.to_metadata(known, graph_metadata.checksum(graph))
     path.write_bytes(join(graph, metadata))
     return path
 
 
-def save_xml(path: Path, known: Known) -> Path:
+def save_xml(path: Path, known: ModelMetadata) -> Path:
     """Write an OpenVINO file that holds only the metadata, and its .bin file of 7 bytes."""
     root = ElementTree.Element("net", name="x")
     information = ElementTree.SubElement(root, "rt_info")
@@ -88,28 +93,33 @@ def test_a_trained_bundle(calibrated: Path) -> None:
     assert result["file"] == {
         "path": str(calibrated),
         "kind": "bundle",
-        "format": 2,
+        "format": 3,
         "bytes": calibrated.stat().st_size,
     }
     assert result["settings"] == inspector.settings.to_dict()
     assert result["model"]["teacher"] == "test_resnet" and result["model"]["image_size"] == 64
     training = result["training"]
     assert (training["steps"], training["batch_size"], training["precision"]) == (40, 4, "fp32")
-    assert training["loss"] == inspector.facts.training["loss"]
+    assert training["loss"] == inspector.training.facts["loss"]
     assert set(training["versions"]) == {"snl", "torch", "timm"}
-    assert training["finished"] == inspector.calibration.made
+    assert training["finished"] == inspector.calibration.created
     assert [product["name"] for product in result["products"]] == ["bolt", "plate"]
     for product in result["products"]:
         name = product["name"]
-        assert product["training_images"] == inspector.facts.products[name]
-        assert product["held_back_images"] == 20 and product["least_rate"] == 1 / 21
+        assert product["training_images"] == inspector.training.products[name]
+        assert product["held_out_images"] == 20 and product["least_rate"] == 1 / 21
         # of 20 scores, at most one in 21 new ones is above the highest: the rate 0.05 allows 1 / 21
-        scores = np.sort(inspector.calibration.normals[name].scores)
+        scores = np.sort(inspector.calibration.sets[name].scores)
         anomalous, uncertain = (product["thresholds"][k] for k in ("anomalous", "uncertain"))
         assert anomalous == {"rate": 0.05, "score": float(scores[-1]), "guarantee": "product"}
         assert uncertain == {"rate": 0.1, "score": float(scores[-2]), "guarantee": "product"}
     assert result["history"] == [
-        {"made": training["finished"], "reason": "training", "held_back_images": 40}
+        {
+            "created": training["finished"],
+            "reason": "training",
+            "held_out_images": 40,
+            "network": result["model"]["network"],
+        }
     ]
     assert result["calibration"]["least_rate"] == 1 / 41
     assert result["plugins"] == []
@@ -122,7 +132,7 @@ def test_every_kind_of_file_gives_the_same(suffix: str, tmp_path: Path) -> None:
     result = describe(path)
     file = result.pop("file")
     kind = {".snl": "bundle", ".onnx": "onnx", ".xml": "openvino"}[suffix]
-    assert (file["kind"], file["format"]) == (kind, 2 if suffix == ".snl" else 1)
+    assert (file["kind"], file["format"]) == (kind, 3 if suffix == ".snl" else 2)
     assert file["bytes"] == path.stat().st_size + 7 * (suffix == ".xml")
     other = describe(save_bundle(tmp_path / "other.snl", known))
     assert other.pop("file") and result == other
@@ -160,14 +170,14 @@ def test_product_settings(tmp_path: Path) -> None:
     own = Rates(anomalous=0.2, uncertain=0.3)
     known = make_known(
         {"bolt": 20, "plate": 20},
-        own_rates={"plate": own},
-        ignored={"plate": mask},
+        product_rates={"plate": own},
+        ignore_masks={"plate": mask},
         mm_per_pixel={"plate": 0.05},
-        smallest={"plate": 9},
+        min_region_area={"plate": 9},
     )
     bolt, plate = describe(save_bundle(tmp_path / "a.snl", known))["products"]
-    assert not bolt["ignore_mask"] and bolt["mm_per_pixel"] is None and bolt["smallest_region"] == 1
-    assert plate["ignore_mask"] and plate["mm_per_pixel"] == 0.05 and plate["smallest_region"] == 9
+    assert not bolt["ignore_mask"] and bolt["mm_per_pixel"] is None and bolt["min_region_area"] == 1
+    assert plate["ignore_mask"] and plate["mm_per_pixel"] == 0.05 and plate["min_region_area"] == 9
     assert plate["rates"] == dataclasses.asdict(own) and bolt["rates"]["anomalous"] == 0.05
 
 
@@ -245,10 +255,11 @@ def test_other_kinds_and_formats(tmp_path: Path, bundle: Path) -> None:
     with pytest.raises(BundleError, match="is a checkpoint, not a bundle"):
         describe(path)
     shutil.copy(bundle, path)
-    path.write_bytes(path.read_bytes().replace(rb"\"format\": 2", rb"\"format\": 9"))
+    path.write_bytes(path.read_bytes().replace(rb"\"format\": 3", rb"\"format\": 9"))
     with pytest.raises(BundleError, match=r"written in format 9.*update snl"):
         describe(path)
-    document, arrays = model_metadata.write(make_known({"bolt": 20}))
-    save_tensors(path, arrays, "bundle", {**document, "settings": {"no": "such"}})
+    document, arrays = join_sections(to_sections(make_known({"bolt": 20})))
+    document["sections"]["model"]["settings"] = {"no": "such"}
+    save_tensors(path, arrays, "bundle", document)
     with pytest.raises(BundleError, match="unknown setting 'no'"):
         describe(path)

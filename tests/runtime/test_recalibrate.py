@@ -78,7 +78,7 @@ def test_it_is_shown_and_nothing_is_written(file: Path, capsys: Said) -> None:
         row = next(line for line in lines if line.startswith(product)).split()
         limit = inspector.threshold(product)
         assert row[1:4] == ["20", "0.048", f"{limit:.4g}"] and row[-3:] == ["0.05", "/", "0.1"]
-    assert "40 held-back images, rates from 0.024 up" in told.out
+    assert "40 held-out images, rates from 0.024 up" in told.out
     assert "(training); 0 before it" in told.out and told.err == ""
 
 
@@ -129,7 +129,7 @@ def test_added_images_count_once(calibrate: Calibrate, tmp_path: Path) -> None:
 def test_images_that_were_trained_on_are_left_out(
     calibrate: Calibrate, varied: Path, tmp_path: Path, file: Path, capsys: Said
 ) -> None:
-    inspector = calibrate(varied)  # 40 to train with, half of them held back, and 20 to test with
+    inspector = calibrate(varied)  # 40 to train with, half of them held out, and 20 to test with
     assert {len(n) for n in inspector.calibration.normals.values()} == {40}
     assert "40 of 120 images were trained on; left out" in capsys.readouterr().err
     held = set(np.concatenate([n.hashes for n in inspector.calibration.normals.values()]).tolist())
@@ -204,7 +204,7 @@ def test_a_tail_is_a_guess_that_is_asked_for(
     calibrate(make_normals(tmp_path / "normals", 30))
     before = file.read_bytes()
     assert main(["calibrate", str(file), "--rate", "0.001"]) == 2
-    assert "0.001 needs 999 held-back normal images; there are 60 of all" in capsys.readouterr().err
+    assert "0.001 needs 999 held-out normal images; there are 60 of all" in capsys.readouterr().err
     assert file.read_bytes() == before
     inspector = calibrate("--rate", "0.001", "--tail", "fit")
     assert "a guess, not a promise" in capsys.readouterr().out
@@ -325,7 +325,7 @@ def test_a_defect_under_the_mask_no_longer_counts(
     far[max(top // 10 - 2, 0) : bottom // 10 + 2, max(left // 10 - 2, 0) : right // 10 + 2] = False
     np.testing.assert_allclose(now.anomaly_map[far], seen.anomaly_map[far], rtol=1e-4)
     assert not any(inside[r.peak_at[1], r.peak_at[0]] for r in now.regions)
-    # the other product, and the held-back scores, are as they were
+    # the other product, and the held-out scores, are as they were
     assert inspector.inspect(image, "plate").score == pytest.approx(seen.score)
     old = before.calibration.normals["bolt"].scores
     np.testing.assert_array_equal(inspector.calibration.normals["bolt"].scores, old)
@@ -484,7 +484,7 @@ def test_interrupted_nothing_is_half_written(
         (["--uncertain-rate", "0.01"], "give as much or more"),
         (["--unknown-rate", "2"], "between 0 and 1"),
         (["--regions-rate", "0"], "between 0 and 1"),
-        (["--rate", "0.02"], "0.02 needs 49 held-back normal images; there are 40 of all"),
+        (["--rate", "0.02"], "0.02 needs 49 held-out normal images; there are 40 of all"),
         (["--rate", "0.01", "--product", "bolt"], "20 of 'bolt' and 40 of all products"),
         (["--rate", "0.1", "--product", "nut"], "product 'nut' was not taught"),
         (["--product", "nut"], "product 'nut' was not taught"),
@@ -528,7 +528,7 @@ def test_interrupted_nothing_is_half_written(
         (["--rate", "0.1", "--device", "cuda:99"], "not available"),
         # what is right before it does not save what is wrong after it
         (["--smallest", "bolt=3", "--rate", "0.1", "--misses", "{missing}"], "missing"),
-        (["{normals}", "--rate", "0.0001"], "held-back normal images"),
+        (["{normals}", "--rate", "0.0001"], "held-out normal images"),
     ],
 )
 def test_wrong_input_gets_one_line_and_changes_nothing(

@@ -163,7 +163,7 @@ network = Network(resolve(overrides={**TINY, "tile": 256, "image_size": 256})).e
 def predict(pixels):
     images = network.normalise(torch.from_numpy(pixels))
     teacher = network.teacher_features(images)
-    maps, scores = network.compare(teacher, network.student(images, teacher))
+    maps, scores = network.compare(teacher, network.student(images, teacher).features)
     return maps.numpy(), scores.numpy(), embed(teacher).numpy()
 
 def peak():  # MiB; ru_maxrss would count the parent's memory at the fork, too

@@ -134,9 +134,9 @@ def test_an_export_is_calibrated(
     normals = plant / "bolt" / "test" / "good"
     run(programs, "snl", "calibrate", mine, normals, "--add", "--product", "bolt", "--quiet")
     changed = snl.load(mine, "cpu")
-    assert changed.rates.anomalous == 0.3 and len(changed.calibration.normals["bolt"]) == 18
+    assert changed.rates.anomalous == 0.3 and len(changed.calibration.sets["bolt"]) == 18
     run(programs, "snl", "calibrate", mine, "--undo")
-    assert len(snl.load(mine, "cpu").calibration.normals["bolt"]) == 12
+    assert len(snl.load(mine, "cpu").calibration.sets["bolt"]) == 12
 
 
 def test_what_takes_torch_says_so(

@@ -24,7 +24,7 @@ from snl.bench import table as report
 from snl.bench.published import BENCHMARKS, COLUMNS, Benchmark
 from snl.bench.workers import run_workers
 from snl.data.catalog import Catalog
-from snl.data.layouts import Record
+from snl.data.records import Record
 from snl.errors import DataError, SettingsError, SnlError
 from snl.evaluation.evaluate import evaluate
 from snl.files import check_output, write_json, write_text
@@ -168,7 +168,7 @@ class _Job:
         benchmark = BENCHMARKS[task.benchmark]
         if "training.seed" in task.overrides:
             raise SettingsError("the seeds are 0, 1, ...: use --seeds for how many, --seed for one")
-        # held-back images would be missing from training, and the protocol decides nothing
+        # held-out images would be missing from training, and the protocol decides nothing
         overrides = {"training.holdout": 0.0, **task.overrides}
         settings = resolve(task.method, task.preset, overrides).to_dict()
         del settings["training"]["seed"]

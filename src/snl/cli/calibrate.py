@@ -71,10 +71,10 @@ def add_parser(verbs: Any) -> None:
         type=Path,
         metavar="NORMALS",
         help="normal images, in one folder per product (or use --product). They replace the "
-        "held-back images of these products",
+        "held-out images of these products",
     )
     verb.add_argument(
-        "--add", action="store_true", help="add NORMALS to the held-back images, do not replace"
+        "--add", action="store_true", help="add NORMALS to the held-out images, do not replace"
     )
     verb.add_argument(
         "--product", metavar="NAME", help="product of the images, rates and values given"
@@ -89,7 +89,7 @@ def add_parser(verbs: Any) -> None:
     verb.add_argument(
         "--tail",
         choices=("fit", "none"),
-        help="fit: take rates too small for the number of held-back images from a fitted tail, "
+        help="fit: take rates too small for the number of held-out images from a fitted tail, "
         "which is an estimate without guarantee",
     )
     _add_feedback(verb)
@@ -117,7 +117,7 @@ def _add_feedback(verb: Any) -> None:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="images of normal parts that were flagged: add them to the held-back images",
+        help="images of normal parts that were flagged: add them to the held-out images",
     )
     verb.add_argument(
         "--misses",

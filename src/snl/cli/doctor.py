@@ -58,7 +58,8 @@ def run(options: Options) -> int:
 
 def _check_data(data: Path, options: Options) -> int:
     from snl.data.catalog import Catalog
-    from snl.data.doctor import diagnose, format_diagnosis, to_dict
+    from snl.data.diagnosis import format_diagnosis, to_dict
+    from snl.data.doctor import diagnose
 
     catalog = Catalog.read(data, options.layout)
     check_json(options.json)

@@ -116,7 +116,7 @@ def _report(checked: Checked, precision: str, output: Path) -> None:
             say("note: no labelled images were given with --data, so the AUROC was not compared")
         if not checked.recalibrated:
             say(
-                "note: the thresholds are those of fp32; give the held-back images with --data, or "
+                "note: the thresholds are those of fp32; give the held-out images with --data, or "
                 f"run snl calibrate {output} NORMALS"
             )
     say(f"{output}: {output.stat().st_size / 1e6:.1f} MB")

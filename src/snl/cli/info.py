@@ -13,10 +13,10 @@ from snl.cli.common import OK, aligned, check_json, show_result, table
 SUMMARY = "show what a bundle or an export contains: products, training, calibration, history"
 
 _GUARANTEES = {
-    "product": "the product's held-back images bound the rate of this product",
-    "all products": "the held-back images of all products bound the rate pooled over all products",
+    "product": "the product's held-out images bound the rate of this product",
+    "all products": "the held-out images of all products bound the rate pooled over all products",
     "tail fit": "the rate is an estimate from a fitted tail, without guarantee",
-    "nothing": "too few images were held back for the rate, so there is no threshold",
+    "nothing": "too few images were held out for the rate, so there is no threshold",
 }
 """What each kind of threshold guarantees, by `guarantee` of `snl.runtime.describe.describe`."""
 
@@ -74,7 +74,7 @@ def format_description(description: dict[str, Any]) -> str:
 
 def _products_table(products: list[dict[str, Any]]) -> str:
     """Return one row for each product; columns that few products use appear only if needed."""
-    heading = ["product", "training", "held back"]
+    heading = ["product", "training", "held out"]
     for decision in ("anomalous", "uncertain"):
         heading += [f"{decision} rate", f"{decision} above", "guarantee"]
     rows = []
@@ -110,7 +110,7 @@ def _history_table(history: list[dict[str, Any]]) -> str:
         for version in history
     ]
     rows[-1][2] += " (in use)"
-    return table([["calibrated", "held back", "reason"], *rows], left=3)
+    return table([["calibrated", "held out", "reason"], *rows], left=3)
 
 
 def _facts(description: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -133,7 +133,7 @@ def _facts(description: dict[str, Any]) -> Iterator[tuple[str, str]]:
     rates = calibration["rates"]
     yield (
         "calibration",
-        f"{calibration['held_out_images']} held-back images, smallest rate for all products "
+        f"{calibration['held_out_images']} held-out images, smallest rate for all products "
         f"together {calibration['least_rate']:.2g}; unknown products: rate {rates['unknown']:g}; "
         f"regions: {rates['regions']:g} per normal image",
     )

@@ -199,12 +199,12 @@ def _summarise(options: Options, count: int) -> None:
 
 
 def _advise(inspector: Inspector, product: str | None, rates: Rates | None) -> None:
-    """Say if there are too few held-back images for any threshold."""
+    """Say if there are too few held-out images for any threshold."""
     calibration, rate = inspector.calibration, rates.anomalous if rates else None
     if not calibration.can_decide(rate, product):
         held_back = sum(len(data) for data in calibration.sets.values())
         say(
-            f"note: with {held_back} held-back normal images no decision at a false-alarm rate of "
+            f"note: with {held_back} held-out normal images no decision at a false-alarm rate of "
             f"{inspector.rates.anomalous:g} is possible, so it is 'uncertain'; add normal images "
             "with snl calibrate FILE NORMALS --add"
         )

@@ -109,13 +109,13 @@ def run(options: Options) -> int:
 
 
 def _report_calibration(inspector: Inspector) -> None:
-    """Say which products have too few held-back images for the false-alarm rate."""
+    """Say which products have too few held-out images for the false-alarm rate."""
     calibration, rate = inspector.calibration, inspector.rates.anomalous
     held_back = sum(len(data) for data in calibration.sets.values())
     if not calibration.can_decide(rate):
         least_rate = math.ceil(100 / (held_back + 1)) / 100
         say(
-            f"note: {held_back} normal images were held back, and a false-alarm rate of {rate:g} "
+            f"note: {held_back} normal images were held out, and a false-alarm rate of {rate:g} "
             f"needs {math.ceil(1 / rate - 1e-9) - 1}, so every decision will be 'uncertain'. Use "
             "more normal images, train with --set training.holdout=0.3, or inspect with --rate "
             f"{least_rate:g} or more"
@@ -125,6 +125,6 @@ def _report_calibration(inspector: Inspector) -> None:
     if few:
         names = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
         say(
-            f"note: {names}: too few images were held back for a false-alarm rate of {rate:g} per "
+            f"note: {names}: too few images were held out for a false-alarm rate of {rate:g} per "
             "product; the threshold comes from the images of all products together"
         )

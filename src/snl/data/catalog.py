@@ -28,8 +28,6 @@ from snl.data.records import Record
 from snl.data.tables import find_manifest, is_visa, read_manifest, read_visa
 from snl.errors import DataError
 
-__all__ = ["LAYOUTS", "Catalog", "Record"]
-
 
 @dataclass(frozen=True)
 class _Layout:

@@ -17,16 +17,12 @@ from snl.data.diagnosis import (
     Problem,
     ProductCounts,
     count_of,
-    format_diagnosis,
     format_modes,
     format_size,
-    to_dict,
 )
 from snl.data.images import load_mask, name_of, open_image, to_rgb
 from snl.data.records import Record
 from snl.errors import ImageError
-
-__all__ = ["Diagnosis", "diagnose", "format_diagnosis", "to_dict"]
 
 FEW_IMAGES = 10
 """A product with fewer training images gets a warning."""
@@ -34,7 +30,7 @@ FEW_IMAGES = 10
 ENOUGH_IMAGES = 60
 """Training images, of all products together, that are enough for a threshold.
 
-A third of them is held back for calibration. At a false-alarm rate of 5 % the threshold is the
+A third of them is held out for calibration. At a false-alarm rate of 5 % the threshold is the
 0.95 (n + 1)-th of n scores, which exists from n = 19 on."""
 
 _DARK_MEAN = 5.0
@@ -207,7 +203,7 @@ def _check_threshold(catalog: Catalog, counts: Iterable[ProductCounts]) -> Itera
     total = sum(c.train_normal for c in counts)
     if 0 < total < ENOUGH_IMAGES:
         what = (
-            f"{count_of(total, 'normal training image')} in total; with a third held back, fewer "
+            f"{count_of(total, 'normal training image')} in total; with a third held out, fewer "
             "than 19 scores are not enough for a threshold at a false-alarm rate of 5 %, so "
             f"decisions will be 'uncertain'; add normal images ({ENOUGH_IMAGES} in total), or "
             "allow more false alarms (snl inspect --rate)"

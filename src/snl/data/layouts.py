@@ -17,25 +17,12 @@ from snl.data.listing import (
     MASK_FOLDERS,
     direct_images,
     folder_name,
-    images_in,
-    inside,
     is_mask_folder,
     subfolders,
     walk_images,
 )
 from snl.data.records import DEFECT_WORDS, NORMAL_WORDS, Record, Split, assign_splits, make_record
 from snl.errors import DataError
-
-__all__ = [
-    "Record",
-    "images_in",
-    "inside",
-    "is_btad",
-    "is_loco",
-    "is_mvtec",
-    "read_folders",
-    "read_split_tree",
-]
 
 _TRAIN, _TEST = frozenset({"train", "training"}), frozenset({"test", "testing"})
 _VALIDATION = frozenset({"val", "valid", "validation"})

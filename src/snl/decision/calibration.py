@@ -186,7 +186,7 @@ class Calibration:
             raise SettingsError(
                 f"a false-alarm rate of {smallest:g} needs {int(np.ceil(1 / smallest - 1e-9)) - 1} "
                 f"held-out normal images; there are {of_product}{count} of all products, which "
-                f"allow {self.scores.least_rate():.2g} and more: add images with snl calibrate "
+                f"allow {self.scores.smallest_rate():.2g} and more: add images with snl calibrate "
                 "FILE NORMALS --add, or fit a tail with snl calibrate FILE --tail fit"
             )
 

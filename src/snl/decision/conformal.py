@@ -1,14 +1,14 @@
-"""p-values and thresholds from normal images that training did not see: split conformal prediction.
+"""p-values and thresholds from normal images held out from training: split conformal prediction.
 
-With n values of a product's held-back normal images, p(x) = (1 + #{i: x_i >= x}) / (n + 1), and a
-new normal image has p <= alpha with probability at most alpha, whatever the law of the values
+With n values of a product's held-out normal images, p(x) = (1 + #{i: x_i >= x}) / (n + 1). A new
+normal image has p <= alpha with probability at most alpha, whatever the distribution of the values
 (Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005, section 2.4). No p-value is
-below 1 / (n + 1), so a smaller false-alarm rate cannot be promised by the product's images alone.
-There the images of all products together decide: logarithms of values, less their product's mean,
-over its deviation, form one sample of N, which promises rates down to 1 / (N + 1) over all
-products together. Mean and deviation are those of the training images, so that held-back and new
-images owe them equally little. Below 1 / (N + 1) nothing is promised, unless a tail is fitted,
-which is a guess and says so.
+below 1 / (n + 1), so the product's images alone cannot guarantee a smaller false-alarm rate. For
+smaller rates the images of all products are pooled: the z-scores of their log scores (mean and
+standard deviation per product) form one sample of size N, which guarantees rates down to
+1 / (N + 1) over all products together. The means and standard deviations come from training images,
+so that held-out and new images are equally independent of them. Below 1 / (N + 1) nothing is
+guaranteed; a fitted tail, if wanted, extrapolates, and the result says so.
 """
 
 from __future__ import annotations
@@ -19,81 +19,83 @@ from functools import cached_property
 import numpy as np
 
 PRIOR = 10.0
-"""Images that the products' typical deviation counts for beside a product's own."""
-TAIL_SHARE, TAIL_LEAST = 0.2, 50
-"""A tail is fitted to this share of the standardised values, of at least so many."""
-LEAST_SHAPE = -0.5
-"""Of a tail; below it maximum likelihood fails (Smith, Biometrika 72, 1985), and would have the
-tail end at the highest value."""
+"""Weight, in images, of the products' median standard deviation against a product's own images."""
+TAIL_SHARE, TAIL_MINIMUM = 0.2, 50
+"""A tail is fitted to this share of the pooled z-scores, if there are at least this many."""
+SMALLEST_SHAPE = -0.5
+"""Lower limit for the shape of a tail. Below it maximum likelihood fails (Smith, Biometrika 72,
+1985): the tail would end at the highest value."""
 _TINY = 1e-12
 _MOST = float(np.finfo(np.float32).max)
 
 
 class Conformal:
-    """Values of held-back normal images by product, and what they say of a new one.
+    """p-values and thresholds for one kind of value, from held-out normal images by product.
 
     >>> values = {"bolt": np.arange(1.0, 20.0)}
-    >>> law = Conformal(values, usual(values))
-    >>> law.p_value(19.5, "bolt"), law.threshold(0.05, "bolt")
+    >>> conformal = Conformal(values, log_score_stats(values))
+    >>> conformal.p_value(19.5, "bolt"), conformal.threshold(0.05, "bolt")
     (0.05, (19.0, 'product'))
 
     Args:
-        values: (n,) by product, n from 0 up, float32 numbers of at least 0.
-        usual: mean and deviation of the logarithm by product, see `usual`.
-        tail: whether rates below what N images can promise come from a fitted tail.
+        values: (n,) for each product, n >= 0: float32 numbers of at least 0.
+        log_score_stats: mean and standard deviation of the log value by product, as the function
+            `log_score_stats` returns them.
+        tail: whether a fitted tail gives thresholds for rates below 1 / (N + 1).
     """
 
     def __init__(
         self,
         values: Mapping[str, np.ndarray],
-        usual: Mapping[str, tuple[float, float]],
+        log_score_stats: Mapping[str, tuple[float, float]],
         tail: bool = False,
     ) -> None:
         self.values = {k: np.sort(np.asarray(v, np.float64)) for k, v in values.items()}
-        self.usual = usual
+        self.log_score_stats = log_score_stats
         self.tail = tail
 
-    def least_rate(self, product: str | None = None) -> float:
-        """The smallest false-alarm rate that the images of a product (None: of all) can promise."""
+    def smallest_rate(self, product: str | None = None) -> float:
+        """Return the smallest false-alarm rate that the images of a product can guarantee; None:
+        the images of all products together."""
         if product is None:
             return 1 / (1 + sum(map(len, self.values.values())))
         return 1 / (1 + len(self.values[product]))
 
     def standardise(self, value: float, product: str) -> float:
-        """The calibrated value: how many deviations its logarithm lies over the product's mean."""
+        """Return the z-score of the log value, by the product's mean and standard deviation."""
         return float(self._standardise(np.array([value], np.float64), product)[0])
 
     def p_value(self, value: float, product: str) -> float | None:
-        """The share of normal images of the product that are at least as high, in (0, 1].
+        """Return the p-value of a value, in (0, 1]: small where few normal images are as high.
 
-        Its own images' p-value; where all of them are lower, that of all products together if it
-        is smaller. So `p_value <= rate` and `value > threshold(rate)` are one statement. None: no
-        image was held back at all.
+        It comes from the product's images. If all of them are lower, the pooled p-value of all
+        products is used where that is smaller. So `p_value <= rate` and `value > threshold(rate)`
+        are equivalent. None: no image of any product was held out.
         """
         if not len(self._pooled):
             return None
-        own = self.values[product]
-        higher = len(own) - int(np.searchsorted(own, value, side="left"))
-        p = (1 + higher) / (1 + len(own))
+        values = self.values[product]
+        higher = len(values) - int(np.searchsorted(values, value, side="left"))
+        p = (1 + higher) / (1 + len(values))
         if higher:
             return p
         return min(p, self._pooled_p(self.standardise(value, product)))
 
     def threshold(self, rate: float, product: str) -> tuple[float | None, str]:
-        """The value above which at most a share `rate` of normal images lie, and who promises it.
+        """Return the threshold for a false-alarm rate, and which images it is based on.
 
         Returns:
-            The threshold and `product`, `all products` or `tail fit`; None where the rate is
-            less than they can promise.
+            The value above which at most a share `rate` of normal images lie, or None if the
+            images cannot guarantee the rate; its basis: `product`, `all products` or `tail fit`.
         """
-        own = self.values[product]
-        allowed = _allowed(rate, len(own))
+        values = self.values[product]
+        allowed = _allowed(rate, len(values))
         if allowed >= 1:
-            return float(own[len(own) - allowed]), "product"
+            return float(values[len(values) - allowed]), "product"
         limit, basis = self._pooled_threshold(rate)
         if limit is None:
             return None, basis
-        return max([self._raw(limit, product), *own[-1:].tolist()]), basis
+        return max([self._raw(limit, product), *values[-1:].tolist()]), basis
 
     def _pooled_threshold(self, rate: float) -> tuple[float | None, str]:
         pooled = self._pooled
@@ -120,9 +122,9 @@ class Conformal:
         return min(p, max(share * float(genpareto.sf(z - start, shape, scale=scale)), _TINY))
 
     def _raw(self, limit: float, product: str) -> float:
-        """The largest float32 number whose calibrated value is at most `limit`: rounding must not
-        part threshold and p-value."""
-        mean, deviation = self.usual[product]
+        """Return the largest float32 number whose z-score is at most `limit`, exactly, so that
+        rounding does not make threshold and p-value disagree."""
+        mean, deviation = self.log_score_stats[product]
         logarithm = mean + deviation * limit
         if logarithm > np.log(_MOST) - 1e-3:
             return _MOST
@@ -140,23 +142,23 @@ class Conformal:
         return float(value)
 
     def _standardise(self, values: np.ndarray, product: str) -> np.ndarray:
-        mean, deviation = self.usual[product]
-        found: np.ndarray = (np.log(np.maximum(values, _TINY)) - mean) / deviation
-        return found
+        mean, deviation = self.log_score_stats[product]
+        z: np.ndarray = (np.log(np.maximum(values, _TINY)) - mean) / deviation
+        return z
 
     @cached_property
     def _pooled(self) -> np.ndarray:
-        """Standardised values of all products, sorted."""
-        each = [self._standardise(values, product) for product, values in self.values.items()]
-        return np.sort(np.concatenate([np.empty(0), *each]))
+        """z-scores of all products together, sorted."""
+        z = [self._standardise(values, product) for product, values in self.values.items()]
+        return np.sort(np.concatenate([np.empty(0), *z]))
 
     @cached_property
     def _fit(self) -> tuple[float, float, float, float] | None:
-        """Start, share of values beyond it, shape and scale of a generalised Pareto tail (Pickands,
-        Annals of Statistics, 1975), by maximum likelihood; None: not wanted, or too few values
-        that differ."""
+        """Start, share of the values beyond it, shape and scale of a generalised Pareto tail
+        (Pickands, Annals of Statistics, 1975), fitted by maximum likelihood. None: not wanted, or
+        too few distinct values."""
         pooled = self._pooled
-        if not self.tail or len(pooled) < TAIL_LEAST:
+        if not self.tail or len(pooled) < TAIL_MINIMUM:
             return None
         from scipy.stats import genpareto
 
@@ -166,26 +168,32 @@ class Conformal:
         if len(np.unique(beyond)) <= count // 2:
             return None
         shape, _, scale = genpareto.fit(beyond, floc=0)
-        if shape < LEAST_SHAPE:
-            shape, _, scale = genpareto.fit(beyond, fc=LEAST_SHAPE, floc=0)
+        if shape < SMALLEST_SHAPE:
+            shape, _, scale = genpareto.fit(beyond, fc=SMALLEST_SHAPE, floc=0)
         return start, count / (len(pooled) + 1), float(shape), float(scale)
 
 
-def usual(values: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Mean and deviation of the logarithm of positive values (n,), n at least 1, by product; where
-    n is small the deviation leans on the median of the products' deviations."""
+def log_score_stats(values: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    """Compute mean and standard deviation of the logarithm of values, by product.
+
+    The standard deviation is shrunk towards the median of all products, which counts as PRIOR
+    images.
+
+    Args:
+        values: (n,) for each product, n >= 1, not negative.
+    """
     logs = {name: np.log(np.maximum(v, _TINY).astype(np.float64)) for name, v in values.items()}
-    several = [v.std(ddof=1) for v in logs.values() if len(v) > 1]
-    typical = max(float(np.median(several)), 1e-6) if several else 1.0
-    found = {}
+    deviations = [v.std(ddof=1) for v in logs.values() if len(v) > 1]
+    typical = max(float(np.median(deviations)), 1e-6) if deviations else 1.0
+    stats = {}
     for name, v in logs.items():
         squares = PRIOR * typical**2 + np.square(v - v.mean()).sum()
-        found[name] = (float(v.mean()), float(np.sqrt(squares / (PRIOR + len(v) - 1))))
-    return found
+        stats[name] = (float(v.mean()), float(np.sqrt(squares / (PRIOR + len(v) - 1))))
+    return stats
 
 
 def _allowed(rate: float, count: int) -> int:
-    """The largest k for which k / (count + 1), rounded as p-values are, is at most the rate."""
+    """Return the largest k with k / (count + 1) <= rate, rounded as p-values are."""
     k = int(rate * (count + 1))
     if (k + 1) / (count + 1) <= rate:
         return k + 1

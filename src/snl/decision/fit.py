@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from snl.decision.calibration import Calibration, CalibrationSet
-from snl.decision.conformal import usual
-from snl.decision.products import Prototypes, learn
+from snl.decision.conformal import log_score_stats
+from snl.decision.products import Prototypes, fit_prototypes
 from snl.decision.sample import NormalSample
 from snl.settings import MapSettings
 
@@ -35,13 +35,15 @@ def fit_calibration(
         network: version of the network.
     """
     products = sorted(set(training.products))
-    prototypes = learn(training.embeddings, training.products, seed)
+    prototypes = fit_prototypes(training.embeddings, training.products, seed)
     shown = held_out if len(held_out) else training
     low = float(np.median(shown.backgrounds))
     high = max(2 * float(shown.scores.max()), low + 1e-6)
     return Calibration(
         sets=calibration_sets(held_out, prototypes, products),
-        log_score_stats=usual({name: training.scores[training.of(name)] for name in products}),
+        log_score_stats=log_score_stats(
+            {name: training.scores[training.of(name)] for name in products}
+        ),
         prototypes=prototypes,
         scoring=scoring or MapSettings(),
         map_range=(low, high),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,16 +54,11 @@ class Prediction:
 
         arrays = {"anomaly_map": self.anomaly_map, "embedding": self.embedding}
         arrays |= {f"outputs.{name}": value for name, value in self.outputs.items()}
-        document: dict[str, Any] = {
-            "format": _FORMAT,
-            "score": self.score,
-            "size": list(self.size),
-            "path": self.path,
-        }
-        content: bytes = save(
-            {name: np.ascontiguousarray(value) for name, value in arrays.items()},
-            metadata={_KEY: json.dumps(document, allow_nan=False)},
-        )
+        arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+        facts = {"score": self.score, "size": list(self.size), "path": self.path}
+        document = {"format": _FORMAT, "crc32": _checksum(facts, arrays), **facts}
+        metadata = {_KEY: json.dumps(document, allow_nan=False)}
+        content: bytes = save(arrays, metadata=metadata)
         return content
 
     @classmethod
@@ -81,9 +78,12 @@ class Prediction:
             document = json.loads(header["__metadata__"][_KEY])
             if document["format"] != _FORMAT:
                 raise ValueError(f"format {document['format']}, this snl reads {_FORMAT}")
+            facts = {name: document[name] for name in ("score", "size", "path")}
+            if document["crc32"] != _checksum(facts, arrays):
+                raise ValueError("its checksum does not match")
             height, width = map(int, document["size"])
             prefix = "outputs."
-            return cls(
+            prediction = cls(
                 arrays["anomaly_map"],
                 float(document["score"]),
                 arrays["embedding"],
@@ -91,6 +91,31 @@ class Prediction:
                 document["path"],
                 {n[len(prefix) :]: a for n, a in arrays.items() if n.startswith(prefix)},
             )
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            prediction._check()
+            return prediction
+        except (SafetensorError, ValueError, KeyError, TypeError, ArithmeticError) as error:
             reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
             raise DataError(f"not a stored prediction, or damaged ({reason})") from None
+
+    def _check(self) -> None:
+        """Raise ValueError if a value is of another kind than the attributes say."""
+        valid = {
+            "map": self.anomaly_map.ndim == 2 and self.anomaly_map.size > 0,
+            "embedding": self.embedding.ndim == 1,
+            "type": self.anomaly_map.dtype.kind == self.embedding.dtype.kind == "f",
+            "score": math.isfinite(self.score),
+            "size": min(self.size) > 0,
+            "path": self.path is None or isinstance(self.path, str),
+        }
+        for name, is_valid in valid.items():
+            if not is_valid:
+                raise ValueError(f"its {name} is not valid")
+
+
+def _checksum(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the CRC-32 of the facts and of all arrays with their names, as hex digits."""
+    value = zlib.crc32(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(arrays):
+        value = zlib.crc32(name.encode(), value)
+        value = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, value)
+    return f"{value:08x}"

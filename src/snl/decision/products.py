@@ -1,4 +1,4 @@
-"""Which product an image shows, told from the teacher's pooled features; or that none is taught."""
+"""Product recognition from the teacher's pooled features, and grouping of a mixed folder."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from snl.kmeans import kmeans
 
 PROTOTYPES = 4
 IMAGES_PER_PROTOTYPE = 20
-"""A product has at most so many prototypes, each of at least about so many images."""
+"""Most prototypes of a product, and the images that it needs for each."""
 MOST_GROUPS, IMAGES_PER_GROUP = 64, 20
-"""A mixed folder is parted into at most so many groups, each of at least so many images."""
+"""Most groups of a mixed folder, and the fewest images of each."""
 CLEAR = 0.5
-"""Mean silhouette from which groups are believed: "a reasonable structure has been found"
+"""Mean silhouette from which groups are accepted: "a reasonable structure has been found"
 (Kaufman and Rousseeuw, Finding Groups in Data, 1990, table 4)."""
 _MOST_FOR_GROUPS = 2000
 _STARTS, _PATIENCE = 5, 8
-"""k-means begun anew for every number of groups; numbers tried after the clearest one."""
+"""k-means runs for each number of groups; numbers of groups tried after the best one."""
 
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Mean embeddings of kinds of normal images, each of one product.
+    """Mean embeddings of clusters of normal images, each of one product.
 
     Attributes:
         centres: (K, D) float32.
-        owners: the K products' names.
+        owners: (K,) the product of each.
     """
 
     centres: np.ndarray
@@ -46,72 +46,71 @@ class Prototypes:
         return self.names[index], float(row[index])
 
     def distances(self, embeddings: np.ndarray) -> np.ndarray:
-        """(M, D) to (M, P): Euclidean distance to the nearest prototype of every product."""
+        """Return the Euclidean distance of embeddings (M, D) to the nearest prototype of every
+        product, float64 (M, P)."""
         x, c = (np.asarray(a, np.float64) for a in (embeddings, self.centres))
-        each = np.sqrt(np.square(x[:, None] - c[None]).sum(2))  # (M, K)
+        distances = np.sqrt(np.square(x[:, None] - c[None]).sum(2))  # (M, K)
         owners = np.array(self.owners)
-        return np.stack([each[:, owners == name].min(1) for name in self.names], 1)
+        return np.stack([distances[:, owners == name].min(1) for name in self.names], 1)
 
 
-def learn(embeddings: np.ndarray, products: Sequence[str], seed: int) -> Prototypes:
-    """Prototypes by k-means within every product.
+def fit_prototypes(embeddings: np.ndarray, products: Sequence[str], seed: int) -> Prototypes:
+    """Compute the prototypes of every product by k-means.
 
     Args:
         embeddings: (M, D) of normal training images.
-        products: the product of each.
-        seed: of k-means++.
+        products: (M,) the product of each.
+        seed: for k-means++.
     """
     centres, owners = [], []
     names = np.array(products)
     for product in sorted(set(products)):
-        own = embeddings[names == product]
-        count = int(np.clip(len(own) // IMAGES_PER_PROTOTYPE, 1, PROTOTYPES))
-        found = _clusters(own, count, seed)[0]
-        centres.append(found)
-        owners += [product] * len(found)
+        rows = embeddings[names == product]
+        count = int(np.clip(len(rows) // IMAGES_PER_PROTOTYPE, 1, PROTOTYPES))
+        centres.append(_clusters(rows, count, seed)[0])
+        owners += [product] * count
     return Prototypes(np.concatenate(centres).astype(np.float32), tuple(owners))
 
 
 def find_groups(embeddings: np.ndarray, seed: int) -> np.ndarray:
-    """Groups of images by their embeddings, as many as stand out most clearly.
+    """Cluster images by their embeddings, and choose the number of groups.
 
-    k-means for every number of groups; of those with enough images in each, that of the largest
-    mean silhouette (Rousseeuw, J. Comput. Appl. Math. 20, 1987) is taken. Of more than 2000 images
-    an even selection finds the groups.
+    k-means runs for each number of groups. Of the results with enough images in every group, the
+    one with the largest mean silhouette is chosen (Rousseeuw, J. Comput. Appl. Math. 20, 1987). Of
+    more than 2000 images an evenly spaced subset determines the groups.
 
     Args:
         embeddings: (M, D).
-        seed: of k-means++.
+        seed: for k-means++.
 
     Returns:
-        (M,) int, the group of each from 0 up, the largest group first; all 0 where no grouping
-        is clear.
+        (M,) int: the group of each image, 0 being the largest; all 0 if no result is clear enough.
     """
-    every = np.asarray(embeddings, np.float64)
-    some = every[:: max(1, int(np.ceil(len(every) / _MOST_FOR_GROUPS)))]
-    best, chosen = CLEAR, np.zeros((1, every.shape[1]))
-    pairs = np.sqrt(np.maximum(_squares(some, some), 0))
-    least = max(2, IMAGES_PER_GROUP * len(some) // len(every))
+    rows = np.asarray(embeddings, np.float64)
+    subset = rows[:: max(1, int(np.ceil(len(rows) / _MOST_FOR_GROUPS)))]
+    best, chosen = CLEAR, np.zeros((1, rows.shape[1]))
+    distances = np.sqrt(np.maximum(_squares(subset, subset), 0))
+    smallest = max(2, IMAGES_PER_GROUP * len(subset) // len(rows))
     highest, since = 0.0, 0
-    for count in range(2, min(MOST_GROUPS, len(some) // least) + 1):
-        centres, labels = _clusters(some, count, seed)
-        value = _silhouette(pairs, labels)
+    for count in range(2, min(MOST_GROUPS, len(subset) // smallest) + 1):
+        centres, labels = _clusters(subset, count, seed)
+        value = _silhouette(distances, labels)
         since = 0 if value > highest else since + 1
         highest = max(value, highest)
-        if value > best and np.bincount(labels, minlength=count).min() >= least:
+        if value > best and np.bincount(labels, minlength=count).min() >= smallest:
             best, chosen = value, centres
         if since == _PATIENCE:
             break
-    labels = _squares(every, chosen).argmin(1)
+    labels = _squares(rows, chosen).argmin(1)
     order = np.argsort(-np.bincount(labels, minlength=len(chosen)), kind="stable")
     ranks = np.empty(len(chosen), int)
     ranks[order] = np.arange(len(chosen))
-    found: np.ndarray = ranks[labels]
-    return found
+    groups: np.ndarray = ranks[labels]
+    return groups
 
 
 def _clusters(points: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (K, D) and labels (M,) of the best of several k-means."""
+    """Return centres (K, D) and labels (M,) of the best of several k-means runs."""
     points = np.asarray(points, np.float64)
     if count == 1:
         return points.mean(0, keepdims=True), np.zeros(len(points), int)
@@ -120,23 +119,24 @@ def _clusters(points: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np
     return centres, _squares(points, centres).argmin(1)
 
 
-def _silhouette(pairs: np.ndarray, labels: np.ndarray) -> float:
-    """Mean silhouette of labels for the distances (M, M); images alone in a group count 0."""
-    labels = np.unique(labels, return_inverse=True)[1]  # k-means of equal points leaves some empty
+def _silhouette(distances: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean silhouette of labels (M,) for distances (M, M). An image alone in its group
+    counts as 0."""
+    labels = np.unique(labels, return_inverse=True)[1]  # k-means of equal points has empty groups
     counts = np.bincount(labels)
     if len(counts) < 2:
         return 0.0
-    sums = np.stack([pairs[:, labels == k].sum(1) for k in range(len(counts))], 1)  # (M, K)
+    sums = np.stack([distances[:, labels == k].sum(1) for k in range(len(counts))], 1)  # (M, K)
     rows = np.arange(len(labels))
-    own = sums[rows, labels] / np.maximum(counts[labels] - 1, 1)
+    within = sums[rows, labels] / np.maximum(counts[labels] - 1, 1)
     others = sums / counts
     others[rows, labels] = np.inf
     nearest = others.min(1)
-    widths = (nearest - own) / np.maximum(np.maximum(nearest, own), 1e-12)
+    widths = (nearest - within) / np.maximum(np.maximum(nearest, within), 1e-12)
     return float(np.where(counts[labels] > 1, widths, 0).mean())
 
 
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(M, D) and (K, D) to squared distances (M, K)."""
-    found: np.ndarray = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return found
+    """Return the squared distances (M, K) between rows of (M, D) and (K, D)."""
+    squares: np.ndarray = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return squares

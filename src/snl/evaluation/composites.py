@@ -1,6 +1,6 @@
-"""Images that are no longer normal, made of normal ones: Mixup blends and CutPaste patches.
+"""Synthetic anomalies made of normal images: Mixup blends and CutPaste patches.
 
-All images are uint8 (size, size, 3), and everything random comes from the generator given.
+All images are uint8 (size, size, 3). All random draws come from the generator that is passed in.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 Images = NDArray[np.uint8]
 
 AREA = (0.02, 0.15)
-"""Share of the image that a patch covers, as in CutPaste (Li et al., arXiv 2104.04015)."""
+"""Range of the share of the image that a patch covers, as in CutPaste (Li et al., arXiv
+2104.04015)."""
 ASPECT = (0.3, 3.3)
-"""Height over width of a patch, drawn evenly in its logarithm; from the same source."""
+"""Range of a patch's height over width, drawn log-uniformly; from the same source."""
 CONTRAST = 25
-"""Levels of 255 in any channel: a pixel that changes by more has visibly changed; the noise of a
-sensor and the blocks of a JPEG mostly lie below."""
+"""A pixel has visibly changed if a channel changes by more than this, of 255. Sensor noise and JPEG
+artefacts are mostly smaller."""
 CHANGED = 0.5
-"""Share of a patch's pixels that must have visibly changed, or it is drawn again."""
+"""Share of a patch's pixels that must have visibly changed; otherwise it is drawn again."""
 TRIES = 50
 
 
 def mixup(a: Images, b: Images, share: float) -> Images:
-    """share * a + (1 - share) * b, rounded; images or stacks of one shape.
+    """Return share * a + (1 - share) * b, rounded. Both are images or stacks of the same shape.
 
     Source: Zhang et al., "mixup", ICLR 2018, with a fixed share.
     """
@@ -37,14 +38,14 @@ def mixup(a: Images, b: Images, share: float) -> Images:
 def mixups(
     a: Images, b: Images | None, count: int, share: float, rng: np.random.Generator
 ) -> Iterator[Images]:
-    """Up to `count` blends, no two of the same two images.
+    """Yield up to `count` blends, each of a different pair of images.
 
     Args:
         a: (n, size, size, 3), images with weight `share`.
-        b: (m, size, size, 3), the others; None: `a` with itself, never an image with itself.
-        count: fewer come where there are not as many pairs of images.
+        b: (m, size, size, 3), the others; None: pairs of two different images of `a`.
+        count: maximum number; there are never more blends than pairs.
         share: weight of `a`, between 0 and 1.
-        rng: what is drawn, in order.
+        rng: draws the pairs.
     """
     if b is None:
         first, second = np.triu_indices(len(a), 1)
@@ -57,22 +58,24 @@ def mixups(
 def cutpaste(
     host: Images, source: Images, rng: np.random.Generator
 ) -> tuple[Images, NDArray[np.bool_]] | None:
-    """A rectangle of `source`, from any place in it, pasted at any place of `host`.
+    """Paste a random rectangle of `source` at a random position of `host`.
 
-    A patch of background on background is no anomaly. So at least CHANGED of the patch's pixels
-    must differ by more than CONTRAST from those they replace; else size and places are drawn again.
+    A patch of background on background is not an anomaly, so at least a share CHANGED of the
+    patch's pixels must differ by more than CONTRAST from the pixels they replace. Otherwise size
+    and positions are drawn again.
 
     Returns:
-        The image, and its mask (size, size), True exactly on the patch; None where TRIES patches
-        hardly differed from what they replaced.
+        The image, and its mask (size, size), True exactly on the patch. None if all of TRIES
+        patches differed too little.
     """
     for _ in range(TRIES):
         height, width = _extent(host.shape[0], rng)
-        here, there = _place(host, height, width, rng), _place(source, height, width, rng)
-        changed = np.abs(host[here].astype(np.int16) - source[there]).max(-1) > CONTRAST
+        target = _position(host, height, width, rng)
+        patch = source[_position(source, height, width, rng)]
+        changed = np.abs(host[target].astype(np.int16) - patch).max(-1) > CONTRAST
         if changed.mean() >= CHANGED:
             image, mask = host.copy(), np.zeros(host.shape[:2], np.bool_)
-            image[here], mask[here] = source[there], True
+            image[target], mask[target] = patch, True
             return image, mask
     return None
 
@@ -80,24 +83,26 @@ def cutpaste(
 def cutpastes(
     hosts: Images, sources: Images, count: int, rng: np.random.Generator
 ) -> Iterator[tuple[Images, NDArray[np.bool_]]]:
-    """`count` pasted images and masks, hosts in turn; fewer where no visible patch was found."""
+    """Yield up to `count` images with a patch, and their masks; hosts take turns. There are fewer
+    where no visible patch is possible."""
     order = rng.permutation(len(hosts))
     for number in range(count):
         source = sources[rng.integers(len(sources))]
-        made = cutpaste(hosts[order[number % len(hosts)]], source, rng)
-        if made is not None:
-            yield made
+        composite = cutpaste(hosts[order[number % len(hosts)]], source, rng)
+        if composite is not None:
+            yield composite
 
 
 def _extent(size: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Height and width of a patch in pixels."""
+    """Draw the height and width of a patch in pixels."""
     area = rng.uniform(*AREA) * size**2
     aspect = math.exp(rng.uniform(*np.log(ASPECT)))
     height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
     return max(height, 1), max(width, 1)
 
 
-def _place(image: Images, height: int, width: int, rng: np.random.Generator) -> Any:
+def _position(image: Images, height: int, width: int, rng: np.random.Generator) -> Any:
+    """Draw a rectangle of an image, as an index of two slices."""
     top = int(rng.integers(image.shape[0] - height + 1))
     left = int(rng.integers(image.shape[1] - width + 1))
     return slice(top, top + height), slice(left, left + width)

@@ -1,4 +1,4 @@
-"""Weight over scores in bounded memory: the one structure behind every metric."""
+"""Histogram of scores in bounded memory, from which every metric is computed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Array = NDArray[Any]
 CAP = 2**20
 _PAGES = 2**16  # of 2**16 keys each: the upper half of a key is its page
 _PART = 7
-"""One of so many new keys is looked at to see whether the scores have moved off the grid; a prime,
-for columns of an image would be left out by a divisor of its width."""
+"""Of so many new keys one is sampled to see whether the scores have left the finely resolved range.
+A prime, because a divisor of an image's width would skip whole columns."""
 
 
 class ScoreHistogram:
-    """Weight over scores: exact up to `cap` distinct scores, then cells of about equal weight.
+    """Weights of scores: exact up to `cap` distinct scores, then in cells of about equal weight.
 
-    A score is held as its key, a uint32 that orders as the float32 does. Up to `cap` distinct keys
-    each has a bin of its own. Beyond, every page of keys (1/128 of an octave) is cut into a power
-    of two of cells, in number after the weight that lies in it: concentrated scores, long tails
-    and outliers are resolved alike, and no cell of a smooth distribution holds more than about
-    16 / cap of the weight.
+    A score is stored as its key, a uint32 with the same order as the float32. Up to `cap` distinct
+    keys, every key has a separate bin. Beyond that, every page of keys (1/128 of an octave) is
+    divided into a power of two of cells, the more the more weight it has. So concentrated scores,
+    long tails and outliers are all resolved, and no cell of a smooth distribution holds more than
+    about 16 / cap of the weight.
 
     Args:
-        cap: most bins ever held, at least 2**17.
+        cap: maximum number of bins, at least 2**17.
     """
 
     def __init__(self, cap: int = CAP) -> None:
@@ -39,16 +39,20 @@ class ScoreHistogram:
         self._grid: _Grid | None = None  # None: exact
         self._keys: Array = np.empty(0, np.uint32)  # sorted, distinct; unused with a grid
         self._weights: Array = np.empty(0, np.float64)  # per key, or per cell of the grid
-        self._pending: Array = np.empty(1024, np.uint32)  # keys not yet sorted in; grows to a limit
+        self._pending: Array = np.empty(1024, np.uint32)  # unsorted keys; grows up to a limit
         self._pending_weights: Array | None = None  # None: 1 each; 1 wherever not yet written
         self._held = 0
 
     def add(self, scores: ArrayLike, weights: ArrayLike | None = None) -> None:
-        """Add finite scores of any shape, each with weight 1 or with its own positive weight.
+        """Add scores.
+
+        Args:
+            scores: finite, of any shape.
+            weights: positive, one per score; None: 1 each.
 
         Raises:
-            DataError: a score is NaN or infinite (in float32), or weights are not as many as
-                scores; nothing has been added then.
+            DataError: a score is NaN or infinite (in float32), or the number of weights differs
+                from that of scores; nothing is added then.
         """
         keys = keys_of(scores, "scores")
         if weights is not None:
@@ -58,21 +62,21 @@ class ScoreHistogram:
         self._add(keys, weights)
 
     def merge(self, other: ScoreHistogram) -> None:
-        """Add all that `other` holds, as if its scores had been added here."""
+        """Add the content of `other`, as if its scores had been added here."""
         keys, weights = other._bins()
         if other._grid is not None and self._grid is None:
-            self._settle(coarsen=True)  # what is coarse once must not pass for exact
+            self._settle(coarsen=True)  # the result is not exact either
         self._add(keys, weights)
 
     @property
     def exact(self) -> bool:
-        """Whether every distinct score still has a bin of its own."""
+        """Whether every distinct score still has a separate bin."""
         self._settle()
         return self._grid is None
 
     @property
     def bins(self) -> int:
-        """Bins held now, empty cells included; never more than `cap`."""
+        """Current number of bins, including empty cells; at most `cap`."""
         self._settle()
         return self._weights.size
 
@@ -90,13 +94,13 @@ class ScoreHistogram:
             end = min(self._held + keys.size, limit)
             if end > self._pending.size:
                 self._reserve(min(max(end, 4 * self._pending.size), limit))
-            here = slice(self._held, end)
+            target = slice(self._held, end)
             size = end - self._held
-            self._pending[here] = keys[:size]
+            self._pending[target] = keys[:size]
             if weights is not None:
                 if self._pending_weights is None:
                     self._pending_weights = np.ones(self._pending.size)
-                self._pending_weights[here] = weights[:size]
+                self._pending_weights[target] = weights[:size]
                 weights = weights[size:]
             keys = keys[size:]
             self._held = end
@@ -110,7 +114,7 @@ class ScoreHistogram:
             self._pending_weights = np.concatenate([self._pending_weights, np.ones(more)])
 
     def _settle(self, coarsen: bool = False) -> None:
-        """Sort what is pending in; beyond `cap` bins, or to `coarsen`, go over to a grid."""
+        """Sort the pending keys into bins; change to a grid beyond `cap` bins, or if `coarsen`."""
         if not self._held and not coarsen:
             return
         keys = self._pending[: self._held]
@@ -135,8 +139,8 @@ class ScoreHistogram:
     def _add_to_grid(self, keys: Array, weights: Array | None) -> None:
         grid = self._grid
         mass = np.zeros(_PAGES) if grid is None else np.add.reduceat(self._weights, grid.first)
-        if grid is not None and weights is None:  # a part tells well enough what has moved
-            _tally(mass, _page, keys[::_PART], None, float(_PART))  # an int is slow in numpy
+        if grid is not None and weights is None:  # a sample suffices to detect a shift
+            _tally(mass, _page, keys[::_PART], None, float(_PART))  # an int would be slow
         else:
             _tally(mass, _page, keys, weights)
         bits = _resolution(mass, self.cap)
@@ -144,8 +148,8 @@ class ScoreHistogram:
             self._grid = grid = _Grid(bits)
             self._weights = np.zeros(grid.size)
         elif np.any((bits > grid.bits + 1) & (mass * self.cap > 8 * mass.sum() * grid.cells)):
-            # The scores have moved to where the cells are coarse. What is there already goes to
-            # the start of its old cell: little, or the cells would have been finer.
+            # The scores have moved to where the cells are coarse. The weight already there moves
+            # to the start of its old cell; it is small, or the cells would have been finer.
             old = self._bins_of(grid)
             self._grid = grid = _Grid(bits)
             self._weights = np.zeros(grid.size)
@@ -153,7 +157,7 @@ class ScoreHistogram:
         _tally(self._weights, grid.cell, keys, weights)
 
     def _bins(self) -> tuple[Array, Array]:
-        """Ascending keys and the weight at each."""
+        """Return ascending keys and their weights."""
         self._settle()
         if self._grid is None:
             return self._keys, self._weights
@@ -161,11 +165,11 @@ class ScoreHistogram:
 
     @property
     def _surely_exact(self) -> bool:
-        """Whether no sorting can make it go over to a grid."""
+        """Whether sorting the pending keys cannot make a grid necessary."""
         return self._grid is None and self._keys.size + self._held <= self.cap
 
     def _parts(self) -> list[tuple[Array, Array | None]]:
-        """Keys in any order and the weight of each, None: 1; as they are, nothing is sorted."""
+        """Return keys and their weights (None: 1 each) without sorting the pending ones."""
         settled = (self._keys, self._weights) if self._grid is None else self._bins_of(self._grid)
         weights = None if self._pending_weights is None else self._pending_weights[: self._held]
         return [settled, (self._pending[: self._held], weights)]
@@ -176,7 +180,7 @@ class ScoreHistogram:
 
 
 class _Grid:
-    """A partition of all keys: page p is cut into `2**bits[p]` cells of equal width."""
+    """A partition of all keys: page p is divided into `2**bits[p]` cells of equal width."""
 
     def __init__(self, bits: Array) -> None:
         self.bits = bits
@@ -187,14 +191,14 @@ class _Grid:
         self._base: Array = self.first - ((np.arange(_PAGES) << 16) >> self._shift)
 
     def cell(self, keys: Array) -> Array:
-        """The cell that each key lies in."""
+        """Return the cell of each key."""
         page = _page(keys)
         cells: Array = self._base.take(page)
         cells += keys >> self._shift.take(page)
         return cells
 
     def starts(self) -> Array:
-        """The least key of each cell."""
+        """Return the smallest key of each cell."""
         page = np.repeat(np.arange(_PAGES), self.cells)
         within = np.arange(self.size) - self.first[page]
         starts: Array = ((page << 16) + (within << self._shift[page])).astype(np.uint32)
@@ -213,17 +217,18 @@ def _tally(
     weights: Array | None,
     weight: float = 1.0,
 ) -> None:
-    """Add each key's weight (`weight` if None) to `target` at its place, in pieces that the cache
-    holds."""
+    """Add the weight of each key (`weight` if None) to `target` at `place(key)`, in chunks that fit
+    the cache."""
     for start in range(0, keys.size, 2**17):
-        piece = slice(start, start + 2**17)
-        np.add.at(target, place(keys[piece]), weight if weights is None else weights[piece])
+        chunk = slice(start, start + 2**17)
+        np.add.at(target, place(keys[chunk]), weight if weights is None else weights[chunk])
 
 
 def _surely_more(keys: Array, cap: int) -> bool:
-    """Whether more than `cap` keys are distinct; a far cheaper proof than sorting, or False.
+    """Return True if more than `cap` keys are certainly distinct: much cheaper than sorting.
 
-    By hashing each into one of at least 4 `cap` slots: no fewer keys are distinct than slots hit.
+    Keys are hashed into at least 4 `cap` slots. At least as many keys are distinct as slots are
+    hit.
     """
     if keys.size <= cap:
         return False
@@ -236,9 +241,10 @@ def _surely_more(keys: Array, cap: int) -> bool:
 
 
 def _resolution(mass: Array, cap: int) -> Array:
-    """log2 of the cells per page: half of them after its mass, half the same for all in use.
+    """Return log2 of the number of cells per page.
 
-    The second half keeps thin tails fine, where few normal scores meet the anomalous ones.
+    Half of the cells are distributed by mass, half evenly over the pages in use: this keeps tails
+    fine, where few normal scores meet the anomalous ones.
     """
     used = mass > 0
     total, pages = mass.sum(), np.count_nonzero(used)
@@ -250,7 +256,11 @@ def _resolution(mass: Array, cap: int) -> Array:
 
 
 def keys_of(scores: ArrayLike, what: str) -> Array:
-    """uint32 keys, flat, in the order of the float32 scores; -0.0 and 0.0 are one."""
+    """Return flat uint32 keys that order as the float32 scores do; -0.0 and 0.0 have the same key.
+
+    Raises:
+        DataError: a score is NaN or infinite in float32; `what` names the scores in the message.
+    """
     with np.errstate(over="ignore"):
         values = np.asarray(scores, dtype=np.float32).ravel() + np.float32(0)
     finite = np.isfinite(values)
@@ -258,7 +268,7 @@ def keys_of(scores: ArrayLike, what: str) -> Array:
         bad = int(values.size - np.count_nonzero(finite))
         raise DataError(
             f"{bad} of {values.size} {what} are NaN or infinite in float32; check the input image, "
-            "the weights, and the precision that inference runs in"
+            "the weights, and the precision of inference"
         )
     bits = values.view(np.uint32)
     flip = (values.view(np.int32) >> 31).view(np.uint32) | np.uint32(1 << 31)
@@ -267,11 +277,11 @@ def keys_of(scores: ArrayLike, what: str) -> Array:
 
 
 def _distinct(keys: Array, weights: Array | None) -> tuple[Array, Array]:
-    """Ascending distinct keys and the weight at each (the count where `weights` is None)."""
+    """Return ascending distinct keys and the weight of each (its count if `weights` is None)."""
     if weights is None:
         keys = np.sort(keys)
     else:
-        # sorting key and place together is faster than an argsort
+        # sorting key and index together is faster than argsort
         both = (keys.astype(np.uint64) << np.uint64(32)) | np.arange(keys.size, dtype=np.uint64)
         both.sort()
         order = (both & np.uint64(2**32 - 1)).astype(np.intp)
@@ -285,13 +295,13 @@ def _distinct(keys: Array, weights: Array | None) -> tuple[Array, Array]:
 
 
 def class_weights(*histograms: ScoreHistogram) -> list[Array]:
-    """Weight of each histogram at every threshold, from the highest score down."""
+    """Return the weights of each histogram at every distinct threshold, highest score first."""
     for histogram in histograms:
         if not histogram._surely_exact:
             histogram._settle()
     grids = [h._grid for h in histograms if h._grid is not None]
-    if grids:  # what is exact goes over to a grid in any order: it need not be sorted before
-        # On the coarser of all grids, so that equal scores stay equal.
+    if grids:  # exact histograms are added to the grid unsorted
+        # The coarsest grid of every page, so that equal scores stay equal.
         at = _on_grid(_Grid(np.minimum.reduce([g.bits for g in grids])), histograms)
     else:
         for histogram in histograms:
@@ -305,6 +315,7 @@ def class_weights(*histograms: ScoreHistogram) -> list[Array]:
 
 
 def _on_grid(grid: _Grid, histograms: Iterable[ScoreHistogram]) -> list[Array]:
+    """Return the weight of each histogram in the cells of a grid."""
     at = []
     for histogram in histograms:
         if histogram._grid is not None and np.array_equal(histogram._grid.bits, grid.bits):
@@ -318,6 +329,7 @@ def _on_grid(grid: _Grid, histograms: Iterable[ScoreHistogram]) -> list[Array]:
 
 
 def histogram_of(scores: ScoreHistogram | ArrayLike) -> ScoreHistogram:
+    """Return the histogram of scores; a histogram is returned unchanged."""
     if isinstance(scores, ScoreHistogram):
         return scores
     histogram = ScoreHistogram()

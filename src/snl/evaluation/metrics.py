@@ -1,11 +1,11 @@
 """AUROC, AP, F1-max and AUPRO of any number of scores, in bounded memory.
 
-All figures come from one structure, `ScoreHistogram`: how much weight lies at which score. It is
-exact up to `cap` distinct scores and stays within 1e-4 of exact beyond. Histograms merge, so an
-evaluation may be spread over batches, processes and machines.
+All metrics are computed from a `ScoreHistogram`, which is exact up to `cap` distinct scores; beyond
+that, metrics stay within 1e-4 of the exact value. Histograms can be merged, so an evaluation can be
+distributed over batches, processes and machines.
 
-Everywhere: a higher score is more abnormal; scores are compared as float32; equal scores are one
-step of a curve; a figure is None where it is undefined (only one class seen).
+A higher score is more abnormal. Scores are compared as float32. Equal scores are one step of a
+curve. A metric is None where it is undefined (only one class seen).
 
     >>> auroc([0.1, 0.2, 0.3], [0.3, 0.9])
     0.9166666666666666
@@ -32,7 +32,9 @@ __all__ = ["DetectionMetrics", "LocalizationMetrics", "ScoreHistogram"]
 def auroc(
     normal: ScoreHistogram | ArrayLike, anomalous: ScoreHistogram | ArrayLike
 ) -> float | None:
-    """Area under the ROC curve, 0..1: P(anomalous > normal) + P(equal) / 2 (Mann-Whitney).
+    """Compute the area under the ROC curve, 0..1.
+
+    It equals P(anomalous > normal) + P(equal) / 2 (Mann-Whitney).
 
     Args:
         normal, anomalous: scores of each class, of any shape, or their histograms.
@@ -46,10 +48,10 @@ def auroc(
 def average_precision(
     normal: ScoreHistogram | ArrayLike, anomalous: ScoreHistogram | ArrayLike
 ) -> float | None:
-    """Average precision, 0..1: the sum of precision times gain in recall over all thresholds.
+    """Compute the average precision, 0..1: precision times gain in recall, summed over thresholds.
 
-    Step-wise, without interpolation, as scikit-learn's `average_precision_score`. Arguments and
-    errors as for `auroc`.
+    Not interpolated, as in scikit-learn's `average_precision_score`. Arguments and errors as for
+    `auroc`.
     """
     return _average_precision(*class_weights(histogram_of(normal), histogram_of(anomalous)))
 
@@ -57,23 +59,23 @@ def average_precision(
 def f1_max(
     normal: ScoreHistogram | ArrayLike, anomalous: ScoreHistogram | ArrayLike
 ) -> float | None:
-    """The highest F1 that any threshold reaches, 0..1. Arguments and errors as for `auroc`."""
+    """Compute the highest F1 over all thresholds, 0..1. Arguments and errors as for `auroc`."""
     return _f1_max(*class_weights(histogram_of(normal), histogram_of(anomalous)))
 
 
 def aupro(normal: ScoreHistogram, regions: ScoreHistogram, limit: float = 0.3) -> float | None:
-    """Area under the per-region overlap curve up to a false-positive rate, over that rate: 0..1.
+    """Compute the area under the per-region overlap curve up to a false-positive rate, 0..1.
 
-    At each threshold: the share of a ground-truth region that is detected, averaged over all
-    regions of all images, against the share of normal pixels detected. Integrated by trapezoids
-    over every distinct score, with linear interpolation at the limit. If all scores are equal the
-    curve is the diagonal, and the value `limit / 2`.
+    The curve shows, for each threshold, the detected share of a ground-truth region, averaged over
+    all regions of all images, against the detected share of normal pixels. The integral uses
+    trapezoids over all distinct scores, with linear interpolation at the limit, and is divided by
+    the limit. If all scores are equal the curve is the diagonal and the value is `limit / 2`.
     Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, section 5.
 
     Args:
-        normal: scores of all normal pixels, those of images without any region included.
-        regions: scores of the pixels in regions, each with its `region_weights`.
-        limit: false-positive rate to integrate to, over 0 and up to 1.
+        normal: scores of all normal pixels, including those of images without regions.
+        regions: scores of the pixels in regions, weighted by `region_weights`.
+        limit: upper false-positive rate of the integral, above 0 and at most 1.
     """
     false_alarms, overlaps = class_weights(normal, regions)
     return _aupro(false_alarms, overlaps, limit)
@@ -84,10 +86,10 @@ def roc_curve(
     anomalous: ScoreHistogram | ArrayLike,
     points: int = 1000,
 ) -> tuple[Array, Array]:
-    """False- and true-positive rate, float64, both from 0 to 1, at no more than `points` points.
+    """Compute false- and true-positive rates, float64, from 0 to 1, at `points` points at most.
 
-    Points left out (`points`: 10 or more) lie within 5 / points of the line through those kept.
-    Both arrays are empty where a class is missing. Arguments and errors as for `auroc`.
+    Omitted points lie within 5 / points of the line through the others; `points` is at least 10.
+    Both arrays are empty if a class is missing. Other arguments and errors as for `auroc`.
     """
     if points < 10:
         raise ValueError(f"points must be at least 10, not {points}")
@@ -103,27 +105,27 @@ def roc_curve(
 def pro_curve(
     normal: ScoreHistogram, regions: ScoreHistogram, points: int = 1000
 ) -> tuple[Array, Array]:
-    """False-positive rate and per-region overlap; as `roc_curve`, with the arguments of `aupro`."""
+    """Compute false-positive rates and per-region overlaps: `roc_curve` with the histograms of
+    `aupro`."""
     return roc_curve(normal, regions, points)
 
 
 def region_weights(mask: Array) -> Array:
-    """One over the area of its region, for each pixel of a mask, so that every region weighs 1.
+    """Compute 1 / area of the region for each pixel of a mask, so that every region has weight 1.
 
-    Regions are connected through sides and corners (8 neighbours), as in the evaluation code of
-    MVTec AD and in anomalib.
+    Regions are 8-connected, as in the evaluation code of MVTec AD and in anomalib.
 
     Args:
-        mask: (H, W) bool, or a number that is over 0 in regions.
+        mask: (H, W) bool, or numbers above 0 in regions.
 
     Returns:
-        (number of pixels that are True,) float64, in the order of `mask[mask]`.
+        float64 (number of pixels in regions,), in the order of `mask[mask]`.
     """
     mask = np.asarray(mask) > 0
     inside = np.flatnonzero(mask)
     if not inside.size:
         return np.empty(0, np.float64)
-    from scipy import ndimage  # here: image-level figures do not need it
+    from scipy import ndimage  # image-level metrics do not need it
 
     band = mask[inside[0] // mask.shape[1] : inside[-1] // mask.shape[1] + 1]
     columns = np.flatnonzero(band.any(axis=0))
@@ -135,7 +137,7 @@ def region_weights(mask: Array) -> Array:
 
 
 class DetectionMetrics:
-    """Image-level figures over any number of images; the state is two `ScoreHistogram`s.
+    """Image-level metrics over any number of images; the state is two `ScoreHistogram`s.
 
     >>> metrics = DetectionMetrics()
     >>> metrics.update([0.1, 0.4, 0.8], [False, False, True])
@@ -148,14 +150,14 @@ class DetectionMetrics:
         self.anomalous = ScoreHistogram(cap)
 
     def update(self, score: ArrayLike, anomalous: ArrayLike) -> None:
-        """Add one score and label, or arrays of both.
+        """Add one score and its label, or arrays of both.
 
         Args:
-            score: image score(s), any finite float.
-            anomalous: label(s) of the same shape, bool.
+            score: finite image score(s).
+            anomalous: label(s), bool, of the same shape.
 
         Raises:
-            DataError: shapes differ, or a score is NaN or infinite; nothing has been added then.
+            DataError: shapes differ, or a score is NaN or infinite; nothing is added then.
         """
         labels = np.asarray(anomalous, dtype=bool)
         if np.shape(score) != labels.shape:
@@ -168,12 +170,13 @@ class DetectionMetrics:
         self.anomalous._add(keys[labels], None)
 
     def merge(self, other: DetectionMetrics) -> None:
-        """Add all that `other` has seen."""
+        """Add the images of `other`."""
         self.normal.merge(other.normal)
         self.anomalous.merge(other.anomalous)
 
     def compute(self) -> dict[str, float | int | None]:
-        """`image_auroc`, `image_ap`, `image_f1max` (None: undefined), `n_normal`, `n_anomalous`."""
+        """Compute `image_auroc`, `image_ap` and `image_f1max`, each None where undefined, and count
+        `n_normal` and `n_anomalous` images."""
         steps = class_weights(self.normal, self.anomalous)
         return {
             "image_auroc": _auroc(*steps),
@@ -185,9 +188,9 @@ class DetectionMetrics:
 
 
 class LocalizationMetrics:
-    """Pixel-level figures over any number of images; the state is three `ScoreHistogram`s.
+    """Pixel-level metrics over any number of images; the state is three `ScoreHistogram`s.
 
-    Only images whose mask is known are counted; that of a normal image is empty.
+    Only images with a known mask count. The mask of a normal image is empty.
 
     >>> metrics = LocalizationMetrics()
     >>> metrics.update(np.eye(4), np.eye(4) > 0)
@@ -206,11 +209,11 @@ class LocalizationMetrics:
 
         Args:
             anomaly_map: (H, W) finite scores, compared as float32.
-            mask: (H, W) bool, or a number that is over 0 where anomalous.
+            mask: (H, W) bool, or numbers above 0 where anomalous.
 
         Raises:
-            DataError: shapes differ or are not (H, W), or a score is NaN or infinite; nothing has
-                been added then.
+            DataError: shapes differ or are not (H, W), or a score is NaN or infinite; nothing is
+                added then.
         """
         values, truth = np.asarray(anomaly_map), np.asarray(mask)
         if values.ndim != 2 or values.shape != truth.shape:
@@ -231,18 +234,18 @@ class LocalizationMetrics:
         self.regions._add(anomalous, region_weights(truth))
 
     def merge(self, other: LocalizationMetrics) -> None:
-        """Add all that `other` has seen."""
+        """Add the images of `other`."""
         self.normal.merge(other.normal)
         self.anomalous.merge(other.anomalous)
         self.regions.merge(other.regions)
         self.n_masked += other.n_masked
 
     def compute(self) -> dict[str, float | int | None]:
-        """Figures over all pixels of all images together.
+        """Compute metrics over all pixels of all images.
 
         Returns:
-            `pixel_auroc`, `pixel_ap`, `pixel_f1max`, `aupro` (to a false-positive rate of 0.3),
-            `aupro_05` (to 0.05), each None where undefined; `n_masked`, the images seen.
+            `pixel_auroc`, `pixel_ap`, `pixel_f1max`, `aupro` (up to a false-positive rate of 0.3),
+            `aupro_05` (up to 0.05), each None where undefined; `n_masked`, the number of images.
         """
         normal, anomalous, regions = class_weights(self.normal, self.anomalous, self.regions)
         return {
@@ -255,7 +258,7 @@ class LocalizationMetrics:
         }
 
 
-# The figures on steps: what each class adds at every distinct threshold, highest first.
+# Metrics from the weight of each class at every distinct threshold, highest first.
 
 
 def _defined(normal: Array, anomalous: Array) -> bool:
@@ -293,12 +296,12 @@ def _curve(normal: Array, anomalous: Array) -> tuple[Array, Array]:
 
 def _aupro(normal: Array, regions: Array, limit: float) -> float | None:
     if not 0 < limit <= 1:
-        raise ValueError(f"limit is a false-positive rate over 0 and up to 1, not {limit}")
+        raise ValueError(f"limit must be a false-positive rate above 0 and at most 1, not {limit}")
     x, y = _curve(normal, regions)
     if not x.size:
         return None
     end = int(np.searchsorted(x, limit))  # the first point at or beyond the limit; x[0] is 0
-    part = (limit - x[end - 1]) / (x[end] - x[end - 1])
-    y_limit = y[end - 1] + part * (y[end] - y[end - 1])
+    fraction = (limit - x[end - 1]) / (x[end] - x[end - 1])
+    y_limit = y[end - 1] + fraction * (y[end] - y[end - 1])
     x, y = np.append(x[:end], limit), np.append(y[:end], y_limit)
     return float(np.dot(np.diff(x), (y[1:] + y[:-1]) / 2) / limit)

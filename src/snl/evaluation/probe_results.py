@@ -1,4 +1,4 @@
-"""What interference probes found: a value for each pair of products, in numbers and in words."""
+"""Results of interference probes: a value for each pair of products, as numbers and as text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One pair of products; the same product twice is a control and no interference.
+    """Values of one pair of products. The same product twice is a control, not interference.
 
     Attributes:
-        row: the product that the normal side, and the host of a patch, is taken from.
-        column: the product that is blended in, or that the patch is taken from.
-        mixup, cutpaste, cutpaste_image: see MEASURES, 0..1; None where nothing could be made.
-        n_mixup, n_cutpaste: blends and images with a patch that it was measured on.
+        row: product of the normal side, and of the images that patches are pasted into.
+        column: product that is blended in, or that patches are taken from.
+        mixup, cutpaste, cutpaste_image: see MEASURES, 0..1; None if no blend or patch was possible.
+        n_mixup, n_cutpaste: number of blends, and of images with a patch, that were measured.
     """
 
     row: str
@@ -37,16 +37,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Interference:
-    """What the probes found.
+    """Results of all probes.
 
     Attributes:
-        rows: products that the inspector was taught.
-        columns: all products probed with.
+        rows: products of the inspector.
+        columns: products they are probed with.
         cells: one for each row and column, row by row.
-        normals: by row's product, `split` and number `n` of the images on the normal side.
-        settings: what fixes the probes: images, share, seed.
-        notes: what a reader of the figures must know, a sentence each.
-        skipped: images that could not be read.
+        normals: by row: `split` and number `n` of the images on the normal side.
+        settings: arguments of the probes: images, share, seed.
+        notes: what a reader of the figures must know, one sentence each.
+        skipped: errors of images that could not be read.
     """
 
     rows: tuple[str, ...]
@@ -58,17 +58,17 @@ class Interference:
     skipped: tuple[str, ...]
 
     def table(self, measure: str) -> np.ndarray:
-        """float64 (rows, columns) of one of MEASURES, NaN where there is no value."""
+        """Return one of MEASURES as float64 (rows, columns), NaN where there is no value."""
         values = [np.nan if v is None else v for v in (getattr(c, measure) for c in self.cells)]
         return np.array(values).reshape(len(self.rows), len(self.columns))
 
     def worst(self, measure: str) -> Cell | None:
-        """The pair of two products with the lowest value, the first of equals."""
+        """Return the pair of two different products with the lowest value, the first of equals."""
         return min(self._pairs(measure), key=lambda cell: getattr(cell, measure), default=None)
 
     def summary(self, measure: str) -> dict[str, Any]:
-        """`mean` and `worst` over pairs of two products, their number, and the mean of the control
-        `same_product`; None where there is none."""
+        """Return `mean` and `worst` over pairs of two different products, their number `n_pairs`,
+        and the mean of the controls `same_product`. None where there is no value."""
         worst = self.worst(measure)
         return {
             "measure": MEASURES[measure],
@@ -80,7 +80,7 @@ class Interference:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values: a summary of each measure, every pair, settings and counts."""
+        """Return JSON values: a summary of each measure, every pair, settings and counts."""
         return {
             **{measure: self.summary(measure) for measure in MEASURES},
             "rows": list(self.rows),
@@ -96,22 +96,23 @@ class Interference:
 
 
 def format_probes(result: Interference) -> str:
-    """The tables of Mixup and CutPaste in percent, aligned, with their summaries in words."""
+    """Return the tables of Mixup and CutPaste in percent, aligned, with a summary line each."""
     parts = []
     for measure in ("mixup", "cutpaste"):
         parts += [f"{measure}: {MEASURES[measure]}", *_matrix(result, measure)]
-        parts += [_in_words(result, measure), ""]
-    image = _in_words(result, "cutpaste_image")
+        parts += [_summary_line(result, measure), ""]
+    image = _summary_line(result, "cutpaste_image")
     return "\n".join([*parts, f"cutpaste, {MEASURES['cutpaste_image']}: {image}"])
 
 
 def percent(value: float | None) -> str:
-    """One decimal; `-` where there is no value."""
+    """Return a share as a percentage with one decimal, or `-` where there is no value."""
     return "-" if value is None or np.isnan(value) else f"{100 * value:.1f}"
 
 
 def _matrix(result: Interference, measure: str) -> list[str]:
-    """Lines of equal length; numbers stand for the columns' names where these would be too wide."""
+    """Return the table as lines of equal length. Where the columns' names would be too wide they
+    are replaced by numbers, and a line lists them."""
     heads, legend = list(result.columns), []
     if sum(max(len(head), 5) + 2 for head in heads) > 90:
         heads = [str(number) for number in range(1, len(heads) + 1)]
@@ -131,14 +132,14 @@ def _matrix(result: Interference, measure: str) -> list[str]:
     ]
 
 
-def _in_words(result: Interference, measure: str) -> str:
-    found = result.summary(measure)
-    worst = found["worst"]
+def _summary_line(result: Interference, measure: str) -> str:
+    summary = result.summary(measure)
+    worst = summary["worst"]
     where = f" ({worst['row']}, {worst['column']})" if worst else ""
     return (
-        f"mean {percent(found['mean'])} over {found['n_pairs']} pairs, "
+        f"mean {percent(summary['mean'])} over {summary['n_pairs']} pairs, "
         f"worst {percent(worst and worst['value'])}{where}, "
-        f"same product {percent(found['same_product'])}"
+        f"same product {percent(summary['same_product'])}"
     )
 
 

@@ -1,10 +1,10 @@
-"""Interference between products: does what is no longer normal pass because products mix?
+"""Interference between products: do mixtures of products pass as normal?
 
-A network that has to know many products can become too tolerant: what is a bit of this product and
-a bit of that one passes as normal. Two probes of the SNL paper (arXiv 2402.17091) show it, per pair
-of products: Mixup (a blend of two normal images must score as anomalous) and CutPaste (a patch of
-one product in an image of another must light up). Chance is 0.5; a network free of interference is
-at 1. The paper's own protocol is not public; what is fixed here is this project's (docs/probes.md).
+A network trained on many products can become too tolerant, so that a mixture of two products passes
+as normal. Two probes of the SNL paper (arXiv 2402.17091) measure this for each pair of products:
+Mixup (a blend of two normal images must score as anomalous) and CutPaste (a patch of one product in
+an image of another must stand out in the anomaly map). Chance is 0.5; without interference the
+value is 1. The protocol of the paper is not public; this project's is in docs/probes.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from snl.data.catalog import Catalog, Record
+from snl.data.catalog import Catalog
+from snl.data.records import Record
 from snl.data.stream import Loaded, batches, read
 from snl.errors import DataError, ImageError, SettingsError
 from snl.evaluation.composites import Images, cutpastes, mixups
@@ -42,28 +43,31 @@ def probe(
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Interference:
-    """Probe every taught product (row) with every product of the data (column).
+    """Measure interference between every known product (row) and every product of the data
+    (column).
 
-    Normal images come from the test split: blends, hosts and the normal side are then images that
-    the network has never seen, and only the probe tells them apart. A product without any gives its
-    training images, and `notes` says so. The normal side is the row's product alone: an inspector
-    that was taught one product and one that was taught all then meet the very same images.
+    Normal images come from the test split, so the network has seen neither the images that are
+    blended or pasted nor those on the normal side. If a product has none, its training images are
+    used, and `notes` says so. The normal side is the row's product alone: an inspector of one
+    product and an inspector of all products are measured on the same images.
 
     Args:
-        predictor: an `Inspector`, or anything of its shape. Its `products`, where it has them, are
-            the rows; else all products are.
+        predictor: an `Inspector`, or an object with the same methods. Rows are its `products`; all
+            products of the data if it has no such attribute.
         data: a catalog, or a folder or manifest to read one from.
-        products: those to probe, rows and columns; None: all.
-        images: blends and patches per pair, and most images of a product they are made of (these
-            are held in memory: size x size x 3 bytes each).
-        share: weight of the row's product in a blend.
-        seed: fixes what is drawn; a pair does not depend on the other products or on batches.
+        products: the rows and columns; None: all.
+        images: number of blends and of patches per pair, at least 1; also the maximum number of
+            images of a product that they are made of, which are held in memory (size x size x 3
+            bytes each).
+        share: weight of the row's product in a blend, between 0 and 1.
+        seed: seed of all random draws, at least 0. The value of a pair depends neither on the other
+            products nor on the batch size.
         batch_size: images per forward pass.
-        progress: called with (done, total).
+        progress: callback (done, total), in images.
 
     Raises:
-        DataError: fewer than two products, none that was taught, one without normal images.
-        SettingsError: a number out of range.
+        DataError: there are fewer than two products, no known one, or one without normal images.
+        SettingsError: a number is out of range.
 
     Example:
         >>> result = snl.probe(snl.load("parts.snl"), "parts/", images=4)
@@ -77,8 +81,8 @@ def probe(
     records = {name: _normals(catalog, name) for name in columns}
     blended = {_blended(row, column, share): None for row, column in product(rows, columns)}
     chosen = {name: _choice(name, len(records[name]), images, seed) for name in columns}
-    wanted = {n: range(len(records[n])) if n in rows else chosen[n] for n in columns}
-    work = sum(map(len, wanted.values())) + images * (len(blended) + len(rows) * len(columns))
+    indices = {n: range(len(records[n])) if n in rows else chosen[n] for n in columns}
+    work = sum(map(len, indices.values())) + images * (len(blended) + len(rows) * len(columns))
     step = _counter(work, progress)
 
     errors: list[ImageError] = []
@@ -87,22 +91,23 @@ def probe(
     for name in columns:
         pools[name], normal[name] = _read_normals(
             predictor if name in rows else None,
-            read([records[name][i].path for i in wanted[name]], predictor.image_size),
-            {place for place, i in enumerate(wanted[name]) if i in chosen[name]},
+            read([records[name][i].path for i in indices[name]], predictor.image_size),
+            {position for position, i in enumerate(indices[name]) if i in chosen[name]},
             batch_size,
             errors,
         )
         if not len(pools[name]):
             raise DataError(
-                f"{catalog.root}: no normal image drawn from '{name}' can be read; see what is "
-                "wrong by snl doctor, or choose others by --products"
+                f"{catalog.root}: no normal image drawn from '{name}' can be read; run snl "
+                "doctor to see why, or choose other products by --products"
             )
-        step(len(wanted[name]))
+        step(len(indices[name]))
     blends: dict[tuple[str, str], list[float]] = {}
-    for one, other in blended:
-        rng = _rng(seed, "mixup", one, other)
-        drawn = mixups(pools[one], None if one == other else pools[other], images, share, rng)
-        blends[one, other] = _scores(predictor, drawn, batch_size)
+    for first, second in blended:
+        rng = _rng(seed, "mixup", first, second)
+        partners = None if first == second else pools[second]
+        drawn = mixups(pools[first], partners, images, share, rng)
+        blends[first, second] = _scores(predictor, drawn, batch_size)
         step(images)
     cells = []
     for row, column in product(rows, columns):
@@ -144,52 +149,48 @@ def _check(images: int, share: float, seed: int) -> None:
 
 def _columns(catalog: Catalog, products: Sequence[str] | None) -> tuple[str, ...]:
     for name in products or ():
-        catalog.of(name)  # says what there is
+        catalog.of(name)  # its error lists the products
     names = tuple(sorted(set(products or catalog.products)))
     if len(names) < 2:
         raise DataError(
-            f"{catalog.root}: only one product to probe ('{names[0]}'), and interference is "
-            "between two; give data or --products with more"
+            f"{catalog.root}: only one product to probe ('{names[0]}'), but interference is "
+            "between two; give data or --products with at least two"
         )
     return names
 
 
-def _rows(
-    catalog: Catalog, columns: Sequence[str], taught: Sequence[str] | None
-) -> tuple[str, ...]:
-    rows = tuple(name for name in columns if taught is None or name in taught)
+def _rows(catalog: Catalog, columns: Sequence[str], known: Sequence[str] | None) -> tuple[str, ...]:
+    rows = tuple(name for name in columns if known is None or name in known)
     if not rows:
         raise DataError(
-            f"{catalog.root}: none of {', '.join(columns)} was taught to this inspector "
-            f"({', '.join(taught or ())}); give data with a product that was"
+            f"{catalog.root}: none of {', '.join(columns)} is one of this inspector's "
+            f"products ({', '.join(known or ())}); give data that includes one of them"
         )
     return rows
 
 
 def _normals(catalog: Catalog, name: str) -> tuple[Record, ...]:
-    """Normal test images, those to train on where there are none."""
+    """Return the normal test images of a product; the training images if it has none."""
     records = catalog.of(name)
     test = tuple(record for record in records.test() if record.label == "normal")
     if not (test or records.train()):
         raise DataError(
             f"{catalog.root}: no normal images of '{name}'; put them into {name}/test/good, "
-            "or choose others by --products"
+            "or choose other products by --products"
         )
     return test or records.train()
 
 
 def _notes(records: Mapping[str, Sequence[Record]], cells: Sequence[Cell]) -> Iterator[str]:
-    trained = [name for name, of in records.items() if of[0].split == "train"]
+    trained = [name for name, images in records.items() if images[0].split == "train"]
     if trained:
         yield (
-            f"no normal test images of {', '.join(trained)}: training images stand in, which the "
-            "network may have learnt, and the figures flatter it"
+            f"no normal test images of {', '.join(trained)}: training images are used instead, "
+            "which the network may have learnt, so the figures look better than they are"
         )
-    bare = [f"{cell.row}, {cell.column}" for cell in cells if not cell.n_cutpaste]
-    if bare:
-        yield (
-            f"no visible patch was found for {'; '.join(bare)}: their images hardly differ anywhere"
-        )
+    unchanged = [f"{cell.row}, {cell.column}" for cell in cells if not cell.n_cutpaste]
+    if unchanged:
+        yield f"no visible patch was found for {'; '.join(unchanged)}: their images hardly differ"
 
 
 def _read_normals(
@@ -199,8 +200,8 @@ def _read_normals(
     batch_size: int,
     errors: list[ImageError],
 ) -> tuple[Images, list[float]]:
-    """Images to make probes of, those at the places `keep`, and the scores of all images (none
-    without a predictor)."""
+    """Return the images with an index in `keep`, to make probes of, and the scores of all images
+    (none without a predictor). The errors of unreadable images are appended to `errors`."""
     kept: list[Images] = []
     scores: list[float] = []
     for group, pixels in batches(stream, batch_size, errors):
@@ -223,25 +224,25 @@ def _localized(
     pasted: Iterable[tuple[Images, NDArray[np.bool_]]],
     batch_size: int,
 ) -> tuple[float | None, list[float]]:
-    """Pixel AUROC over all images together, and each image's score."""
+    """Return the pixel AUROC over all images together, and the score of each image."""
     inside, outside = ScoreHistogram(), ScoreHistogram()
     scores: list[float] = []
     for group in _groups(pasted, batch_size):
-        maps, found, *_ = predictor.predict(np.stack([image for image, _ in group]))
+        maps, group_scores, *_ = predictor.predict(np.stack([image for image, _ in group]))
         for anomaly_map, (_, mask) in zip(maps, group, strict=True):
             inside.add(anomaly_map[mask])
             outside.add(anomaly_map[~mask])
-        scores += found.tolist()
+        scores += group_scores.tolist()
     return auroc(outside, inside), scores
 
 
 def _blended(row: str, column: str, share: float) -> tuple[str, str]:
-    """Whose images are blended for a pair: of even shares both orders have the same blends."""
+    """Return the pair whose blends are used: with equal shares both orders have the same blends."""
     return (column, row) if share == 0.5 and column < row else (row, column)
 
 
 def _choice(name: str, available: int, most: int, seed: int) -> list[int]:
-    """Which of a product's images blends and patches are made of."""
+    """Return the indices of the images of a product that blends and patches are made of."""
     order = _rng(seed, "images", name).permutation(available)
     return sorted(order[:most].tolist())
 
@@ -257,7 +258,7 @@ def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callable[[int], None]:
-    """What is called with the images of a step, and tells `progress` the sum."""
+    """Return a function that adds up the images of each step and reports the sum to `progress`."""
     done = 0
 
     def step(count: int) -> None:

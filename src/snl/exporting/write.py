@@ -61,7 +61,7 @@ class Checked:
             value.
         aurocs: mean over products of image and pixel AUROC by bundle and by export; None: no
             labelled images were given, or fp32.
-        recalibrated: whether the held-back images were looked at again by the export.
+        recalibrated: whether the held-out images were looked at again by the export.
     """
 
     path: Path
@@ -275,7 +275,7 @@ def _differences(
 
 
 def _recalibrate(inspector: Inspector, exported: Inspector, data: Catalog, made: Path) -> bool:
-    """Let the export look at the held-back images again, if the data has them: thresholds belong to
+    """Let the export look at the held-out images again, if the data has them: thresholds belong to
     the scores of whoever computes them."""
     from snl.files import content_hash
     from snl.runtime.recalibrate import add_normals

@@ -111,9 +111,9 @@ def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> Rep
             "unknown": calibration.unknown_rate(),
         },
         least_rates={
-            product: calibration.scores.least_rate(product) for product in inspector.products
+            product: calibration.scores.smallest_rate(product) for product in inspector.products
         },
-        pooled_least_rate=calibration.scores.least_rate(),
+        pooled_least_rate=calibration.scores.smallest_rate(),
         calibration_scores={k: n.scores.tolist() for k, n in calibration.sets.items()},
         thresholds={
             product: {

@@ -80,7 +80,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         ],
         "calibration": {
             **_version(calibration),
-            "least_rate": calibration.scores.least_rate(),
+            "least_rate": calibration.scores.smallest_rate(),
             "rates": _rates(calibration.rates),
             "tile": calibration.tile,
             "fit_tail": calibration.fit_tail,
@@ -112,7 +112,7 @@ def _product(name: str, training_images: int, calibration: Calibration) -> dict[
         "name": name,
         "training_images": training_images,
         "held_out_images": len(calibration.sets[name]),
-        "least_rate": calibration.scores.least_rate(name),
+        "least_rate": calibration.scores.smallest_rate(name),
         "rates": _rates(rates),
         "thresholds": {
             "anomalous": _threshold(name, rates.anomalous, calibration),
@@ -127,7 +127,7 @@ def _product(name: str, training_images: int, calibration: Calibration) -> dict[
 def _threshold(product: str, rate: float, calibration: Calibration) -> dict[str, Any]:
     """Return the score threshold for a rate, and which images guarantee that rate.
 
-    `guarantee` is `product` (its held-back images), `all products` (the images of all products,
+    `guarantee` is `product` (its held-out images), `all products` (the images of all products,
     for the rate pooled over them), `tail fit` (an estimate, without guarantee), or `nothing`.
     """
     score, basis = calibration.scores.threshold(rate, product)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from snl.data.catalog import Record
+from snl.data.records import Record
 from snl.decision.maps import resize_mask
 from snl.decision.regions import peaks
 from snl.decision.sample import PEAKS, NormalSample

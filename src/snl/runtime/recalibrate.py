@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from snl.data.catalog import Catalog, Record
-from snl.data.layouts import images_in
+from snl.data.catalog import Catalog
+from snl.data.listing import images_in
+from snl.data.records import Record
 from snl.decision import edit
 from snl.decision.calibration import Calibration
 from snl.decision.edit import MAX_UNCERTAIN_RATE
@@ -318,7 +319,7 @@ def format_calibration(inspector: Inspector) -> str:
             [
                 product,
                 str(len(data)),
-                f"{calibration.scores.least_rate(product):.2g}",
+                f"{calibration.scores.smallest_rate(product):.2g}",
                 _number(threshold),
                 _number(uncertain),
                 basis if threshold is not None else "-",
@@ -335,7 +336,7 @@ def format_calibration(inspector: Inspector) -> str:
             "-" * max(map(len, lines)),
             *lines[1:],
             f"all products together: {count} held-out images, rates from "
-            f"{calibration.scores.least_rate():.2g} up",
+            f"{calibration.scores.smallest_rate():.2g} up",
             *_remarks(calibration),
             f"version of {calibration.created} ({calibration.reason}); "
             f"{len(inspector.calibrations) - 1} before it",

@@ -1,4 +1,4 @@
-"""Which images are trained on, which are held back, and what product each shows."""
+"""Which images are trained on, which are held out, and what product each shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from snl.data.catalog import Catalog, Record
+from snl.data.catalog import Catalog
+from snl.data.records import Record
 from snl.data.stream import batches, read
 from snl.decision.products import find_groups
 from snl.errors import DataError, ImageError
@@ -21,7 +22,7 @@ from snl.settings import Settings, TrainingSettings
 
 
 def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Record]]:
-    """Normal training records, and those of them that are held back for calibration.
+    """Normal training records, and those of them that are held out for calibration.
 
     Each product gives its share or `holdout_least`, whichever is more, chosen by the seed; of a
     product with few images no more than a third goes for the sake of `holdout_least`, and two
@@ -109,7 +110,7 @@ def _embeddings(
 
 
 def _held_back(count: int, settings: TrainingSettings) -> int:
-    """How many of a product's `count` normal images are kept back."""
+    """How many of a product's `count` normal images are held out."""
     if not settings.holdout:
         return 0
     least = min(settings.holdout_min, count // 3)

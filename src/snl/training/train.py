@@ -16,7 +16,8 @@ import timm
 import torch
 
 from snl import __version__, progress
-from snl.data.catalog import Catalog, Record
+from snl.data.catalog import Catalog
+from snl.data.records import Record
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
 from snl.decision.fit import fit_calibration
