@@ -11,7 +11,7 @@ import pytest
 
 from snl.cli.main import main
 from tests.conftest import Run
-from tests.runtime.test_describe import WRITERS, make_known, save_bundle
+from tests.runtime.test_describe import WRITERS, make_metadata, save_bundle
 
 Capture = pytest.CaptureFixture[str]
 
@@ -45,8 +45,8 @@ def test_json_to_stdout_and_to_a_file(calibrated: Path, tmp_path: Path, capsys: 
 
 def test_150_products_are_aligned(tmp_path: Path, capsys: Capture) -> None:
     counts = {f"product with a long name {n}": n for n in range(150)}
-    known = make_known(counts, mm_per_pixel={"product with a long name 7": 0.05})
-    assert main(["info", str(save_bundle(tmp_path / "a.snl", known))]) == 0
+    metadata = make_metadata(counts, mm_per_pixel={"product with a long name 7": 0.05})
+    assert main(["info", str(save_bundle(tmp_path / "a.snl", metadata))]) == 0
     lines = capsys.readouterr().out.splitlines()
     heading = next(line for line in lines if line.startswith("product "))
     rows = [line for line in lines if line.startswith("product with")]
@@ -61,7 +61,7 @@ def test_150_products_are_aligned(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_without_torch_and_without_runtimes(suffix: str, tmp_path: Path) -> None:
     """A finder in front of all others refuses to import them."""
-    path = WRITERS[suffix](tmp_path / f"parts{suffix}", make_known({"bolt": 20}))
+    path = WRITERS[suffix](tmp_path / f"parts{suffix}", make_metadata({"bolt": 20}))
     code = (
         "import sys\n"
         "class Blocker:\n"

@@ -26,10 +26,10 @@ from snl.runtime import graph_metadata
 from snl.runtime.describe import describe
 from snl.runtime.metadata import ModelMetadata, TrainingInfo, to_sections
 from snl.runtime.onnx_file import join
-from snl.runtime.sections import NETWORK, Section, join_sections
+from snl.runtime.sections import Section, join_sections
 
 
-def make_known(counts: dict[str, int], **changes: Any) -> ModelMetadata:
+def make_metadata(counts: dict[str, int], **changes: Any) -> ModelMetadata:
     """Return the metadata of a model whose products have these numbers of held-out images."""
     rng = np.random.default_rng(0)
     sets = {}
@@ -41,7 +41,7 @@ def make_known(counts: dict[str, int], **changes: Any) -> ModelMetadata:
         sets,
         dict.fromkeys(counts, (-0.5, 0.3)),
         Prototypes(np.zeros((len(counts), 3), np.float32), tuple(counts)),
-        network="a network",
+        network="0123456789abcdef",
         created="2026-01-02T03:04:05+00:00",
     )
     later = dataclasses.replace(calibration, created="2026-02-03T04:05:06+00:00", reason="rates")
@@ -54,29 +54,31 @@ def make_known(counts: dict[str, int], **changes: Any) -> ModelMetadata:
     )  # fmt: skip
     versions = [calibration, dataclasses.replace(later, **changes)]
     settings = snl.resolve("rd", overrides={"tile": 64})
-    return ModelMetadata(settings, training, versions, (0.5,) * 3, (0.2,) * 3, "a network")
+    return ModelMetadata(
+        settings, training, versions, (0.5,) * 3, (0.2,) * 3, network="0123456789abcdef"
+    )
 
 
-def save_bundle(path: Path, known: ModelMetadata) -> Path:
+def save_bundle(path: Path, metadata: ModelMetadata) -> Path:
     """Write a bundle that holds only the metadata and a stand-in for the network."""
     network = Section({}, {"student.weight": np.zeros(5, np.float32)})
-    document, arrays = join_sections({NETWORK: network, **to_sections(known)})
+    document, arrays = join_sections({"network": network, **to_sections(metadata)})
     save_tensors(path, arrays, "bundle", document)
     return path
 
 
-def save_onnx(path: Path, known: ModelMetadata, graph: bytes = b"") -> Path:
+def save_onnx(path: Path, metadata: ModelMetadata, graph: bytes = b"") -> Path:
     """Write an ONNX file that holds only the metadata."""
-    metadata = graph_metadata.to_metadata(known, graph_metadata.checksum(graph))
-    path.write_bytes(join(graph, metadata))
+    table = graph_metadata.to_metadata(metadata, graph_metadata.checksum(graph))
+    path.write_bytes(join(graph, table))
     return path
 
 
-def save_xml(path: Path, known: ModelMetadata) -> Path:
+def save_xml(path: Path, metadata: ModelMetadata) -> Path:
     """Write an OpenVINO file that holds only the metadata, and its .bin file of 7 bytes."""
     root = ElementTree.Element("net", name="x")
     information = ElementTree.SubElement(root, "rt_info")
-    for key, value in graph_metadata.to_metadata(known, "a checksum").items():
+    for key, value in graph_metadata.to_metadata(metadata, "a checksum").items():
         ElementTree.SubElement(information, key, value=value)
     ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
     path.with_suffix(".bin").write_bytes(b"weights")
@@ -117,36 +119,37 @@ def test_a_trained_bundle(calibrated: Path) -> None:
         {
             "created": training["finished"],
             "reason": "training",
+            "network": inspector.metadata.network,
             "held_out_images": 40,
-            "network": result["model"]["network"],
         }
     ]
     assert result["calibration"]["least_rate"] == 1 / 41
     assert result["plugins"] == []
+    assert result["model"]["network"] == inspector.metadata.network != ""
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_every_kind_of_file_gives_the_same(suffix: str, tmp_path: Path) -> None:
-    known = make_known({"bolt": 20, "plate": 3, "naïve 名前": 0}, tile=64)
-    path = WRITERS[suffix](tmp_path / f"parts{suffix}", known)
+    metadata = make_metadata({"bolt": 20, "plate": 3, "naïve 名前": 0}, tile=64)
+    path = WRITERS[suffix](tmp_path / f"parts{suffix}", metadata)
     result = describe(path)
     file = result.pop("file")
     kind = {".snl": "bundle", ".onnx": "onnx", ".xml": "openvino"}[suffix]
     assert (file["kind"], file["format"]) == (kind, 3 if suffix == ".snl" else 2)
     assert file["bytes"] == path.stat().st_size + 7 * (suffix == ".xml")
-    other = describe(save_bundle(tmp_path / "other.snl", known))
+    other = describe(save_bundle(tmp_path / "other.snl", metadata))
     assert other.pop("file") and result == other
     assert result["training"]["skipped_images"] == 1 and result["calibration"]["tile"] == 64
     assert [version["reason"] for version in result["history"]] == ["training", "rates"]
     assert result["training"]["finished"] == "2026-01-02T03:04:05+00:00"
 
 
-def test_what_each_threshold_guarantees(tmp_path: Path) -> None:
+def test_the_guarantee_of_each_threshold(tmp_path: Path) -> None:
     counts = {"many": 120, "few": 30, "none": 0}  # 150 images together: rates from 1 / 151 up
     rates = Rates(anomalous=0.01, uncertain=0.05)
 
     def guarantees(**changes: Any) -> list[tuple[str, str]]:
-        path = save_bundle(tmp_path / "a.snl", make_known(counts, rates=rates, **changes))
+        path = save_bundle(tmp_path / "a.snl", make_metadata(counts, rates=rates, **changes))
         products = describe(path)["products"]
         for product in products:
             for threshold in product["thresholds"].values():
@@ -159,38 +162,38 @@ def test_what_each_threshold_guarantees(tmp_path: Path) -> None:
     pooled = "all products"
     assert guarantees() == [("product", "product"), (pooled, "product"), (pooled, pooled)]
     tiny = Rates(anomalous=0.001, uncertain=0.001)
-    strict = {"own_rates": {"few": tiny}}
+    strict = {"product_rates": {"few": tiny}}
     assert guarantees(**strict)[1] == ("nothing", "nothing")
-    assert guarantees(**strict, tail=True)[1] == ("tail fit", "tail fit")
+    assert guarantees(**strict, fit_tail=True)[1] == ("tail fit", "tail fit")
 
 
 def test_product_settings(tmp_path: Path) -> None:
     mask = np.zeros((8, 8), bool)
     mask[0, 0] = True
-    own = Rates(anomalous=0.2, uncertain=0.3)
-    known = make_known(
+    rates = Rates(anomalous=0.2, uncertain=0.3)
+    metadata = make_metadata(
         {"bolt": 20, "plate": 20},
-        product_rates={"plate": own},
+        product_rates={"plate": rates},
         ignore_masks={"plate": mask},
         mm_per_pixel={"plate": 0.05},
         min_region_area={"plate": 9},
     )
-    bolt, plate = describe(save_bundle(tmp_path / "a.snl", known))["products"]
+    bolt, plate = describe(save_bundle(tmp_path / "a.snl", metadata))["products"]
     assert not bolt["ignore_mask"] and bolt["mm_per_pixel"] is None and bolt["min_region_area"] == 1
     assert plate["ignore_mask"] and plate["mm_per_pixel"] == 0.05 and plate["min_region_area"] == 9
-    assert plate["rates"] == dataclasses.asdict(own) and bolt["rates"]["anomalous"] == 0.05
+    assert plate["rates"] == dataclasses.asdict(rates) and bolt["rates"]["anomalous"] == 0.05
 
 
 def test_a_history_without_its_beginning_has_no_training_date(tmp_path: Path) -> None:
-    known = make_known({"bolt": 20})
-    known = dataclasses.replace(known, calibrations=known.calibrations[1:])
-    assert describe(save_bundle(tmp_path / "a.snl", known))["training"]["finished"] is None
+    metadata = make_metadata({"bolt": 20})
+    metadata = dataclasses.replace(metadata, calibrations=metadata.calibrations[1:])
+    assert describe(save_bundle(tmp_path / "a.snl", metadata))["training"]["finished"] is None
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_150_products_take_well_under_a_second(suffix: str, tmp_path: Path) -> None:
-    known = make_known({f"product {n:03}": 50 for n in range(150)})
-    path = WRITERS[suffix](tmp_path / f"many{suffix}", known)
+    metadata = make_metadata({f"product {n:03}": 50 for n in range(150)})
+    path = WRITERS[suffix](tmp_path / f"many{suffix}", metadata)
     seconds = math.inf
     for _ in range(3):
         started = time.perf_counter()
@@ -201,7 +204,7 @@ def test_150_products_take_well_under_a_second(suffix: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_no_runtime_is_imported(suffix: str, tmp_path: Path) -> None:
-    path = WRITERS[suffix](tmp_path / f"parts{suffix}", make_known({"bolt": 20}))
+    path = WRITERS[suffix](tmp_path / f"parts{suffix}", make_metadata({"bolt": 20}))
     code = (
         "import sys\n"
         "from snl.runtime.describe import describe\n"
@@ -233,7 +236,7 @@ def test_missing_folder_empty_or_foreign(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_truncated(suffix: str, tmp_path: Path) -> None:
-    whole = WRITERS[suffix](tmp_path / f"whole{suffix}", make_known({"bolt": 20}))
+    whole = WRITERS[suffix](tmp_path / f"whole{suffix}", make_metadata({"bolt": 20}))
     content = whole.read_bytes()
     path = tmp_path / f"cut{suffix}"
     for size in (8, len(content) // 2, len(content) - 1):
@@ -243,7 +246,7 @@ def test_truncated(suffix: str, tmp_path: Path) -> None:
 
 
 def test_an_edited_export_description(tmp_path: Path) -> None:
-    path = save_onnx(tmp_path / "a.onnx", make_known({"bolt": 20}))
+    path = save_onnx(tmp_path / "a.onnx", make_metadata({"bolt": 20}))
     path.write_bytes(path.read_bytes().replace(b'"steps": 8', b'"steps": 9'))
     with pytest.raises(BundleError, match="checksum does not match"):
         describe(path)
@@ -258,7 +261,7 @@ def test_other_kinds_and_formats(tmp_path: Path, bundle: Path) -> None:
     path.write_bytes(path.read_bytes().replace(rb"\"format\": 3", rb"\"format\": 9"))
     with pytest.raises(BundleError, match=r"written in format 9.*update snl"):
         describe(path)
-    document, arrays = join_sections(to_sections(make_known({"bolt": 20})))
+    document, arrays = join_sections(to_sections(make_metadata({"bolt": 20})))
     document["sections"]["model"]["settings"] = {"no": "such"}
     save_tensors(path, arrays, "bundle", document)
     with pytest.raises(BundleError, match="unknown setting 'no'"):

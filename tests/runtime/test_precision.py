@@ -36,7 +36,7 @@ def autocast(network: Network, pixels: np.ndarray, dtype: torch.dtype) -> list[n
         with torch.autocast("cpu", dtype):
             features = network.teacher_features(images)
             outputs = network.student(images, features).features
-        features, outputs = ([x.float() for x in maps] for maps in (features, outputs))
+        features, outputs = ([x.float() for x in stages] for stages in (features, outputs))
         maps, scores = network.compare(features, outputs)
         return [maps.numpy(), scores.numpy()]
 
@@ -51,23 +51,23 @@ def autocast(network: Network, pixels: np.ndarray, dtype: torch.dtype) -> list[n
         ("snl", {"teacher.name": "test_vit", "teacher.stages": ()}),
     ],
 )
-def test_as_autocast(
+def test_half_precision_agrees_with_autocast(
     precision: str, method: str, changes: dict[str, Any], pixels: np.ndarray
 ) -> None:
     network = Network(snl.resolve(method, overrides={**TINY, **changes})).eval()
     exact = TorchEngine(network, "cpu").predict(pixels)
-    found = TorchEngine(network, "cpu", precision=precision).predict(pixels)
+    half = TorchEngine(network, "cpu", precision=precision).predict(pixels)
     wanted = autocast(network, pixels, HALVES[precision])
     rounding = np.abs(wanted[0] - exact.maps).max()
-    assert all(output.dtype == np.float32 for output in found[:3])
-    # folding norms rounds elsewhere: as near to the exact maps as autocast is, up to a factor
-    assert 0 < np.abs(found.maps - exact.maps).max() < 4 * rounding
-    np.testing.assert_allclose(found.scores, wanted[1], rtol=0.05)
-    np.testing.assert_allclose(found.embeddings, exact.embeddings, atol=0.01)
+    assert all(output.dtype == np.float32 for output in half[:3])
+    # folded norms round at other places: as close to the exact maps as autocast, up to a factor
+    assert 0 < np.abs(half.maps - exact.maps).max() < 4 * rounding
+    np.testing.assert_allclose(half.scores, wanted[1], rtol=0.05)
+    np.testing.assert_allclose(half.embeddings, exact.embeddings, atol=0.01)
 
 
 @pytest.mark.parametrize("precision", HALVES)
-def test_the_network_itself_stays(precision: str, pixels: np.ndarray) -> None:
+def test_the_network_is_not_changed(precision: str, pixels: np.ndarray) -> None:
     network = Network(snl.resolve("snl", overrides=TINY)).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     engine = TorchEngine(network, "cpu", precision=precision)
@@ -84,36 +84,36 @@ def test_cram_computes_in_float32(monkeypatch: pytest.MonkeyPatch, pixels: np.nd
     seen: list[torch.dtype] = []
     assign = Cram.assign
 
-    def look(self: Cram, x: torch.Tensor) -> torch.Tensor:
-        found = assign(self, x)
-        seen.append(found.dtype)
-        return found
+    def record(self: Cram, x: torch.Tensor) -> torch.Tensor:
+        weights = assign(self, x)
+        seen.append(weights.dtype)
+        return weights
 
-    monkeypatch.setattr(Cram, "assign", look)
+    monkeypatch.setattr(Cram, "assign", record)
     engine = TorchEngine(Network(snl.resolve("snl", overrides=TINY)), "cpu", precision="bf16")
     engine.predict(pixels)
     assert set(seen) == {torch.float32}
 
 
-def test_inspections_in_half_precision(taught: Path) -> None:
-    exact, half = snl.load(taught, "cpu"), snl.load(taught, "cpu", precision="bf16")
+def test_inspections_in_half_precision(trained: Path) -> None:
+    exact, half = snl.load(trained, "cpu"), snl.load(trained, "cpu", precision="bf16")
     parts = [draw(300 + n, defect=n % 2 > 0, product="bolt")[0] for n in range(8)]
     for a, b in zip(exact.inspect(parts), half.inspect(parts), strict=True):
         assert b.score == pytest.approx(a.score, rel=0.05) and b.score != a.score
         assert b.product == a.product and b.anomaly_map.dtype == np.float32
 
 
-def test_a_saved_bundle_is_whole(taught: Path, tmp_path: Path) -> None:
-    half = snl.load(taught, "cpu", precision="bf16")
+def test_a_saved_bundle_has_full_precision(trained: Path, tmp_path: Path) -> None:
+    half = snl.load(trained, "cpu", precision="bf16")
     half.save(tmp_path / "again.snl")
     part = draw(7)[0]
     again = snl.load(tmp_path / "again.snl", "cpu").inspect(part)
-    assert again.score == snl.load(taught, "cpu").inspect(part).score
+    assert again.score == snl.load(trained, "cpu").inspect(part).score
 
 
 @pytest.mark.parametrize("verb", ["inspect", "evaluate", "calibrate"])
 def test_verbs(
-    verb: str, taught: Path, plant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, trained: Path, plant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     normals = str(plant / "bolt" / "train" / "good")
     more: Sequence[str] = {
@@ -121,10 +121,10 @@ def test_verbs(
         "evaluate": [str(plant), "--json", str(tmp_path / "metrics.json")],
         "calibrate": [str(plant), "-o", str(tmp_path / "other.snl")],
     }[verb]
-    assert main([verb, str(taught), *more, "--precision", "bf16", "--quiet"]) == 0
+    assert main([verb, str(trained), *more, "--precision", "bf16", "--quiet"]) == 0
     out = capsys.readouterr().out
     if verb == "inspect":
-        exact = snl.load(taught, "cpu")
+        exact = snl.load(trained, "cpu")
         for line in out.splitlines():
             record = json.loads(line)
             score = exact.inspect(record["path"]).score
@@ -133,27 +133,27 @@ def test_verbs(
         about = json.loads((tmp_path / "metrics.json").read_text())["about"]
         assert "bf16" in about["engine"]
     else:
-        held = [snl.load(f).calibration.sets for f in (taught, tmp_path / "other.snl")]
-        assert held[0].keys() == held[1].keys()
+        sets = [snl.load(f).calibration.sets for f in (trained, tmp_path / "other.snl")]
+        assert sets[0].keys() == sets[1].keys()
 
 
-def test_unknown_precision(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_precision(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SettingsError, match="'int3': choose of fp32, bf16, fp16"):
-        snl.load(taught, precision="int3")
+        snl.load(trained, precision="int3")
     with pytest.raises(SystemExit) as stopped:
-        main(["inspect", str(taught), "a.png", "--precision", "int3"])
+        main(["inspect", str(trained), "a.png", "--precision", "int3"])
     assert stopped.value.code == 2
     assert "invalid choice: 'int3'" in capsys.readouterr().err
 
 
 def test_speed_by_precision(
-    taught: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from snl.bench import inference as speed
+    from snl.bench import inference
 
-    monkeypatch.setattr(speed, "SECONDS", 0.0)
-    monkeypatch.setattr(speed, "BATCHES", (1, 2))
-    assert main(["bench", "inference", str(taught), "--quiet"]) == 0
+    monkeypatch.setattr(inference, "SECONDS", 0.0)
+    monkeypatch.setattr(inference, "BATCHES", (1, 2))
+    assert main(["bench", "inference", str(trained), "--quiet"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if line[:4] in ("fp32", "bf16") and "," not in line]
     assert {row[0] for row in rows} == {"fp32", "bf16"} and {row[2] for row in rows} == {"1", "2"}

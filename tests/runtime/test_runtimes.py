@@ -1,4 +1,4 @@
-"""Exports beside the bundle: the same numbers, the same inspections, also in fp16 and int8."""
+"""Exports give the numbers and inspections of their bundle, also in fp16 and int8."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def low(
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_the_same_numbers(inspector: snl.Inspector, runtime: snl.Inspector, count: int) -> None:
     noise = np.random.default_rng(count).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
-    for a, b in zip(inspector.predict(noise)[:3], runtime.predict(noise)[:3], strict=True):
+    left, right = inspector.predict(noise), runtime.predict(noise)
+    assert left.extra == right.extra == {}
+    for a, b in zip(left[:3], right[:3], strict=True):
         assert len(a) == count
         close(a, b)
 
@@ -77,30 +79,28 @@ def test_the_same_inspections(
     decisions = set()
     for product in (None, "bolt", "plate"):
         for image in images:
-            a, b = (one.inspect(image, product, rate=0.1) for one in (inspector, runtime))
+            a, b = (each.inspect(image, product, rate=0.1) for each in (inspector, runtime))
             assert b.anomaly_map.shape == image.shape[:2]
             same(a, b)
             decisions.add(a.decision)
-    assert {"normal", "anomalous"} <= decisions  # else there was nothing to agree on
+    assert {"normal", "anomalous"} <= decisions  # both kinds are compared
     for a, b in zip(inspector.inspect(images), runtime.inspect(images), strict=True):
         same(a, b)
 
 
 def test_the_same_in_tiles(
-    taught: Path, exported: dict[str, Path], images: list[np.ndarray]
+    trained: Path, exported: dict[str, Path], images: list[np.ndarray]
 ) -> None:
-    each = [snl.load(file, "cpu", threads=1) for file in (taught, *exported.values())]
-    for one in each:
-        one.recalibrate(dataclasses.replace(one.calibration, tile=24))
+    inspectors = [snl.load(file, "cpu", threads=1) for file in (trained, *exported.values())]
+    for inspector in inspectors:
+        inspector.recalibrate(dataclasses.replace(inspector.calibration, tile=24))
     for image in images[4:8]:
-        first, *others = [one.inspect(image) for one in each]
+        first, *others = [inspector.inspect(image) for inspector in inspectors]
         for other in others:
             same(first, other)
 
 
-def test_it_says_what_runs_it(runtime: snl.Inspector) -> None:
-    from snl.errors import SettingsError
-
+def test_the_device_is_named(runtime: snl.Inspector) -> None:
     assert runtime.engine.device in ("ONNX Runtime cpu", "OpenVINO CPU")
     assert runtime.products == ("bolt", "plate") and runtime.image_size == 64
     with pytest.raises(SettingsError, match="has no network"):
@@ -120,7 +120,7 @@ def test_a_fixed_batch_takes_any_number(
     fixed = snl.load(path, "cpu", threads=1)
     for count in (1, 3, 7):
         noise = np.random.default_rng(count).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
-        for a, b in zip(inspector.predict(noise), fixed.predict(noise), strict=True):
+        for a, b in zip(inspector.predict(noise)[:3], fixed.predict(noise)[:3], strict=True):
             close(a, b)
     image = draw(300)[0]
     same(inspector.inspect(image), fixed.inspect(image))
@@ -128,27 +128,27 @@ def test_a_fixed_batch_takes_any_number(
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", FILES)
-def test_low_precision_finds_as_much(
+def test_low_precision_detects_as_much(
     low: dict[tuple[str, str], Checked], exported: dict[str, Path], kind: str, precision: str
 ) -> None:
     checked = low[kind, precision]
     assert checked.aurocs is not None and checked.aurocs.keys() == {"image", "pixel"}
     for name, (before, after) in checked.aurocs.items():
         assert before is not None and after is not None
-        assert before > 0.95, name  # it has learnt something that could be lost
+        assert before > 0.95, name  # high enough that a loss would show
         assert after > before - (0.002 if precision == "fp16" else 0.005), name
-    assert checked.differences["maps"] > 1e-5  # it is not fp32 under another name
+    assert checked.differences["maps"] > 1e-5  # it is not fp32
     sizes = [
         (path if kind == "onnx" else path.with_suffix(".bin")).stat().st_size
         for path in (checked.path, exported[kind])
     ]
-    # of this tiny network the graph and what is known are the larger part of an ONNX file
+    # graph and metadata are the larger part of the ONNX file of this tiny network
     assert sizes[0] < sizes[1] * (0.6 if kind == "openvino" else 1.0)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", FILES)
-def test_held_back_images_are_looked_at_again(
+def test_held_out_images_are_measured_again(
     low: dict[tuple[str, str], Checked],
     inspector: snl.Inspector,
     plant: Path,
@@ -162,18 +162,18 @@ def test_held_back_images_are_looked_at_again(
     runtime = snl.load(checked.path, "cpu", threads=1)
     assert [c.reason for c in runtime.calibrations] == ["training", "export"]
     files = {content_hash(f): f for f in plant.glob("*/train/good/*.png")}
-    for product, normals in runtime.calibration.sets.items():
+    for product, data in runtime.calibration.sets.items():
         before = inspector.calibration.sets[product]
-        assert set(normals.hashes.tolist()) == set(before.hashes.tolist()) and len(normals) >= 10
-        for held, score in zip(normals.hashes.tolist(), normals.scores, strict=True):
-            own = runtime.inspect(files[held], product).score
-            assert own == pytest.approx(float(score), rel=1e-4)
+        assert set(data.hashes.tolist()) == set(before.hashes.tolist()) and len(data) >= 10
+        for content, score in zip(data.hashes.tolist(), data.scores, strict=True):
+            again = runtime.inspect(files[content], product).score
+            assert again == pytest.approx(float(score), rel=1e-4)
         if precision == "int8":
-            assert not np.allclose(np.sort(normals.scores), np.sort(before.scores), rtol=1e-3)
+            assert not np.allclose(np.sort(data.scores), np.sort(before.scores), rtol=1e-3)
 
 
 def test_what_int8_quantises(low: dict[tuple[str, str], Checked]) -> None:
-    """The compared features are float; most other convolutions are not."""
+    """The features that are compared stay float; most other convolutions do not."""
     import onnx
 
     graph = onnx.load(low["onnx", "int8"].path).graph
@@ -186,7 +186,7 @@ def test_what_int8_quantises(low: dict[tuple[str, str], Checked]) -> None:
         and made_by[node.input[1]].op_type == "DequantizeLinear"
     ]  # fmt: skip
     assert len(convolutions) / 3 < len(quantised) < len(convolutions)
-    # from no output there is a way back to a quantised one, but through one that is not
+    # every path from an output back to a quantised convolution passes one that is not quantised
     kept, waiting = set(), [made_by[output.name] for output in graph.output]
     while waiting:
         node = waiting.pop()
@@ -199,14 +199,14 @@ def test_what_int8_quantises(low: dict[tuple[str, str], Checked]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
-def test_commands_cut_into_tiles_by_an_export(
+def test_tiles_with_an_export(
     kind: str, exported: dict[str, Path], plant: Path, tmp_path: Path
 ) -> None:
     source = exported[kind]
     for part in source.parent.glob("parts.*"):
         shutil.copy(part, tmp_path)
     file = tmp_path / source.name
-    image, output = plant / "bolt" / "test" / "dent" / "000.png", tmp_path / "found.json"
+    image, output = plant / "bolt" / "test" / "dent" / "000.png", tmp_path / "results.json"
     options = ["--device", "cpu", "--quiet"]
     tiles = ["--tile", "32", "--json", str(output)]
     assert main(["inspect", str(file), str(image), *options, *tiles]) == 0
@@ -239,7 +239,8 @@ def test_an_onnx_file_has_its_own_precision(
 ) -> None:
     normals = str(plant / "bolt" / "train" / "good")
     assert main(["inspect", str(exported["onnx"]), normals, "--precision", "bf16"]) == 2
-    found = capsys.readouterr()
-    assert found.err.count("\n") == 1 and "leave out --precision" in found.err and not found.out
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and "leave out --precision" in printed.err
+    assert not printed.out
     with pytest.raises(SettingsError, match="'half': choose of fp32"):
         snl.load(exported["openvino"], "cpu", precision="half")

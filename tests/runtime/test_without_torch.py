@@ -68,13 +68,13 @@ def photos(plant: Path) -> list[Path]:
     return sorted(plant.glob("*/test/*/00[01].png"))
 
 
-def test_it_is_not_there(bare: tuple[str, Path]) -> None:
+def test_the_training_packages_are_not_installed(bare: tuple[str, Path]) -> None:
     _, programs = bare
     code = f"from importlib.util import find_spec; print([n for n in {UNWANTED} if find_spec(n)])"
     assert run(programs, "python", "-c", code).stdout.strip() == "[]"
 
 
-def test_the_library_says_the_same(
+def test_the_library_gives_the_same(
     bare: tuple[str, Path],
     exported: dict[str, Path],
     inspector: snl.Inspector,
@@ -98,7 +98,7 @@ def test_the_library_says_the_same(
         close(result.anomaly_map, np.load(tmp_path / f"{number}.npy"))
 
 
-def test_the_command_says_the_same(
+def test_the_command_gives_the_same(
     bare: tuple[str, Path],
     exported: dict[str, Path],
     inspector: snl.Inspector,
@@ -116,10 +116,10 @@ def test_the_command_says_the_same(
         same_record(json.loads(json.dumps(inspector.inspect(path).to_dict())), record)
 
     run(programs, "snl", "evaluate", file, plant, "--json", tmp_path / "m.json", "--quiet")
-    found = json.loads((tmp_path / "m.json").read_text())["mean"]
+    mean = json.loads((tmp_path / "m.json").read_text())["mean"]
     wanted = snl.evaluate(inspector, snl.Catalog.read(plant)).mean
     for name in ("image_auroc", "pixel_auroc", "aupro"):
-        assert found[name] == pytest.approx(wanted[name], abs=1e-4)
+        assert mean[name] == pytest.approx(wanted[name], abs=1e-4)
     run(programs, "snl", "report", file, plant, "-o", tmp_path / "r.html", "--quiet")
     assert (tmp_path / "r.html").stat().st_size > 10_000
 
@@ -139,14 +139,14 @@ def test_an_export_is_calibrated(
     assert len(snl.load(mine, "cpu").calibration.sets["bolt"]) == 12
 
 
-def test_what_takes_torch_says_so(
-    bare: tuple[str, Path], taught: Path, plant: Path, tmp_path: Path
+def test_verbs_that_need_torch_name_the_extra(
+    bare: tuple[str, Path], trained: Path, plant: Path, tmp_path: Path
 ) -> None:
     _, programs = bare
     for arguments in (
-        ["inspect", taught, plant],
+        ["inspect", trained, plant],
         ["train", plant, "-o", tmp_path / "a.snl"],
-        ["export", taught, "-o", tmp_path / "a.onnx"],
+        ["export", trained, "-o", tmp_path / "a.onnx"],
     ):
         done = run(programs, "snl", *arguments, status=2)
         lines = done.stderr.splitlines()

@@ -13,7 +13,7 @@ import numpy as np
 
 from snl.decision.calibration import Calibration, Rates
 from snl.errors import BundleError, SettingsError
-from snl.files import FORMATS, load_tensors
+from snl.files import FORMATS, OLDEST, load_tensors
 from snl.runtime import graph_metadata
 from snl.runtime.convert import is_format_2, sections_of_format_2
 from snl.runtime.metadata import ModelMetadata, from_sections
@@ -169,7 +169,8 @@ def _read_bundle(path: Path) -> _Contents:
     try:
         with safe_open(path, framework="np") as file:
             document = json.loads((file.metadata() or {})["snl"])
-            if document["kind"] != "bundle" or document["format"] > FORMATS["bundle"]:
+            readable = OLDEST["bundle"] <= document["format"] <= FORMATS["bundle"]
+            if document["kind"] != "bundle" or not readable:
                 raise ValueError("another kind or format")
             old = is_format_2(document["facts"])  # whose converter needs the weights as well
             names = [n for n in file.keys() if old or not n.startswith(f"{NETWORK}/")]  # noqa: SIM118
@@ -208,7 +209,7 @@ def _read_export(path: Path, kind: str) -> _Contents:
         ) from None
     # the checksum of the graph is taken as right: computing it would need the whole file
     known = graph_metadata.from_metadata(path, metadata, metadata.get("snl.sha256", ""))
-    return _Contents(kind, graph_metadata.FORMAT, size, known)
+    return _Contents(kind, json.loads(metadata[graph_metadata.KEY])["format"], size, known)
 
 
 def _sections(

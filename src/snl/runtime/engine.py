@@ -61,7 +61,7 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Release the network's memory; `predict` must not be called afterwards."""
+        """Release the network's memory; only `close` may be called afterwards."""
 
 
 def check_image_size(path: str | Path, engine: Engine, metadata: ModelMetadata) -> None:

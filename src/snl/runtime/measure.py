@@ -8,6 +8,7 @@ import numpy as np
 
 from snl.data.records import Record
 from snl.decision.maps import resize_mask
+from snl.decision.products import Prototypes
 from snl.decision.regions import peaks
 from snl.decision.sample import PEAKS, NormalSample
 from snl.decision.scoring import score_map
@@ -23,9 +24,10 @@ def measure(
     *,
     tile: int = 0,
     ignore_masks: Mapping[str, np.ndarray] | None = None,
+    prototypes: Prototypes | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> NormalSample:
-    """Return the measurements of normal images whose products are known.
+    """Return the measurements of normal images. Every image is processed once.
 
     Args:
         predictor: of the network.
@@ -33,6 +35,7 @@ def measure(
         errors: list to which the errors of unreadable images are appended.
         tile: side of the tiles in pixels; 0: whole images.
         ignore_masks: bool (size, size) by product: pixels that do not count.
+        prototypes: by which products are recognised; None: the records name their products.
         progress: called with (done, total).
     """
     masks = ignore_masks or {}
@@ -42,12 +45,15 @@ def measure(
     paths = [record.path for record in records]
     for prediction in predictor.predict_images(paths, errors, tile=tile):
         record = records[prediction.index]
+        product = record.product
+        if prototypes is not None:
+            product, _ = prototypes.nearest(prediction.embedding)
         anomaly_map, score = prediction.anomaly_map, prediction.score
-        if record.product in masks:
-            ignored = resize_mask(masks[record.product], anomaly_map.shape)
+        if product in masks:
+            ignored = resize_mask(masks[product], anomaly_map.shape)
             anomaly_map = np.where(ignored, 0, anomaly_map)
             score = score_map(anomaly_map, predictor.settings.map)
-        products.append(record.product)
+        products.append(product)
         highest = peaks(anomaly_map, PEAKS).astype(np.float32)
         background = float(np.quantile(anomaly_map, 0.99))
         rows.append((score, prediction.embedding, highest, background, content_hash(record.path)))

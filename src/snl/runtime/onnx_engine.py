@@ -95,7 +95,7 @@ class OnnxEngine:
 
     def close(self) -> None:
         """Release the session."""
-        del self._session
+        self.__dict__.pop("_session", None)
 
     def _shape(self) -> tuple[int | None, int]:
         """Images per batch (None: any number), and the side of the input."""

@@ -119,7 +119,8 @@ class OpenvinoEngine:
 
     def close(self) -> None:
         """Release the compiled model."""
-        del self._compiled, self._model, self._local
+        for name in ("_compiled", "_model", "_local"):
+            self.__dict__.pop(name, None)
 
     def _run(self, pixels: np.ndarray) -> list[np.ndarray]:
         request = getattr(self._local, "request", None)

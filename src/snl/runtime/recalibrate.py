@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,57 +192,35 @@ def learn_false_alarms(
         note: called with a sentence about everything that was skipped.
 
     Raises:
+        SettingsError: an unknown product.
         ImageError: an image cannot be used.
         DataError: all of them were trained on.
     """
+    calibration.check_product(product)
+    fresh = [path for path in paths if not trained_on(inspector, path)]
+    if len(fresh) < len(paths):
+        note(f"{len(paths) - len(fresh)} of {len(paths)} images were trained on; skipped")
     errors: list[ImageError] = []
-    placeholders = [Record(path, product or "", "test", "normal") for path in paths]
-    masks = calibration.ignore_masks if product else {}
     sample = measure(
-        inspector.predictor, placeholders, errors, tile=calibration.tile, ignore_masks=masks
+        inspector.predictor,
+        [Record(path, product or "", "test", "normal") for path in fresh],
+        errors,
+        tile=calibration.tile,
+        ignore_masks=calibration.ignore_masks,
+        prototypes=None if product else calibration.prototypes,
     )
     if errors:
         raise errors[0]
-    products = product and [product] * len(paths)
-    if not products:
-        names = [calibration.prototypes.nearest(row)[0] for row in sample.embeddings]
-        masked = [i for i, name in enumerate(names) if name in calibration.ignore_masks]
-        sample = dataclasses.replace(sample, products=tuple(names))
-        if masked:  # their scores depend on the mask of the product that was recognised
-            again = measure(
-                inspector.predictor,
-                [dataclasses.replace(placeholders[i], product=names[i]) for i in masked],
-                errors,
-                tile=calibration.tile,
-                ignore_masks=calibration.ignore_masks,
-            )
-            for name in ("scores", "peaks"):
-                getattr(sample, name)[masked] = getattr(again, name)
-    fresh = np.array([not trained_on(inspector, path) for path in paths])
-    if not fresh.all():
-        note(f"{int((~fresh).sum())} of {len(paths)} images were trained on; skipped")
-    if not fresh.any():
+    if not len(sample):
         raise DataError("no normal image is left to calibrate with; give ones not trained on")
-    kept = dataclasses.replace(
-        sample,
-        products=tuple(name for name, keep in zip(sample.products, fresh, strict=True) if keep),
-        **{
-            name: getattr(sample, name)[fresh]
-            for name in ("scores", "embeddings", "peaks", "backgrounds", "hashes")
-        },
-    )
-    sets = calibration_sets(kept, calibration.prototypes, calibration.products)
+    sets = calibration_sets(sample, calibration.prototypes, calibration.products)
     new = {name: data for name, data in sets.items() if len(data)}
     changed = edit.set_calibration_sets(calibration, new, add=True, reason="false alarms")
-    results = [
-        FalseAlarm(str(path), name, changed.scores.p_value(float(score), name))
-        if keep
-        else FalseAlarm(str(path), "", None)
-        for path, name, score, keep in zip(
-            paths, sample.products, sample.scores, fresh, strict=True
-        )
-    ]
-    return changed, results
+    measured = {
+        path: FalseAlarm(str(path), name, changed.scores.p_value(float(score), name))
+        for path, name, score in zip(fresh, sample.products, sample.scores, strict=True)
+    }
+    return changed, [measured.get(path, FalseAlarm(str(path), "", None)) for path in paths]
 
 
 @dataclass(frozen=True)

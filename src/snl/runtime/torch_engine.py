@@ -86,7 +86,8 @@ class TorchEngine:
 
     def close(self) -> None:
         """Release the network's memory."""
-        del self.network, self._fast
+        for name in ("network", "_fast"):
+            self.__dict__.pop(name, None)
         if self.torch_device.type == "cuda":
             torch.cuda.empty_cache()
 
