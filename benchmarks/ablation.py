@@ -218,7 +218,8 @@ def by_name(results: dict[str, Any], file: Path) -> dict[str, list[dict[str, Any
         for first in group[:1]:
             other = current_settings(first["set"])
             different = {name for name in other if other[name] != settings.get(name)}
-            if different - {"training.seed"}:
+            different.discard("training.seed")
+            if different:
                 raise SnlError(
                     f"{file}: runs named '{run['name']}' differ in {', '.join(sorted(different))}; "
                     "give each row of a plan a name of its own"

@@ -28,7 +28,8 @@ from benchmarks.common import (
     run_main,
     write_or_print,
 )
-from snl.exporting.write import FORMATS, PRECISIONS, ExportError, export
+from snl.exporting.check import ExportError
+from snl.exporting.write import FORMATS, PRECISIONS, export
 from snl.files import write_json
 
 START = "import snl, sys; snl.load(sys.argv[1], 'cpu', 1, sys.argv[3]).inspect(sys.argv[2])"

@@ -33,11 +33,13 @@ from snl.evaluation.metrics import auroc
 from snl.monitoring import baseline as monitoring
 from snl.runtime import recalibrate
 from snl.runtime.measure import measure
-from snl.settings import MapSettings, Settings, TrainingSettings
+from snl.settings import MapSettings, Settings, TeacherSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from snl.evaluation.result import Evaluation
+    from snl.model.teacher import Teacher
     from snl.runtime.predictor import BatchModel
+    from snl.runtime.torch_engine import TorchEngine
 
 __all__ = [
     "ANOMALOUS",
@@ -58,13 +60,16 @@ __all__ = [
     "find_groups",
     "judge",
     "learn_prototypes",
+    "load_teacher",
     "log_score_stats",
     "measure_images",
     "monitoring",
+    "random_teacher",
     "read_pixels",
     "set_normals",
     "split",
     "to_input",
+    "torch_engine",
     "training_images",
     "training_step",
     "with_map_settings",
@@ -240,7 +245,33 @@ def _scores_and_worst(
     return scores, worst
 
 
-# -- training
+# -- networks and training
+
+
+def random_teacher(name: str) -> Teacher:
+    """Return a teacher with random weights."""
+    from snl.model.teacher import Teacher
+
+    return Teacher(TeacherSettings(name=name, weights="random"))
+
+
+def load_teacher(name: str, weights: str) -> Teacher:
+    """Return a teacher with the weights of a file, or those that `pretrained` and `random` name."""
+    from snl.model import weights as files
+    from snl.model.teacher import Teacher
+
+    settings = TeacherSettings(name=name, weights=weights)
+    teacher = Teacher(settings)
+    files.load(teacher, settings)
+    return teacher
+
+
+def torch_engine(settings: Settings, threads: int, precision: str) -> TorchEngine:
+    """Return an untrained network as `snl` runs it on a CPU."""
+    from snl.model.network import Network
+    from snl.runtime.torch_engine import TorchEngine
+
+    return TorchEngine(Network(settings), "cpu", threads, precision)
 
 
 def with_map_settings(

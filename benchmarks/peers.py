@@ -61,14 +61,13 @@ from benchmarks.common import (
     run_main,
     versions,
 )
-from benchmarks.internals import evaluate_run, training_images
+from benchmarks.internals import evaluate_run, load_teacher, training_images
 from snl import progress
 from snl.errors import SnlError
 from snl.model import device as devices
-from snl.model import weights
 from snl.model.anomaly import resize
 from snl.model.teacher import Teacher
-from snl.settings import TeacherSettings, TrainingSettings
+from snl.settings import TrainingSettings
 from snl.training.loop import indices
 
 BACKBONE = "resnet18"
@@ -280,9 +279,7 @@ def _update(sampler: Any, centre: Tensor) -> None:
 def run(options: argparse.Namespace) -> None:
     """Do the runs that the results do not have yet, and write the results after each."""
     size = options.image_size
-    settings = TeacherSettings(name=BACKBONE, weights=options.teacher_weights)
-    teacher = Teacher(settings)
-    weights.load(teacher, settings)
+    teacher = load_teacher(BACKBONE, options.teacher_weights)
     device = devices.choose(options.device)
     catalog = snl.Catalog.read(options.data)
     fingerprint = catalog.fingerprint()

@@ -38,12 +38,11 @@ from benchmarks.common import (
     run_main,
     write_or_print,
 )
+from benchmarks.internals import torch_engine
 from benchmarks.speed.plan import OURS, Plan, settings_of
 from benchmarks.speed.prepare import prepare_data
 from benchmarks.speed.steps import training
 from snl.files import write_json
-from snl.model.network import Network
-from snl.runtime.torch_engine import TorchEngine
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PARTS = {
@@ -144,7 +143,7 @@ def run(plan: Plan, output: Path, work: Path) -> None:
         log(f"{title}: {rows[title]['gflop_s']} GFLOP/s")
     for name, precision in itertools.product(("snl-compact", "snl-rd"), DTYPES):
         settings = snl.resolve(OURS[name][1], "compact", settings_of(name, plan))
-        engine = TorchEngine(Network(settings), "cpu", plan.threads, precision)
+        engine = torch_engine(settings, plan.threads, precision)
         for images in (1, plan.batch):
             pixels = np.random.default_rng(0).integers(
                 0, 256, (images, plan.size, plan.size, 3), np.uint8

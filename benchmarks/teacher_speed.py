@@ -24,6 +24,7 @@ from benchmarks.common import (
     run_main,
     write_or_print,
 )
+from benchmarks.internals import random_teacher
 from snl.files import write_json
 
 NAMES = ("snl_compact", "resnet18")
@@ -40,10 +41,7 @@ def measure(repeats: int) -> dict[str, Any]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from snl.model.teacher import Teacher
-    from snl.settings import TeacherSettings
-
-    teachers = {name: Teacher(TeacherSettings(name=name, weights="random")) for name in NAMES}
+    teachers = {name: random_teacher(name) for name in NAMES}
     results: dict[str, Any] = {
         "machine": machine(threads=torch.get_num_threads()),
         "torch": torch.__version__,

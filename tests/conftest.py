@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.trees import make_mvtec, make_varied
+from tests.trees import PRODUCTS, make_mvtec, make_varied, save_mask, save_part
+
+if TYPE_CHECKING:
+    from snl import Inspector
 
 # one thread per process: the networks are tiny; subprocesses inherit the setting
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,6 +33,8 @@ TINY_OPTIONS = [
     *("--batch-size", "4", "--steps", "8", "--set", "training.precision=fp32"),
     *("--set", "teacher.stages=1,2"),
 ]
+FILES = {"onnx": ".onnx", "openvino": ".xml"}
+"""Suffix of an exported file by format."""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -102,6 +107,54 @@ def calibrated(varied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     overrides = {**TINY, "training.holdout": 0.5, "training.steps": 40}
     snl.train(varied, output=path, overrides=overrides, device="cpu", quiet=True)
     return path
+
+
+@pytest.fixture(scope="session")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `parts`, with enough images for thresholds and AUROCs; tests must not change it."""
+    root = tmp_path_factory.mktemp("plant")
+    for product in PRODUCTS:
+        base = root / product
+        for n in range(24):
+            save_part(base / "train" / "good" / f"{n:03}.png", n, product=product)
+        for n in range(6):
+            save_part(base / "test" / "good" / f"{n:03}.png", 100 + n, product=product)
+            save_part(base / "test" / "dent" / f"{n:03}.png", 200 + n, defect=True, product=product)
+            mask = base / "ground_truth" / "dent" / f"{n:03}_mask.png"
+            save_mask(mask, 200 + n, product=product)
+    return root
+
+
+@pytest.fixture(scope="session")
+def taught(plant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that detects the dents of `plant`; tests must not change it."""
+    import snl
+
+    path = tmp_path_factory.mktemp("taught") / "parts.snl"
+    overrides = {**TINY, "training.holdout": 0.5, "training.steps": 60}
+    snl.train(plant, output=path, overrides=overrides, quiet=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def inspector(taught: Path) -> Inspector:
+    """The inspector of `taught`, run by PyTorch; tests must not change it."""
+    import snl
+
+    return snl.load(taught, "cpu")
+
+
+@pytest.fixture(scope="session")
+def exported(inspector: Inspector, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """`taught` as exported files by format; tests must not change them."""
+    pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    import snl
+
+    folder = tmp_path_factory.mktemp("exported")
+    for kind, suffix in FILES.items():
+        snl.export(inspector, folder / f"parts{suffix}", format=kind)
+    return {kind: folder / f"parts{suffix}" for kind, suffix in FILES.items()}
 
 
 @pytest.fixture(scope="session")

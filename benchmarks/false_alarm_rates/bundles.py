@@ -48,12 +48,14 @@ def measure(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
     fit, kept, test = (measure_images(inspector, part) for part in (subset, held, catalog.test()))
     calibration = inspector.calibration
     same = calibration_sets(inspector, kept)
-    for product, normals in calibration.sets.items():
-        if not np.allclose(np.sort(normals.scores), np.sort(same[product].scores), rtol=1e-3):
-            raise SnlError(f"{file}: was not trained on {catalog.root}; give its own data set")
-    judged = judge(
-        calibration, inspector.calibration.prototypes.distances(test.embeddings), test, inspector
-    )
+    for product, data in calibration.sets.items():
+        expected, scores = np.sort(data.scores), np.sort(same[product].scores)
+        if len(scores) != len(expected) or not np.allclose(expected, scores, rtol=1e-3):
+            raise SnlError(
+                f"{file}: was not trained on {catalog.root}; give the data set of its training"
+            )
+    distances = calibration.prototypes.distances(test.embeddings)
+    judged = judge(calibration, distances, test, inspector)
     return {
         "bundle": file.name,
         "method": settings.method,
@@ -136,6 +138,8 @@ def false_alarms(
 def expected_range(images: int, n: int, rate: float) -> list[int]:
     """Return the middle 95 % of alarm counts among new normal images; see `false_alarms`."""
     allowed = int(np.floor(rate * (n + 1) + 1e-9))
+    if not allowed:  # too few scores for this rate: the threshold is infinite
+        return [0, 0]
     distribution = betabinom(images, allowed, n + 1 - allowed)
     return [int(distribution.ppf(0.025)), int(distribution.ppf(0.975))]
 
@@ -162,7 +166,7 @@ def resplit(
 ) -> dict[str, dict[str, float]]:
     """Return mean realised rates where calibration and test images are exchangeable.
 
-    Held-back images and normal test images, none of which the network was trained on, are put
+    Held-back images and normal test images, which the network was not trained on, are put
     together and split at random, 200 times.
     """
     rng = np.random.default_rng(0)
@@ -231,7 +235,7 @@ def left_out(fit: ImageSample, kept: ImageSample, test: ImageSample, seed: int) 
 
 
 def groups(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
-    """Return the groups found among all training images, and among those of each product.
+    """Return the groups of all training images, and of those of each product.
 
     Raises:
         SnlError: scikit-learn is not installed.
@@ -252,7 +256,7 @@ def groups(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
         "products": len(alone),
         "groups": int(labels.max()) + 1,
         "adjusted_rand_index": float(adjusted_rand_score(names, labels)),
-        "groups_of_one_product": {p: int(own.max()) + 1 for p, own in alone.items()},
+        "groups_of_one_product": {p: int(groups.max()) + 1 for p, groups in alone.items()},
     }
 
 

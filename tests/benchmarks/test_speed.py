@@ -209,6 +209,9 @@ def test_a_missing_subject(work: Path) -> None:
     options = {"seconds": 0, "passes": 1, "warm": 0, "least": 1, "repeats": lambda _: 1}
     result = turns.turns({"snl": task}, PLAN, work, **options)
     assert "maps.npz" in result["snl"]["error"]
+    stored = json.loads((work / "tasks" / "snl.json").read_text(encoding="utf-8"))
+    assert stored["plan"] == json.loads(json.dumps(dataclasses.asdict(PLAN)))
+    assert stored["subject"] == "snl"
 
 
 def test_a_turn_is_the_median_of_its_passes() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snl.model.cram import Cram
 
-FORMS = ["rebuild", "dense", "gate"]
+FORMS = ["centres", "rebuild", "dense", "gate"]
 
 
 def features(*shape: int, seed: int = 0) -> Tensor:
@@ -50,6 +50,15 @@ def parts(cram: Cram, image: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray
     x = image.double().flatten(1).T.numpy()
     c = cram.centres.detach().double().numpy()
     return x, c, assign_loop(x, c, float(cram.log_sharpness.detach().double().exp()))
+
+
+def test_centres_formula() -> None:
+    cram, x = module("centres"), features(2, 6, 3, 4)
+    y = cram(x).detach()
+    for image, out in zip(x, y, strict=True):
+        _, c, a = parts(cram, image)
+        wanted = np.array([sum(a[i, k] * c[k] for k in range(4)) for i in range(12)])
+        np.testing.assert_allclose(out.flatten(1).T.numpy(), wanted, atol=2e-6)
 
 
 def test_rebuild_formula() -> None:
@@ -140,7 +149,7 @@ def test_rebuild_by_one_centre_is_the_image_mean() -> None:
     torch.testing.assert_close(module("rebuild", centres=1)(x), mean, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("form", FORMS[:2])
+@pytest.mark.parametrize("form", FORMS[:3])
 @pytest.mark.parametrize("far", [1e2, 1e4])
 def test_a_centre_without_features_has_no_effect(form: str, far: float) -> None:
     x = features(2, 6, 4, 4)

@@ -399,12 +399,31 @@ def test_easy_positions_keep_their_value_and_a_share_of_their_gradient(
     above, _ = pair(shape, seed + 1)
     (mined * above).sum().backward()
     error = errors_loop(t, s)
-    count = max(1, math.ceil(share * len(error)))
+    count = min(max(1, math.ceil(share * len(error))), len(error) - 1)  # never all of them
     easy = np.zeros(len(error), dtype=bool)
     easy[np.argsort(error)[:count]] = True  # of the whole batch, not of each image
     b, _, h, w = shape
     factor = torch.where(torch.from_numpy(easy).view(b, 1, h, w), gradient, 1.0)
     assert s.grad is not None and torch.equal(s.grad, above * factor)
+
+
+@pytest.mark.parametrize(
+    ("levels", "share", "count"),
+    [([8], 0.5, 0), ([4, 4], 0.5, 4), ([3, 5], 0.5, 3), ([1, 1, 6], 0.9, 2), ([7, 1], 0.9, 7)],
+)
+def test_positions_with_equal_errors_get_the_same_factor(
+    levels: list[int], share: float, count: int
+) -> None:
+    """Where equal errors straddle the share, none of them is easy.
+
+    `levels` are the numbers of positions with the same error, smallest error first.
+    """
+    angles = [0.1 * (k + 1) for k, number in enumerate(levels) for _ in range(number)]
+    s = torch.tensor([[math.cos(a) for a in angles], [math.sin(a) for a in angles]])
+    t = torch.tensor([1.0, 0.0])[:, None].expand(2, 8)
+    factor = losses.easy_factor(t.reshape(1, 2, 2, 4), s.reshape(1, 2, 2, 4), share, 0.25)
+    assert factor.shape == (1, 1, 2, 4)
+    assert factor.flatten().tolist() == [0.25] * count + [1.0] * (8 - count)
 
 
 def test_the_share_is_of_the_batch() -> None:

@@ -269,6 +269,6 @@ def test_bundle_gives_the_same_maps(
     trained = snl.train(parts, output=file, method=method, overrides=changes, quiet=True)
     assert trained.network.settings.teacher.stages == default_stages(name)  # written out
     x = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
-    for a, b in zip(trained.predict(x), snl.load(file).predict(x), strict=True):
+    for a, b in zip(trained.predict(x)[:3], snl.load(file).predict(x)[:3], strict=True):
         np.testing.assert_array_equal(a, b)
         assert np.isfinite(a).all()

@@ -1,773 +1,196 @@
-"""Changes of a calibration: each changes what it names, is one version, and can be undone."""
+"""Changes of a calibration from Python: new versions, without effect until they are in force."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import snl
-from snl.cli.main import main
+from snl.data.catalog import Catalog
 from snl.decision import edit
 from snl.decision.calibration import Rates
+from snl.decision.decide import judge
 from snl.errors import DataError, ImageError, SettingsError
-from snl.files import content_hash, load_tensors
+from snl.files import content_hash
 from snl.runtime import recalibrate
 from snl.runtime.inspector import Inspector
 from snl.runtime.measure import measure
 from tests.decision.calibrations import assert_same
-from tests.trees import draw_varied, save_varied
-
-Capture = pytest.CaptureFixture[str]
+from tests.trees import save_varied
 
 
 @pytest.fixture
-def file(calibrated: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(calibrated, tmp_path / "parts.snl"))
+def inspector(calibrated: Path) -> Inspector:
+    return snl.load(calibrated, "cpu")
 
 
-@pytest.fixture
-def calibrate(file: Path, calibrated: Path) -> Callable[..., snl.Inspector]:
-    """Return a function that runs the command on `file` and checks that the network stays."""
-    original = load_tensors(calibrated, "bundle")[0]
+def training_image(inspector: Inspector, varied: Path) -> Path:
+    """Return the path of an image of bolt that the network was trained on."""
+    files = sorted((varied / "bolt" / "train" / "good").glob("*.png"))
+    return next(path for path in files if content_hash(path) in set(inspector.training.hashes))
 
-    def run(*words: object, status: int = 0) -> snl.Inspector:
-        assert main(["calibrate", str(file), *map(str, words), "--quiet"]) == status
-        for name, value in load_tensors(file, "bundle")[0].items():
-            if not name.startswith("calibration/"):
-                np.testing.assert_array_equal(value, original[name])
-        return snl.load(file, "cpu")
 
-    return run
+def left_half(inspector: Inspector) -> np.ndarray:
+    """Return the ignore mask of the left half of the image."""
+    mask = np.zeros((inspector.image_size, inspector.image_size), bool)
+    mask[:, : inspector.image_size // 2] = True
+    return mask
 
 
-Calibrate = Callable[..., snl.Inspector]
-
-
-def make_normals(root: Path, count: int, first: int = 4000, products: str = "bolt plate") -> Path:
-    for product in products.split():
-        for n in range(count):
-            save_varied(root / product / f"{n:03}.png", first + n, product=product)
-    return root
-
-
-def scores_of(inspector: snl.Inspector, folder: Path, product: str) -> list[float]:
-    return [r.score for r in inspector.inspect(sorted(folder.glob("*.png")), product)]
-
-
-def close(scores: np.ndarray, wanted: list[float]) -> None:
-    np.testing.assert_allclose(np.sort(scores), np.sort(wanted), rtol=1e-4)
-
-
-# --- showing ---
-
-
-def test_showing_writes_nothing(file: Path, capsys: Capture) -> None:
-    before, when = file.read_bytes(), file.stat().st_mtime_ns
-    assert main(["calibrate", str(file)]) == 0
-    assert (file.read_bytes(), file.stat().st_mtime_ns) == (before, when)
-    output = capsys.readouterr()
-    lines = output.out.splitlines()
-    inspector = snl.load(file, "cpu")
-    for product in ("bolt", "plate"):
-        row = next(line for line in lines if line.startswith(product)).split()
-        limit = inspector.threshold(product)
-        assert row[1:4] == ["20", "0.048", f"{limit:.4g}"] and row[-3:] == ["0.05", "/", "0.1"]
-    assert "40 held-out images, rates from 0.024 up" in output.out
-    assert "(training); 0 before it" in output.out and output.err == ""
-
-
-# --- normal images ---
-
-
-def test_new_normals_replace_those_of_their_products(
-    file: Path, calibrate: Calibrate, tmp_path: Path
-) -> None:
-    before = snl.load(file, "cpu").calibration
-    folder = make_normals(tmp_path / "normals", 30, products="bolt")
-    inspector = calibrate(folder)
-    bolt, plate = (inspector.calibration.sets[name] for name in ("bolt", "plate"))
-    assert (len(bolt), len(plate)) == (30, 20)
-    np.testing.assert_array_equal(plate.scores, before.sets["plate"].scores)
-    close(bolt.scores, scores_of(inspector, folder / "bolt", "bolt"))
-    files = sorted((folder / "bolt").glob("*.png"))
-    assert set(bolt.hashes.tolist()) == {content_hash(path) for path in files}
-    results = inspector.inspect(files, "bolt")
-    close(bolt.distances, [result.distance for result in results])
-    # of training images, so they do not change
-    assert inspector.calibration.log_score_stats == before.log_score_stats
-    # with --product the name of the folder does not matter
-    renamed = folder / "bolt"
-    again = calibrate(renamed, "--product", "plate")
-    assert len(again.calibration.sets["plate"]) == 30
-    np.testing.assert_array_equal(again.calibration.sets["bolt"].scores, bolt.scores)
-
-
-def test_added_images_count_once(calibrate: Calibrate, tmp_path: Path) -> None:
-    folder = make_normals(tmp_path / "normals", 5)
-    shutil.copy(folder / "bolt" / "000.png", folder / "bolt" / "twin.png")
-    inspector = calibrate(folder, "--add")
-    assert {k: len(n) for k, n in inspector.calibration.sets.items()} == {
-        "bolt": 25,
-        "plate": 25,
-    }
-    again = calibrate(folder, "--add")
-    assert_same(
-        inspector.calibration,
-        dataclasses.replace(
-            again.calibration,
-            created=inspector.calibration.created,
-            reason=inspector.calibration.reason,
-        ),
-    )
-    replaced = calibrate(folder)
-    assert len(replaced.calibration.sets["bolt"]) == 5
-
-
-def test_images_that_were_trained_on_are_skipped(
-    calibrate: Calibrate, varied: Path, tmp_path: Path, file: Path, capsys: Capture
-) -> None:
-    inspector = calibrate(varied)  # 40 to train with, half of them held out, and 20 to test with
-    assert {len(n) for n in inspector.calibration.sets.values()} == {40}
-    assert "40 of 120 images were trained on; skipped" in capsys.readouterr().err
-    held = set(np.concatenate([n.hashes for n in inspector.calibration.sets.values()]).tolist())
-    assert not held & set(inspector.training.hashes.tolist())
-
-
-def test_a_product_without_new_images_keeps_its_set(
-    calibrate: Calibrate, varied: Path, tmp_path: Path, file: Path, capsys: Capture
-) -> None:
-    before = snl.load(file, "cpu")
-    known = set(before.training.hashes.tolist())
-    folder = make_normals(tmp_path / "normals", 4, products="plate")
-    (folder / "bolt").mkdir()
-    for path in (varied / "bolt" / "train" / "good").glob("*.png"):
-        if content_hash(path) in known:
-            shutil.copy(path, folder / "bolt" / path.name)
-    inspector = calibrate(folder)
-    output = capsys.readouterr().err
-    assert "bolt: no image is left" in output and "bolt: 0" not in output
-    assert {k: len(n) for k, n in inspector.calibration.sets.items()} == {"bolt": 20, "plate": 4}
-    untouched = file.read_bytes()
-    shutil.rmtree(folder / "plate")
-    assert main(["calibrate", str(file), str(folder), "--quiet"]) == 2
-    assert "no normal image is left to calibrate with" in capsys.readouterr().err
-    assert file.read_bytes() == untouched
-
-
-def test_unreadable_images_are_skipped_and_reported(
-    calibrate: Calibrate, tmp_path: Path, capsys: Capture
-) -> None:
-    folder = make_normals(tmp_path / "normals", 3)
-    (folder / "bolt" / "torn.png").write_bytes(b"\x89PNG\r\n")
-    inspector = calibrate(folder)
-    assert len(inspector.calibration.sets["bolt"]) == 3
-    assert "torn.png" in capsys.readouterr().err
-
-
-# --- rates ---
-
-
-def test_rates_of_all_and_of_one_product(calibrate: Calibrate) -> None:
-    inspector = calibrate("--rate", "0.2", "--product", "bolt")
-    calibration = inspector.calibration
-    assert calibration.rates == Rates() and calibration.rates_for("plate") == Rates()
-    assert calibration.rates_for("bolt") == Rates(0.2, 0.2)
-    scores = np.sort(calibration.sets["bolt"].scores)
-    assert inspector.threshold("bolt") == scores[-4]  # 4 of 21 are at most 0.2
-    inspector = calibrate(
-        *("--rate", 0.15, "--uncertain-rate", 0.25, "--unknown-rate", 0.1, "--regions-rate", 0.5)
-    )
-    assert inspector.calibration.rates == Rates(0.15, 0.25, 0.1, 0.5)
-    assert inspector.calibration.rates_for("bolt") == Rates(0.2, 0.2)  # its rates stay
-    assert len(inspector.calibrations) == 3
-
-
-def test_inspections_use_the_rates_in_force(calibrate: Calibrate, file: Path) -> None:
-    image = draw_varied(4100)[0]
-    p = snl.load(file, "cpu").inspect(image, "bolt").p_value
-    assert p is not None
-    below, above = max(p - 0.01, 0.06), min(p + 0.01, 0.94)
-    assert calibrate("--rate", above).inspect(image, "bolt").decision == "anomalous"
-    inspector = calibrate("--rate", 0.05, "--uncertain-rate", above)
-    assert inspector.inspect(image, "bolt").decision == ("uncertain" if p > 0.05 else "anomalous")
-    inspector = calibrate("--rate", 0.05, "--uncertain-rate", below)
-    if p > 0.06:
-        assert inspector.inspect(image, "bolt").decision == "normal"
-
-
-def test_a_fitted_tail_is_an_estimate(
-    calibrate: Calibrate, tmp_path: Path, file: Path, capsys: Capture
-) -> None:
-    calibrate(make_normals(tmp_path / "normals", 30))
-    before = file.read_bytes()
-    assert main(["calibrate", str(file), "--rate", "0.001"]) == 2
-    assert "0.001 needs 999 held-out normal images; there are 60 of all" in capsys.readouterr().err
-    assert file.read_bytes() == before
-    inspector = calibrate("--rate", "0.001", "--tail", "fit")
-    assert "an estimate, not a guarantee" in capsys.readouterr().out
-    result = inspector.inspect(draw_varied(1)[0], "bolt")
-    assert result.threshold_from == "tail fit" and result.threshold is not None
-    # a fitted tail ends no lower than the largest value of all products, which is one of them
-    beyond = []
-    for product, data in inspector.calibration.sets.items():
-        threshold = inspector.threshold(product)
-        assert threshold is not None and threshold >= data.scores.max()
-        beyond.append(threshold > data.scores.max())
-    assert any(beyond)
-    inspector = calibrate("--rate", "0.05", "--tail", "none")
-    assert inspector.inspect(draw_varied(1)[0], "bolt").threshold_from == "product"
-
-
-# --- feedback ---
-
-
-def test_false_alarms_join_the_normal_images(
-    file: Path, calibrate: Calibrate, tmp_path: Path, capsys: Capture
-) -> None:
-    inspector = snl.load(file, "cpu")
-    paths = [save_varied(tmp_path / f"{n}.png", 5000 + n) for n in range(60)]
-    results = inspector.inspect(paths, "bolt")
-    flagged = [r for r in results if r.decision == "anomalous"][:2]
-    assert flagged
-    names = [str(r.path) for r in flagged]
-    after = calibrate("--false-alarms", *names, "--product", "bolt")
-    sets = after.calibration.sets
-    assert len(sets["bolt"]) == 20 + len(flagged) and len(sets["plate"]) == 20
-    assert {content_hash(name) for name in names} <= set(sets["bolt"].hashes.tolist())
-    for result in after.inspect(names, "bolt"):
-        higher = sum(r.score >= result.score - 1e-4 for r in flagged)
-        assert result.p_value == pytest.approx((1 + higher) / (21 + len(flagged)))
-        assert result.decision != "anomalous"
-    again = calibrate("--false-alarms", *names, "--product", "bolt")
-    assert len(again.calibration.sets["bolt"]) == 20 + len(flagged)  # each once
-    assert f"{names[0]}: normal image of bolt from now on, p " in capsys.readouterr().err
-
-
-def test_false_alarms_that_were_trained_on_change_nothing(
-    file: Path, varied: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    known = set(snl.load(file, "cpu").training.hashes.tolist())
-    trained = next(p for p in varied.rglob("train/good/*.png") if content_hash(p) in known)
-    fresh = save_varied(tmp_path / "fresh.png", 5000)
-    before = file.read_bytes()
-    assert main(["calibrate", str(file), "--false-alarms", str(trained)]) == 2
-    assert file.read_bytes() == before
-    capsys.readouterr()
-    assert main(["calibrate", str(file), "--false-alarms", str(trained), str(fresh)]) == 0
-    output = capsys.readouterr().err
-    assert "1 of 2 images were trained on" in output
-    assert f"{fresh}: normal image" in output and f"{trained}: normal image" not in output
-
-
-def test_misses_raise_the_rate_of_uncertain_of_their_product(
-    file: Path, calibrate: Calibrate, tmp_path: Path, capsys: Capture
-) -> None:
-    inspector = snl.load(file, "cpu")
-    paths = [save_varied(tmp_path / f"{n}.png", 5000 + n) for n in range(80)]
-    results = inspector.inspect(paths, "bolt")
-    near = max(
-        (r for r in results if r.p_value is not None and 0.1 < r.p_value <= 0.2),
-        key=lambda r: r.p_value or 0,
-    )
-    far = next(r for r in results if r.p_value is not None and r.p_value > 0.3)
-    assert near.decision == far.decision == "normal"
-
-    before = file.read_bytes()
-    calibrate("--misses", far.path, "--product", "bolt", status=1)
-    assert "would take a rate above 0.2; not caught" in capsys.readouterr().err
-    assert file.read_bytes() == before  # nothing was changed, so there is nothing to undo
-
-    after = calibrate("--misses", far.path, near.path, "--product", "bolt", status=1)
-    message = f"{near.path}: bolt, p {near.p_value:.2g}: caught from now on"
-    assert message in capsys.readouterr().err
-    old, new = inspector.calibration, after.calibration
-    assert new.rates == old.rates and new.rates_for("plate") == old.rates
-    assert new.rates_for("bolt") == dataclasses.replace(old.rates, uncertain=near.p_value)
-    for name, data in old.sets.items():  # no score of a defect enters
-        np.testing.assert_array_equal(data.scores, new.sets[name].scores)
-    assert after.inspect(str(near.path), "bolt").decision == "uncertain"
-    assert after.inspect(str(far.path), "bolt").decision == "normal"
-    # an image that is caught already changes nothing
-    size = len(after.calibrations)
-    assert len(calibrate("--misses", near.path, "--product", "bolt").calibrations) == size
-
-
-# --- ignore masks, scales, regions ---
-
-
-def test_a_defect_under_the_mask_no_longer_counts(
-    calibrate: Calibrate, file: Path, tmp_path: Path
-) -> None:
-    image, defect = draw_varied(2007, defect=True)
-    ys, xs = np.nonzero(defect)
-    white = np.zeros((400, 480), np.uint8)  # ten times the size of the images, which are 40 x 48
-    top, bottom = max(ys.min() - 10, 0) * 10, (ys.max() + 11) * 10
-    left, right = max(xs.min() - 10, 0) * 10, (xs.max() + 11) * 10
-    white[top:bottom, left:right] = 255
-    Image.fromarray(white).save(tmp_path / "label=1.png")
-    before = snl.load(file, "cpu")
-    seen = before.inspect(image, "bolt")
-    assert seen.decision == "anomalous" and seen.regions
-
-    inspector = calibrate("--ignore", f"bolt={tmp_path / 'label=1.png'}")
-    now = inspector.inspect(image, "bolt")
-    assert now.score < seen.score and now.decision != "anomalous"
-    inside = np.zeros(image.shape[:2], bool)
-    inside[top // 10 + 1 : bottom // 10 - 1, left // 10 + 1 : right // 10 - 1] = True
-    assert (now.anomaly_map[inside] == 0).all()
-    y, x = now.to_dict()["peak"][::-1]
-    assert not inside[y, x]
-    far = np.ones_like(inside)
-    far[max(top // 10 - 2, 0) : bottom // 10 + 2, max(left // 10 - 2, 0) : right // 10 + 2] = False
-    np.testing.assert_allclose(now.anomaly_map[far], seen.anomaly_map[far], rtol=1e-4)
-    assert not any(inside[r.peak_at[1], r.peak_at[0]] for r in now.regions)
-    # the other product and the held-out scores do not change
-    assert inspector.inspect(image, "plate").score == pytest.approx(seen.score)
-    old = before.calibration.sets["bolt"].scores
-    np.testing.assert_array_equal(inspector.calibration.sets["bolt"].scores, old)
-
-    # new normal images are measured with the mask
-    folder = make_normals(tmp_path / "normals", 20, products="bolt")
-    plain = scores_of(before, folder / "bolt", "bolt")
-    inspector = calibrate(folder)
-    close(
-        inspector.calibration.sets["bolt"].scores,
-        scores_of(inspector, folder / "bolt", "bolt"),
-    )
-    assert (inspector.calibration.sets["bolt"].scores <= np.max(plain) + 1e-4).all()
-    inspector = calibrate("--ignore", "none", "--product", "bolt")
-    assert not inspector.calibration.ignore_masks
-    assert inspector.inspect(image, "bolt").score == pytest.approx(seen.score)
-
-
-def test_scales_and_smallest_regions(calibrate: Calibrate, file: Path) -> None:
-    image = draw_varied(2003, defect=True)[0]
-    seen = snl.load(file, "cpu").inspect(image, "bolt")
-    area = seen.regions[0].area
-    assert seen.regions[0].area_mm2 is None
-    inspector = calibrate("--mm-per-pixel", "bolt=0.5", "--smallest", f"bolt={area}")
-    regions = inspector.inspect(image, "bolt").regions
-    assert [r.area for r in regions] == [r.area for r in seen.regions if r.area >= area]
-    assert regions[0].area_mm2 == pytest.approx(area * 0.25)
-    inspector = calibrate("--smallest", area + 1, "--product", "bolt")
-    assert all(r.area > area for r in inspector.inspect(image, "bolt").regions)
-    assert inspector.calibration.mm_per_pixel == {"bolt": 0.5}
-
-
-# --- tiles ---
-
-
-def test_tiles_need_normals_of_all_products(
-    calibrate: Calibrate, file: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    folder = make_normals(tmp_path / "normals", 6)
-    before = file.read_bytes()
-    for words, message in (
-        ([], "give NORMALS of all products"),
-        ([folder / "bolt", "--product", "bolt"], "NORMALS has none of plate"),
-        ([folder, "--add"], "leave out --add"),
-    ):
-        assert main(["calibrate", str(file), "--tile", "32", "--quiet", *map(str, words)]) == 2
-        assert message in capsys.readouterr().err.splitlines()[-1]
-        assert file.read_bytes() == before
-    inspector = calibrate(folder, "--tile", "32")
-    assert inspector.tile == 32 and len(inspector.calibrations) == 2
-    for product in ("bolt", "plate"):
-        close(
-            inspector.calibration.sets[product].scores,
-            scores_of(inspector, folder / product, product),
-        )
-    whole = calibrate("--undo")
-    assert whole.tile == 0
-    assert calibrate("--tile", "0").tile == 0  # nothing changes
-    assert len(snl.load(file, "cpu").calibrations) == 1
-
-
-# --- versions ---
-
-
-def decisions(inspector: snl.Inspector) -> list[str]:
-    images = [draw_varied(seed, defect=seed % 3 == 0)[0] for seed in range(4200, 4212)]
-    results = [inspector.inspect(image, p) for image in images for p in (None, "bolt", "plate")]
-    return [json.dumps(result.to_dict()) for result in results]
-
-
-def test_all_changes_of_one_command_are_one_version(
-    file: Path, calibrate: Calibrate, tmp_path: Path, capsys: Capture
-) -> None:
-    inspector = snl.load(file, "cpu")
-    first, before = inspector.calibration, decisions(inspector)
-    Image.fromarray(np.eye(40, dtype=np.uint8) * 255).save(tmp_path / "mask.png")
-    folder = make_normals(tmp_path / "normals", 25)
-    changed = calibrate(
-        *(folder, "--add", "--rate", 0.2, "--uncertain-rate", 0.3, "--tail", "fit"),
-        *("--ignore", f"bolt={tmp_path / 'mask.png'}", "--mm-per-pixel", "plate=2"),
-        *("--smallest", "bolt=3", "--false-alarms", save_varied(tmp_path / "x.png", 5001)),
-    )
-    assert len(changed.calibrations) == 2
-    reason = changed.calibration.reason
-    assert reason == (
-        "ignore mask of bolt, mm_per_pixel, min_region_area, new normal images, false alarms, "
-        "tail, rates"
-    )
-    calibration = changed.calibration
-    assert len(calibration.sets["bolt"]) + len(calibration.sets["plate"]) == 40 + 50 + 1
-    assert calibration.rates == Rates(0.2, 0.3) and calibration.fit_tail
-    assert set(calibration.ignore_masks) == {"bolt"}
-    assert (calibration.mm_per_pixel, calibration.min_region_area) == ({"plate": 2}, {"bolt": 3})
-    assert decisions(changed) != before
-    capsys.readouterr()
-    back = calibrate("--undo")
-    output = capsys.readouterr()
-    assert "taken back: version of" in output.err and reason in output.err
-    assert len(back.calibrations) == 1
-    assert_same(back.calibration, first)
-    assert decisions(back) == before
-    untouched = file.read_bytes()
-    assert main(["calibrate", str(file), "--undo"]) == 2
-    assert "nothing to undo" in capsys.readouterr().err
-    assert file.read_bytes() == untouched
-
-
-def test_undo_goes_back_step_by_step(calibrate: Calibrate) -> None:
-    for rate in (0.06, 0.07, 0.08):
-        calibrate("--rate", rate)
-    assert [calibrate("--undo").rates.anomalous for _ in range(3)] == [0.07, 0.06, 0.05]
-
-
-def test_another_output_leaves_the_file_as_it_is(file: Path, tmp_path: Path) -> None:
-    before = file.read_bytes()
-    out = tmp_path / "new" / "other.snl"
-    assert main(["calibrate", str(file), "--rate", "0.2", "-o", str(out)]) == 0
-    assert file.read_bytes() == before
-    assert snl.load(out, "cpu").rates.anomalous == 0.2
-    assert main(["calibrate", str(out), "--undo", "-o", str(tmp_path / "back.snl")]) == 0
-    assert snl.load(out, "cpu").rates.anomalous == 0.2
-    assert snl.load(tmp_path / "back.snl", "cpu").rates.anomalous == 0.05
-    assert main(["calibrate", str(file), "-o", str(tmp_path / "copy.snl")]) == 0
-    assert (tmp_path / "copy.snl").read_bytes() == before
-
-
-# --- errors leave the file unchanged ---
-
-
-@pytest.mark.parametrize("moment", ["measure", "save", "full disk"])
-def test_interrupted_nothing_is_half_written(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, moment: str
-) -> None:
-    folder = make_normals(tmp_path / "normals", 4)
-    before = file.read_bytes()
-    files = sorted(tmp_path.rglob("*"))
-    stopped: type[BaseException] = KeyboardInterrupt
-
-    def stop(*_: object) -> None:
-        raise OSError(28, "No space left on device") if moment == "full disk" else stopped
-
-    if moment == "measure":
-        monkeypatch.setattr(snl.Predictor, "predict", stop)
-    else:
-        monkeypatch.setattr(os, "fsync", stop)
-    status = main(["calibrate", str(file), str(folder), "--quiet"])
-    assert status == (2 if moment == "full disk" else 130)
-    assert file.read_bytes() == before and sorted(tmp_path.rglob("*")) == files
-    output = capsys.readouterr()
-    assert "Traceback" not in output.err and output.out == ""
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--rate", "0"], "between 0 and 1"),
-        (["--rate", "1"], "between 0 and 1"),
-        (["--rate", "nan"], "between 0 and 1"),
-        (["--rate", "-1"], "between 0 and 1"),
-        (["--rate", "many"], "invalid float"),
-        (["{normals}", "more"], "unrecognized arguments: more"),
-        (["--rate", "0.1", "{normals}", "more"], "unrecognized arguments"),
-        (["--rate", "0.1", "--no"], "unrecognized arguments: --no"),
-        (["--uncertain-rate", "0.01"], "give as much or more"),
-        (["--unknown-rate", "2"], "between 0 and 1"),
-        (["--regions-rate", "0"], "between 0 and 1"),
-        (["--rate", "0.02"], "0.02 needs 49 held-out normal images; there are 40 of all"),
-        (["--rate", "0.01", "--product", "bolt"], "20 of 'bolt' and 40 of all products"),
-        (["--rate", "0.1", "--product", "nut"], "product 'nut' is not known to this inspector"),
-        (["--product", "nut"], "product 'nut' is not known to this inspector"),
-        (["--tail", "maybe"], "invalid choice"),
-        (["--add"], "--add has nothing to add"),
-        (["{missing}"], "does not exist"),
-        (["{missing}", "--product", "bolt"], "no normal image is left"),
-        (["{empty}"], "no images found"),
-        (["{empty}", "--product", "bolt"], "no images in this folder"),
-        (["{others}"], "product 'nut' is not known to this inspector; known: bolt, plate"),
-        (["{text}", "--product", "bolt"], "no normal image is left"),
-        (["--false-alarms", "{missing}"], "missing"),
-        (["--false-alarms", "{text}"], "notes.txt"),
-        (["--false-alarms", "{empty}"], "no images in this folder"),
-        (["--misses", "{missing}"], "missing"),
-        (["--misses", "{text}", "--product", "bolt"], "notes.txt"),
-        (["--ignore", "{white}"], "write --ignore PRODUCT=VALUE"),
-        (["--ignore", "bolt="], "write --ignore PRODUCT=VALUE"),
-        (["--ignore", "nut={white}"], "product 'nut' is not known to this inspector"),
-        (["--ignore", "bolt={white}"], "everything would be ignored"),
-        (["--ignore", "bolt={missing}"], "missing"),
-        (["--ignore", "bolt={text}"], "notes.txt"),
-        (["--mm-per-pixel", "bolt=0"], "give a number above 0"),
-        (["--mm-per-pixel", "bolt=inf"], "give a number above 0"),
-        (["--mm-per-pixel", "bolt=nan"], "give a number above 0"),
-        (["--mm-per-pixel", "bolt=wide"], "give a number above 0"),
-        (["--mm-per-pixel", "nut=1"], "product 'nut' is not known to this inspector"),
-        (["--mm-per-pixel", "0.1"], "write --mm-per-pixel PRODUCT=VALUE"),
-        (["--smallest", "bolt=0"], "give a number above 0"),
-        (["--smallest", "bolt=1.5"], "give a number above 0"),
-        (["--smallest", "bolt=-3"], "give a number above 0"),
-        (["--tile", "5", "{normals}"], "must be in 32..8192"),
-        (["--tile", "99999", "{normals}"], "must be in 0..8192"),
-        (["--tile", "-5"], "whole number of at least 0"),
-        (["--undo"], "nothing to undo"),
-        (["--undo", "--rate", "0.1"], "leave out --rate"),
-        (["{normals}", "--undo"], "leave out NORMALS"),
-        (["-o", "{empty}"], "is a folder"),
-        (["--rate", "0.1", "-o", "{image}/x.snl"], "cannot be written"),
-        (["--false-alarms", "{image}", "-o", "{image}"], "would overwrite what is read"),
-        (["--rate", "0.1", "--device", "cuda:99"], "not available"),
-        # valid changes before an invalid one are not saved
-        (["--smallest", "bolt=3", "--rate", "0.1", "--misses", "{missing}"], "missing"),
-        (["{normals}", "--rate", "0.0001"], "held-out normal images"),
-    ],
-)
-def test_wrong_input_gets_one_line_and_changes_nothing(
-    file: Path, tmp_path: Path, capsys: Capture, words: list[str], message: str
-) -> None:
-    places = {
-        "missing": tmp_path / "missing",
-        "empty": tmp_path / "empty",
-        "text": tmp_path / "notes.txt",
-        "white": tmp_path / "white.png",
-        "image": save_varied(tmp_path / "image.png", 5000),
-        "normals": make_normals(tmp_path / "normals", 2),
-        "others": tmp_path / "others",
-    }
-    places["empty"].mkdir()
-    places["text"].write_text("no image")
-    Image.fromarray(np.full((9, 9), 255, np.uint8)).save(places["white"])
-    save_varied(places["others"] / "nut" / "0.png", 1)
-    save_varied(places["others"] / "bolt" / "0.png", 1)
-    before, image = file.read_bytes(), places["image"].read_bytes()
-    try:
-        status = main(["calibrate", str(file), *(w.format(**places) for w in words), "--quiet"])
-    except SystemExit as stop:  # errors of argparse
-        status = int(stop.code or 0)
-    output = capsys.readouterr()
-    assert status == 2, output
-    last = output.err.strip().splitlines()[-1]
-    assert "error: " in last and message in last, output.err
-    assert "Traceback" not in output.err and output.out == ""
-    assert file.read_bytes() == before and places["image"].read_bytes() == image
-    assert not list(tmp_path.glob(".*.tmp"))
-
-
-def test_a_missing_file_makes_no_folder(tmp_path: Path, capsys: Capture) -> None:
-    assert main(["calibrate", str(tmp_path / "no" / "parts.snl"), "--rate", "0.1"]) == 2
-    assert "no such file" in capsys.readouterr().err
-    assert not (tmp_path / "no").exists()
-
-
-def test_a_reader_that_closes_the_pipe_does_not_stop_the_change(file: Path) -> None:
-    command = [sys.executable, "-m", "snl", "calibrate", str(file), "--rate", "0.25"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.close()
-    output = process.stderr.read()
-    assert process.wait(60) == 0 and b"Traceback" not in output
-    assert snl.load(file, "cpu").rates.anomalous == 0.25
-
-
-# --- from Python ---
-
-
-class CountedImages:
-    """Counts the images that an inspector's engine processes."""
-
-    def __init__(self, inspector: snl.Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        engine = inspector.engine
-        predict = engine.predict
-
-        def counted(pixels: np.ndarray) -> object:
-            self.count += len(pixels)
-            return predict(pixels)
-
-        monkeypatch.setattr(engine, "predict", counted)
-
-
-@pytest.mark.parametrize("product", [None, "bolt"])
-@pytest.mark.parametrize("masked", [False, True])
-def test_false_alarms_are_processed_once(
-    calibrated: Path, varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    product: str | None, masked: bool,
-) -> None:  # fmt: skip
-    inspector = snl.load(calibrated, "cpu")
-    known = set(inspector.training.hashes.tolist())
-    trained = next(p for p in varied.rglob("train/good/*.png") if content_hash(p) in known)
-    paths = [save_varied(tmp_path / f"{n}.png", 5000 + n) for n in range(11)]
-    calibration = inspector.calibration
-    if masked:
-        mask = np.zeros((64, 64), bool)
-        mask[20:44, 20:44] = True
-        calibration = edit.set_ignore_mask(calibration, "bolt", mask)
-    images = CountedImages(inspector, monkeypatch)
-    notes: list[str] = []
-    changed, alarms = recalibrate.learn_false_alarms(
-        inspector, calibration, [*paths[:5], trained, *paths[5:]], product, notes.append
-    )
-    assert images.count == 11
-    assert notes == ["1 of 12 images were trained on; skipped"]
-    assert [alarm.path for alarm in alarms] == [*map(str, [*paths[:5], trained, *paths[5:]])]
-    assert (alarms[5].product, alarms[5].p_value) == ("", None)
-    assert {alarm.product for alarm in alarms} == {"bolt", ""}
-    assert inspector.calibrations == [inspector.calibration]  # it is not changed
-    # the scores are those of inspections with this calibration
-    data = changed.sets["bolt"]
-    assert len(data) == 31 and changed.reason == "false alarms"
-    view = Inspector(inspector.predictor, [calibration])
-    close(data.scores[20:], [result.score for result in view.inspect(paths, product)])
-    close(data.distances[20:], [result.distance for result in view.inspect(paths, product)])
-    for alarm, score in zip([*alarms[:5], *alarms[6:]], data.scores[20:], strict=True):
-        assert alarm.p_value == changed.scores.p_value(float(score), "bolt")
-
-
-def test_false_alarms_that_cannot_be_used(calibrated: Path, varied: Path, tmp_path: Path) -> None:
-    inspector = snl.load(calibrated, "cpu")
-    known = set(inspector.training.hashes.tolist())
-    trained = next(p for p in varied.rglob("train/good/*.png") if content_hash(p) in known)
-    path = save_varied(tmp_path / "a.png", 5000)
-
-    def learn(*paths: Path, product: str | None = None) -> None:
-        recalibrate.learn_false_alarms(inspector, inspector.calibration, paths, product)
-
-    with pytest.raises(DataError, match="no normal image is left"):
-        learn(trained)
-    with pytest.raises(ImageError, match=r"missing\.png"):
-        learn(path, tmp_path / "missing.png")
-    with pytest.raises(SettingsError, match="'nut' is not known"):
-        learn(path, product="nut")
-
-
-def test_misses_are_judged_with_the_calibration_given(calibrated: Path, tmp_path: Path) -> None:
-    inspector = snl.load(calibrated, "cpu")
-    paths = [save_varied(tmp_path / f"{n}.png", 5000 + n) for n in range(30)]
-    calibration = edit.set_rates(inspector.calibration, anomalous=0.3)
-    changed, misses = recalibrate.learn_misses(inspector, calibration, paths, "bolt", 0.5)
-    view = Inspector(inspector.predictor, [calibration])
-    before = view.inspect(paths, "bolt")
-    assert [miss.p_value for miss in misses] == [result.p_value for result in before]
-    for miss, result in zip(misses, before, strict=True):
-        flagged = result.decision != "normal"
-        assert miss.caught == (flagged or (result.p_value or 0) <= 0.5)
-    after = Inspector(inspector.predictor, [changed]).inspect(paths, "bolt")
-    assert {result.decision for result in before} >= {"normal", "anomalous"}
-    for miss, result in zip(misses, after, strict=True):
-        assert (result.decision != "normal") == miss.caught
-    assert inspector.calibrations == [inspector.calibration]
-
-
-def test_normals_from_python(calibrated: Path, tmp_path: Path) -> None:
-    inspector = snl.load(calibrated, "cpu")
+def test_edits_become_versions_when_put_in_force(inspector: Inspector, tmp_path: Path) -> None:
+    first = inspector.calibration
+    changed = edit.set_rates(first, anomalous=0.2)
+    assert changed.rates == Rates(0.2, 0.2) and first.rates == Rates()
+    inspector.recalibrate(changed)
+    inspector.recalibrate(edit.set_rates(inspector.calibration, "bolt", unknown=0.3))
+    assert inspector.calibration.rates_for("bolt").unknown == 0.3
     path = save_varied(tmp_path / "a.png", 5000)
     records = recalibrate.records_in(path, "bolt")
-    before = inspector.calibration
-    changed, counts = recalibrate.add_normals(inspector, before, records, add=True, reason="x")
-    assert counts == {"bolt": 21} and changed.reason == "x"
-    assert inspector.calibration is before and len(before.sets["bolt"]) == 20
-    assert changed.sets["plate"] is before.sets["plate"]
-    nut = [dataclasses.replace(record, product="nut") for record in records]
-    with pytest.raises(DataError, match="'nut' is not known"):
-        recalibrate.add_normals(inspector, before, nut)
-    assert recalibrate.trained_on(inspector, path) is False
+    calibration, counts = recalibrate.add_normals(
+        inspector, inspector.calibration, records, add=True
+    )
+    assert counts == {"bolt": 21} and len(inspector.calibrations) == 3
+    inspector.recalibrate(calibration)
+    assert [c.reason for c in inspector.calibrations] == [
+        *("training", "rates", "rates", "new normal images")
+    ]
+    assert inspector.undo().reason == "new normal images"
+    assert inspector.calibration.rates_for("bolt").anomalous == 0.2
+    assert_same(inspector.calibrations[0], first)
+
+
+def test_trained_on_compares_contents(inspector: Inspector, varied: Path, tmp_path: Path) -> None:
+    trained = training_image(inspector, varied)
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(trained.read_bytes())
+    assert recalibrate.trained_on(inspector, trained) is True
+    assert recalibrate.trained_on(inspector, copy) is True
+    new = save_varied(tmp_path / "a.png", 5000)
+    assert recalibrate.trained_on(inspector, new) is False
     assert recalibrate.trained_on(inspector, tmp_path / "missing.png") is False
 
 
-def test_calibrate_from_python(calibrated: Path, tmp_path: Path) -> None:
-    """Each call is one version; a call without a change is none."""
-    inspector = snl.load(calibrated, "cpu")
-    folder = make_normals(tmp_path / "normals", 6)
-    assert snl.calibrate(inspector) is inspector.calibration and len(inspector.calibrations) == 1
-    snl.calibrate(inspector, rate=0.2)
-    assert inspector.rates == Rates(0.2, 0.2)
-    snl.calibrate(inspector, folder / "bolt", product="bolt", add=True, unknown_rate=0.3)
-    assert len(inspector.calibration.sets["bolt"]) == 26
-    assert inspector.calibration.rates_for("bolt") == Rates(0.2, 0.2, 0.3)
+def test_calibrate_makes_one_version_of_images_and_rates(
+    inspector: Inspector, varied: Path, tmp_path: Path
+) -> None:
+    first = inspector.calibration
+    assert recalibrate.calibrate(inspector) is first and len(inspector.calibrations) == 1
+    for n in range(12):
+        save_varied(tmp_path / "normals" / "bolt" / f"{n}.png", 4000 + n)
+    result = recalibrate.calibrate(inspector, tmp_path / "normals", rate=0.2, regions_rate=0.5)
+    assert result is inspector.calibration and len(inspector.calibrations) == 2
+    assert result.reason == "new normal images, rates"
+    assert result.rates == Rates(0.2, 0.2, 0.01, 0.5)
+    assert {name: len(data) for name, data in result.sets.items()} == {"bolt": 12, "plate": 20}
+    assert inspector.undo() is result
+    assert_same(inspector.calibration, first)
+    # only the normal images of a catalog, without those trained on
     notes: list[str] = []
-    (folder / "plate" / "torn.png").write_bytes(b"torn")
-    snl.calibrate(inspector, snl.Catalog.read(folder), regions_rate=0.5, note=notes.append)
-    assert {k: len(data) for k, data in inspector.calibration.sets.items()} == {
-        "bolt": 6,
-        "plate": 6,
-    }
-    assert len(notes) == 1 and "torn.png" in notes[0]
-    assert [version.reason for version in inspector.calibrations] == [
-        *("training", "rates", "new normal images, rates", "new normal images, rates")
+    catalog = Catalog.read(varied)
+    result = recalibrate.calibrate(inspector, catalog, product="plate", rate=0.3, note=notes.append)
+    assert {name: len(data) for name, data in result.sets.items()} == {"bolt": 40, "plate": 40}
+    assert notes == ["40 of 120 images were trained on; skipped"]
+    assert result.rates == Rates() and result.product_rates == {"plate": Rates(0.3, 0.3)}
+
+
+def test_a_change_that_fails_has_no_effect(inspector: Inspector, tmp_path: Path) -> None:
+    first = inspector.calibration
+    path = save_varied(tmp_path / "a.png", 5000)
+    with pytest.raises(SettingsError, match="held-out normal images"):
+        recalibrate.calibrate(inspector, path, product="bolt", rate=0.0001)
+    with pytest.raises(SettingsError, match="product 'nut' is not known to this inspector"):
+        recalibrate.calibrate(inspector, path, product="nut")
+    records = recalibrate.records_in(path, "nut")
+    with pytest.raises(DataError, match="product 'nut' is not known to this inspector"):
+        recalibrate.add_normals(inspector, first, records)
+    with pytest.raises(ImageError, match="missing"):
+        recalibrate.learn_false_alarms(inspector, first, [path, tmp_path / "missing.png"])
+    assert inspector.calibrations == [first]
+
+
+def test_normal_images_are_measured_as_they_are_inspected(
+    inspector: Inspector, tmp_path: Path
+) -> None:
+    calibration = edit.set_ignore_mask(inspector.calibration, "bolt", left_half(inspector))
+    folder = tmp_path / "bolt"
+    paths = [save_varied(folder / f"{n:02}.png", 4000 + n) for n in range(9)]
+    steps: list[tuple[int, int]] = []
+    records = recalibrate.records_in(folder, "bolt")
+    changed, counts = recalibrate.add_normals(
+        inspector, calibration, records, progress=lambda *step: steps.append(step)
+    )
+    assert counts == {"bolt": 9} and steps == [(n, 9) for n in range(1, 10)]
+    assert len(inspector.calibrations) == 1  # not in force yet
+    inspector.recalibrate(changed)
+    results = inspector.inspect(paths, "bolt")
+    data = changed.sets["bolt"]
+    np.testing.assert_allclose(data.scores, [r.score for r in results], rtol=1e-4)
+    np.testing.assert_allclose(data.distances, [r.distance for r in results], rtol=1e-4)
+    maxima = [r.prediction.anomaly_map.max() for r in results]
+    np.testing.assert_allclose(data.peaks[:, 0], maxima, rtol=1e-4)
+    assert data.hashes.tolist() == [content_hash(path) for path in paths]
+    # the mask has an effect, and the judgement of a measurement is that of the inspection
+    plain = measure(inspector.predictor, records, [])
+    assert (plain.scores >= data.scores - 1e-4).all() and (plain.scores > data.scores).any()
+    for r in results:
+        assert judge(changed, r.score, r.recognised, r.distance, "bolt") == r.verdict()
+
+
+@pytest.mark.parametrize("product", ["bolt", None])
+def test_false_alarms_are_measured_like_any_normal_image(
+    inspector: Inspector, varied: Path, tmp_path: Path, product: str | None
+) -> None:
+    """Whether the product is given or recognised, its ignore mask applies."""
+    first = edit.set_ignore_mask(inspector.calibration, "bolt", left_half(inspector))
+    new = [save_varied(tmp_path / f"{n}.png", 5000 + n) for n in range(5)]
+    paths = [new[0], training_image(inspector, varied), *new[1:]]
+    notes: list[str] = []
+    changed, alarms = recalibrate.learn_false_alarms(
+        inspector, first, paths, product, note=notes.append
+    )
+    assert notes == ["1 of 6 images were trained on; skipped"]
+    assert [alarm.path for alarm in alarms] == [str(path) for path in paths]
+    assert (alarms[1].product, alarms[1].p_value) == ("", None)
+    assert {alarm.product for alarm in alarms if alarm.path != str(paths[1])} == {"bolt"}
+    assert changed.reason == "false alarms"
+
+    records = recalibrate.records_in(tmp_path, "bolt")
+    wanted, counts = recalibrate.add_normals(
+        inspector, first, records, add=True, reason="false alarms"
+    )
+    assert counts == {"bolt": 25}
+    for name in ("hashes", "scores", "distances", "peaks"):
+        actual, expected = (getattr(c.sets["bolt"], name) for c in (changed, wanted))
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
+    assert changed.sets["plate"] is first.sets["plate"]
+
+    scores = changed.sets["bolt"].scores
+    plain = measure(inspector.predictor, records, []).scores
+    assert (scores[20:] < plain).any()  # the mask has an effect
+    for alarm, score in zip(alarms[:1] + alarms[2:], scores[20:], strict=True):
+        assert alarm.p_value == (1 + int((scores >= score).sum())) / 26
+
+
+def test_misses_change_rates_only(inspector: Inspector, tmp_path: Path) -> None:
+    first = inspector.calibration
+    paths = [save_varied(tmp_path / f"{n}.png", 5000 + n) for n in range(80)]
+    results = inspector.inspect(paths, "bolt")
+    p_values = np.array([r.p_value for r in results], float)
+    near = paths[int(np.flatnonzero((p_values > 0.1) & (p_values <= 0.2))[0])]
+    far = paths[int(np.flatnonzero(p_values > 0.3)[0])]
+    changed, misses = recalibrate.learn_misses(inspector, first, [far, near], "bolt")
+    assert inspector.calibrations == [first] and first.product_rates == {}
+    assert [(miss.path, miss.product, miss.caught) for miss in misses] == [
+        *((str(far), "bolt", False), (str(near), "bolt", True))
     ]
-    before = inspector.calibration
-    for arguments, error in (
-        ({"product": "nut"}, SettingsError),
-        ({"rate": 0.0001}, SettingsError),
-        ({"normals": folder, "rate": 0.0001}, SettingsError),
-        ({"normals": tmp_path / "missing"}, DataError),
-    ):
-        with pytest.raises(error):
-            snl.calibrate(inspector, **arguments)  # type: ignore[arg-type]
-        assert inspector.calibration is before
-
-
-def test_measure(calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against inspections of the same images."""
-    inspector = snl.load(calibrated, "cpu")
-    folder = make_normals(tmp_path / "normals", 5)
-    bad = folder / "bolt" / "torn.png"
-    bad.write_bytes(b"torn")
-    records = snl.Catalog.read(folder).records
-    assert len(records) == 11
-    mask = np.zeros((64, 64), bool)
-    mask[:, 30:] = True
-    images = CountedImages(inspector, monkeypatch)
-    errors: list[ImageError] = []
-    progress: list[tuple[int, int]] = []
-    sample = measure(
-        inspector.predictor, records, errors, ignore_masks={"plate": mask},
-        progress=lambda done, total: progress.append((done, total)),
-    )  # fmt: skip
-    assert images.count == 10 and len(sample) == 10
-    assert len(errors) == 1 and "torn.png" in str(errors[0])
-    assert progress[-1] == (11, 11)
-    assert [done for done, _ in progress] == sorted(done for done, _ in progress)
-    readable = [record for record in records if record.path != bad]
-    assert sample.products == tuple(record.product for record in readable)
-    calibration = edit.set_ignore_mask(inspector.calibration, "plate", mask)
-    view = Inspector(inspector.predictor, [calibration])
-    for number, record in enumerate(readable):
-        result = view.inspect(record.path, record.product)
-        small = result.prediction.anomaly_map
-        assert sample.scores[number] == pytest.approx(result.score, rel=1e-4)
-        np.testing.assert_allclose(sample.peaks[number, 0], small.max(), rtol=1e-4)
-        assert sample.backgrounds[number] == pytest.approx(np.quantile(small, 0.99), rel=1e-4)
-        np.testing.assert_allclose(sample.embeddings[number], result.prediction.embedding, 1e-4)
-        assert sample.hashes[number] == content_hash(record.path)
-    recognised = measure(
-        inspector.predictor, readable, errors, ignore_masks={"plate": mask},
-        prototypes=calibration.prototypes,
-    )  # fmt: skip
-    assert recognised.products == sample.products
-    np.testing.assert_array_equal(recognised.scores, sample.scores)
-    nothing = measure(inspector.predictor, [], [])
-    assert len(nothing) == 0 and nothing.embeddings.shape == (0, sample.embeddings.shape[1])
+    assert changed.reason == "2 missed images" and list(changed.product_rates) == ["bolt"]
+    assert changed.rates_for("bolt").uncertain == misses[1].p_value
+    assert changed.sets == first.sets and changed.rates == first.rates
+    # with a larger limit the other one is caught, too
+    raised, misses = recalibrate.learn_misses(inspector, changed, [far], "bolt", largest=0.99)
+    assert misses[0].caught and raised.rates_for("bolt").uncertain == misses[0].p_value
+    # an image that is uncertain already changes nothing
+    same, misses = recalibrate.learn_misses(inspector, changed, [near], "bolt")
+    assert same is changed and misses[0].caught

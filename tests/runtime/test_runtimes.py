@@ -12,9 +12,9 @@ import pytest
 import snl
 from snl.cli.main import main
 from snl.errors import SettingsError
-from snl.exporting.write import Checked
+from snl.exporting.check import Checked
+from tests.conftest import FILES
 from tests.runtime.compare import close, same
-from tests.runtime.conftest import FILES
 from tests.trees import draw
 
 PRECISIONS = ("fp16", "int8")

@@ -12,7 +12,7 @@ import torch
 import snl
 from snl.errors import SettingsError, TrainingError
 from snl.model.base import Batch
-from snl.model.device import bf16_gain_on_cpu, choose, choose_precision
+from snl.model.device import choose, choose_precision, cpu_has_bf16
 from snl.model.network import Network
 from snl.settings import Settings, TrainingSettings, resolve
 from snl.training.cache import CacheBudget
@@ -85,7 +85,7 @@ def test_cache_changes_nothing_but_speed(parts: Path, tmp_path: Path, method: st
             cache=budget,
             quiet=True,
         )
-        facts = inspector.facts.training
+        facts = inspector.training.facts
         places = {"pixels": ("memory", "off")}.get(name, (name, name))
         assert (facts["pixels_in"], facts["features_in"]) == places
         results[name] = weights(inspector)
@@ -199,8 +199,8 @@ def test_unreadable_images_are_skipped_with_a_count_or_stop(parts: Path, tmp_pat
     # without held-out images every image is read for training
     changes = {**TINY, "training.holdout": 0}
     inspector = train(data, overrides=changes, quiet=True, note=notes.append)
-    assert inspector.facts.training["images"] == 8
-    assert len(inspector.facts.training["skipped"]) == 1
+    assert inspector.training.facts["images"] == 8
+    assert len(inspector.training.facts["skipped"]) == 1
     assert any("1 images could not be read" in text and "999.png" in text for text in notes)
     with pytest.raises(snl.SnlError, match=r"999\.png"):
         train(data, overrides=changes, quiet=True, skip_bad=False)
@@ -220,18 +220,26 @@ def test_devices() -> None:
             choose("cuda")
 
 
-def test_precision_is_measured_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("supported", [False, True])
+def test_precision_of_a_cpu(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
     cpu = torch.device("cpu")
-    assert bf16_gain_on_cpu() > 0
-    for gain, chosen in ((0.2, "fp32"), (1.1, "fp32"), (1.7, "bf16")):
-        monkeypatch.setattr("snl.model.device.bf16_gain_on_cpu", lambda gain=gain: gain)
-        assert choose_precision(cpu, "auto") == chosen
-        assert choose_precision(cpu, "fp32") == "fp32"
+    monkeypatch.setattr("snl.model.device.cpu_has_bf16", lambda: supported)
+    assert choose_precision(cpu, "auto") == ("bf16" if supported else "fp32")
+    assert choose_precision(torch.device("mps"), "auto") == "fp32"
+    for precision in ("fp32", "bf16"):
+        assert choose_precision(cpu, precision) == precision
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="needs Linux")
+def test_bf16_support_is_what_the_kernel_reports() -> None:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    assert cpu_has_bf16() == bool(flags & {"avx512_bf16", "amx_tile"})
 
 
 def test_bf16_trains(parts: Path) -> None:
     changes = {**TINY, "training.precision": "bf16", "training.steps": 20}
-    facts = train(parts, overrides=changes, quiet=True).facts.training
+    facts = train(parts, overrides=changes, quiet=True).training.facts
     assert facts["precision"] == "bf16" and np.isfinite(facts["loss"])
 
 

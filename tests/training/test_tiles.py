@@ -21,6 +21,7 @@ from snl.data.tiles import cut, grid
 from snl.errors import ImageError, TrainingError
 from snl.files import load_tensors
 from snl.model.network import Network
+from snl.runtime.bundle import read_sections
 from snl.settings import resolve
 from snl.training import cache
 from snl.training import train as api
@@ -98,16 +99,16 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_training_on_tiles_is_training_on_files_of_them(
     large: Path, pieces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "SAMPLE", 1000)  # whole images are sampled differently
+    monkeypatch.setattr(api, "STANDARDISE_SAMPLE", 1000)  # whole images are sampled differently
     notes: list[str] = []
     tiled = snl.train(large, overrides=TILED, quiet=True, note=notes.append)
     whole = snl.train(pieces, overrides={**TILED, "tile": 0}, quiet=True)
     count = len(images_of(pieces))
     assert count == 2 * (3 * 15 + 1)
     assert f"8 images are cut into {count} tiles of 48 x 48 pixels" in notes
-    assert tiled.facts.products == {"bolt": 4, "plate": 4}
-    assert tiled.facts.data["images"] == tiled.facts.training["images"] == 8
-    assert tiled.facts.training["samples"] == whole.facts.training["samples"] == count
+    assert tiled.training.products == {"bolt": 4, "plate": 4}
+    assert tiled.training.data["images"] == tiled.training.facts["images"] == 8
+    assert tiled.training.facts["samples"] == whole.training.facts["samples"] == count
     assert same(weights(tiled), weights(whole))
     assert tiled.network.settings.tile == SIDE
 
@@ -116,7 +117,7 @@ def test_cache_changes_nothing_but_speed(large: Path, tmp_path: Path) -> None:
     results = []
     for name, budget in {"memory": CacheBudget(1, 0), "off": CacheBudget(0, 0)}.items():
         inspector = snl.train(large, overrides=TILED, cache=budget, quiet=True)
-        assert inspector.facts.training["pixels_in"] == name
+        assert inspector.training.facts["pixels_in"] == name
         results.append(weights(inspector))
     assert same(*results)
 
@@ -236,9 +237,11 @@ def test_resumed_equals_uninterrupted(large: Path, tmp_path: Path) -> None:
     assert start(large, uninterrupted, *options).wait(200) == 0
     interrupt(start(large, output, *options), output, signal.SIGKILL, after=3)
     assert start(large, output, *options, "--resume").wait(200) == 0
-    left, facts = load_tensors(uninterrupted, "bundle")
+    left, _ = load_tensors(uninterrupted, "bundle")
     right, _ = load_tensors(output, "bundle")
-    assert facts["settings"]["tile"] == SIDE and facts["training"]["pixels_in"] == "disk"
+    sections = read_sections(output)
+    assert sections["model"].document["settings"]["tile"] == SIDE
+    assert sections["training"].document["facts"]["pixels_in"] == "disk"
     assert left.keys() == right.keys()
     assert all((left[name] == right[name]).all() for name in left)
 

@@ -9,7 +9,7 @@ from snl.cli import options as shared
 from snl.cli.common import OK, progress_bar, say
 
 if TYPE_CHECKING:
-    from snl.exporting.write import Checked
+    from snl.exporting.check import Checked
 
 SUMMARY = "write a graph that runs without PyTorch, and check that it agrees with the bundle"
 FORMATS = ("onnx", "openvino")

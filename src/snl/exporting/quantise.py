@@ -1,8 +1,8 @@
-"""Convolutions in int8, their ranges taken from normal images; everything else stays as it is.
+"""Quantise convolutions to int8, with value ranges from normal images; the rest stays in float.
 
-An anomaly map is a difference of two features that are nearly equal, so it shows every rounding of
-them. What is kept in float: the convolutions whose outputs are compared (from which a path leads to
-an output of the graph through no other convolution).
+An anomaly map is the difference of two features that are nearly equal, so it shows every rounding
+error of them. Therefore the convolutions whose outputs are compared also stay in float: those from
+which a path leads to an output of the graph through no other convolution.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ import numpy as np
 from snl.errors import DependencyError
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
-_QUANTISED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData"}
-_REST = {"Parameter", "Result", "Constant", "Convert"}
+_OPENVINO_CONVOLUTIONS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData"}
+_WITHOUT_ARITHMETIC = {"Parameter", "Result", "Constant", "Convert"}
 
 
-def quantise_onnx(raw: Path, made: Path, images: Sequence[np.ndarray]) -> None:
-    """An ONNX file to another: convolutions per channel, activations by their extremes.
+def quantise_onnx(source: Path, target: Path, images: Sequence[np.ndarray]) -> None:
+    """Write an ONNX file with int8 weights per channel, and activations ranged by their extremes.
 
     Args:
-        raw, made: the files; `made` is written.
+        source: ONNX file in fp32; a file `ready.onnx` is written beside it.
+        target: file to write.
         images: uint8 (B, size, size, 3) each, with a B that the graph takes.
 
     Raises:
@@ -49,20 +50,20 @@ def quantise_onnx(raw: Path, made: Path, images: Sequence[np.ndarray]) -> None:
         ) from None
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """The images, a batch at a time."""
+        """The images, one batch per call."""
 
         def __init__(self) -> None:
-            self.rest = iter(images)
+            self.remaining = iter(images)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            pixels = next(self.rest, None)
+            pixels = next(self.remaining, None)
             return None if pixels is None else {"pixels": pixels}
 
-    ready = raw.with_name("ready.onnx")
-    quant_pre_process(str(raw), str(ready), skip_symbolic_shape=True)
+    ready = source.with_name("ready.onnx")
+    quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
     quantize_static(
         str(ready),
-        str(made),
+        str(target),
         Reader(),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=["Conv"],
@@ -75,13 +76,13 @@ def quantise_onnx(raw: Path, made: Path, images: Sequence[np.ndarray]) -> None:
 
 
 def quantise_openvino(model: Any, images: Sequence[np.ndarray]) -> Any:
-    """An OpenVINO model to another, as `quantise_onnx`.
+    """Return an OpenVINO model quantised as by `quantise_onnx`.
 
     Raises:
         DependencyError: nncf is missing.
     """
-    rest = {op.get_type_name() for op in model.get_ops()} - _QUANTISED - _REST
-    silent = io.StringIO()  # it draws bars of its own
+    types = {op.get_type_name() for op in model.get_ops()}
+    silent = io.StringIO()  # nncf draws progress bars
     with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
         try:
             import nncf
@@ -93,31 +94,33 @@ def quantise_openvino(model: Any, images: Sequence[np.ndarray]) -> Any:
         return nncf.quantize(
             model,
             nncf.Dataset(list(images)),
-            # features that are not rectified lie on both sides of 0, but not evenly
+            # features that are not rectified lie on both sides of 0, but not symmetrically
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(
-                names=kept_of_openvino(model), types=sorted(rest), validate=False
+                names=kept_of_openvino(model),
+                types=sorted(types - _OPENVINO_CONVOLUTIONS - _WITHOUT_ARITHMETIC),
+                validate=False,
             ),
             subset_size=len(images),
         )
 
 
 def kept_of_onnx(graph: Any) -> list[str]:
-    """Names of the convolutions that stay in float."""
-    made_by = {output: node for node in graph.node for output in node.output}
+    """Return the names of the convolutions of an ONNX graph that stay in float."""
+    producers = {output: node for node in graph.node for output in node.output}
     convolutions = [node for node in graph.node if node.op_type in _CONVOLUTIONS]
-    return _kept(
+    return _last_convolutions(
         {node.name for node in convolutions},
-        (made_by[output.name] for output in graph.output),
+        (producers[output.name] for output in graph.output),
         lambda node: node.name,
-        lambda node: (made_by[name] for name in node.input if name in made_by),
+        lambda node: (producers[name] for name in node.input if name in producers),
     )
 
 
 def kept_of_openvino(model: Any) -> list[str]:
-    """Names of the convolutions that stay in float."""
-    convolutions = [op for op in model.get_ops() if op.get_type_name() in _QUANTISED]
-    return _kept(
+    """Return the names of the convolutions of an OpenVINO model that stay in float."""
+    convolutions = [op for op in model.get_ops() if op.get_type_name() in _OPENVINO_CONVOLUTIONS]
+    return _last_convolutions(
         {op.get_friendly_name() for op in convolutions},
         model.get_results(),
         lambda op: op.get_friendly_name(),
@@ -125,24 +128,24 @@ def kept_of_openvino(model: Any) -> list[str]:
     )
 
 
-def _kept(
+def _last_convolutions(
     convolutions: set[str],
     outputs: Iterable[Any],
     name_of: Callable[[Any], str],
     inputs_of: Callable[[Any], Iterable[Any]],
 ) -> list[str]:
-    """The convolutions that are met first on all ways back from the outputs."""
+    """Return the convolutions that come first on the paths from the outputs to the input."""
     last: set[str] = set()
-    seen: set[str] = set()
-    waiting = list(outputs)
-    while waiting:
-        node = waiting.pop()
+    visited: set[str] = set()
+    pending = list(outputs)
+    while pending:
+        node = pending.pop()
         name = name_of(node)
-        if name in seen:
+        if name in visited:
             continue
-        seen.add(name)
+        visited.add(name)
         if name in convolutions:
             last.add(name)
         else:
-            waiting += inputs_of(node)
+            pending += inputs_of(node)
     return sorted(last)

@@ -1,4 +1,4 @@
-"""A network made ready for inference alone: batch norms folded, and half precision if asked for."""
+"""Prepare a network for inference: batch norms folded, and optionally half precision."""
 
 from __future__ import annotations
 
@@ -16,57 +16,61 @@ _Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 @torch.no_grad()
 def fused(network: Network) -> Network:
-    """A copy that gives the same up to rounding, faster: channels last, batch norms folded.
+    """Return a faster copy in channels-last layout, with batch norms folded into convolutions.
 
-    Which norm follows which convolution is seen by looking on while an image passes, so any
-    teacher of timm and any student will do; a norm that follows something else stays.
+    Its outputs differ by rounding only. Which norm follows which convolution is observed while an
+    image is processed, so this works for any timm teacher and any student; a norm that follows
+    another kind of module stays.
     """
-    fast = copy.deepcopy(network).eval()
-    made: dict[int, tuple[_Convolution, Tensor]] = {}
+    copied = copy.deepcopy(network).eval()
+    producers: dict[int, tuple[_Convolution, Tensor]] = {}
     pairs: list[tuple[_Convolution, _BatchNorm]] = []
     calls: dict[nn.Module, int] = {}
 
-    def seen(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         calls[module] = calls.get(module, 0) + 1
         if isinstance(module, _Convolution):
-            made[id(output)] = (module, output)  # the tensor is kept, so that its id is its own
-        elif id(inputs[0]) in made:
-            pairs.append((made[id(inputs[0])][0], module))  # type: ignore[arg-type]
+            # the tensor is kept, because the id of a released one could be used again
+            producers[id(output)] = (module, output)
+        elif id(inputs[0]) in producers:
+            pairs.append((producers[id(inputs[0])][0], module))  # type: ignore[arg-type]
 
-    watched = [m for m in fast.modules() if isinstance(m, _Convolution | _BatchNorm)]
-    hooks = [module.register_forward_hook(seen) for module in watched]
-    side = fast.settings.image_size
-    fast(torch.zeros(1, side, side, 3, dtype=torch.uint8, device=fast.mean.device))
+    observed = [m for m in copied.modules() if isinstance(m, _Convolution | _BatchNorm)]
+    hooks = [module.register_forward_hook(record) for module in observed]
+    side = copied.settings.image_size
+    copied(torch.zeros(1, side, side, 3, dtype=torch.uint8, device=copied.mean.device))
     for hook in hooks:
         hook.remove()
     for convolution, norm in pairs:
         if calls[convolution] == calls[norm] == 1:
             _fold(convolution, norm)
-    return fast.to(memory_format=torch.channels_last)
+    return copied.to(memory_format=torch.channels_last)
 
 
 def halve(network: Network, dtype: torch.dtype) -> None:
     """Make teacher and student compute in `dtype` as under autocast, with weights cast once.
 
-    Modules with `full_precision` and everything after the features stay in float32.
+    Modules with the attribute `full_precision`, and everything after the features, stay in float32.
     """
     for part in (network.teacher, network.student):
-        kept = {
+        excluded = {
             id(inner)
             for module in part.modules()
             if getattr(module, "full_precision", False)
             for inner in module.modules()
         }
         for module in part.modules():
-            if isinstance(module, _Convolution | nn.Linear) and id(module) not in kept:
+            if isinstance(module, _Convolution | nn.Linear) and id(module) not in excluded:
                 module.to(dtype)
         kind = network.mean.device.type
         part.forward = torch.autocast(kind, dtype)(part.forward)  # type: ignore[method-assign]
 
 
 def _fold(convolution: _Convolution, norm: _BatchNorm) -> None:
-    """Put the norm into the convolution, and make the norm do nothing; an activation that timm
-    keeps in the norm's module stays."""
+    """Fold a norm into the convolution before it, and turn the norm into the identity.
+
+    An activation that timm keeps inside the norm's module stays.
+    """
     if norm.running_mean is None or norm.running_var is None:
         return
     weight, bias = fuse_conv_bn_weights(
@@ -80,9 +84,5 @@ def _fold(convolution: _Convolution, norm: _BatchNorm) -> None:
         transpose=isinstance(convolution, nn.ConvTranspose2d),
     )
     convolution.weight, convolution.bias = weight, bias
-    _idle(norm)
-
-
-def _idle(norm: _BatchNorm) -> None:
-    rest = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
-    norm.forward = nn.Sequential(*rest).forward  # type: ignore[method-assign]
+    remaining = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
+    norm.forward = nn.Sequential(*remaining).forward  # type: ignore[method-assign]
