@@ -126,27 +126,27 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def taught(plant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(plant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that detects the dents of `plant`; tests must not change it."""
     import snl
 
-    path = tmp_path_factory.mktemp("taught") / "parts.snl"
+    path = tmp_path_factory.mktemp("trained") / "parts.snl"
     overrides = {**TINY, "training.holdout": 0.5, "training.steps": 60}
     snl.train(plant, output=path, overrides=overrides, quiet=True)
     return path
 
 
 @pytest.fixture(scope="session")
-def inspector(taught: Path) -> Inspector:
-    """The inspector of `taught`, run by PyTorch; tests must not change it."""
+def inspector(trained: Path) -> Inspector:
+    """The inspector of `trained`, run by PyTorch; tests must not change it."""
     import snl
 
-    return snl.load(taught, "cpu")
+    return snl.load(trained, "cpu")
 
 
 @pytest.fixture(scope="session")
 def exported(inspector: Inspector, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """`taught` as exported files by format; tests must not change them."""
+    """`trained` as exported files by format; tests must not change them."""
     pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     import snl

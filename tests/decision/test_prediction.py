@@ -24,7 +24,7 @@ def make_prediction(path: str | None = "größe/a b.png") -> Prediction:
         rng.normal(size=2).astype(np.float32),
         (40, 48),
         path,
-        {"other.head": rng.normal(size=(3, 4)), "labels": np.arange(5, dtype=np.uint8)},
+        {"head": rng.normal(size=(3, 4)), "label": np.uint8(7), "none": np.empty((0, 2))},
         image=np.zeros((40, 48, 3), np.uint8),
         pixels=np.zeros((8, 8, 3), np.uint8),
         index=5,
@@ -36,7 +36,7 @@ def assert_same(left: Prediction, right: Prediction) -> None:
     assert left.outputs.keys() == right.outputs.keys()
     pairs = [(left.anomaly_map, right.anomaly_map), (left.embedding, right.embedding)]
     for a, b in (*pairs, *((left.outputs[k], right.outputs[k]) for k in left.outputs)):
-        assert a.dtype == b.dtype
+        assert a.dtype == b.dtype and np.shape(a) == np.shape(b)
         np.testing.assert_array_equal(a, b)
 
 

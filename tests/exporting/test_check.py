@@ -56,7 +56,7 @@ def change_weights(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_a_graph_that_differs_is_not_kept(
-    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, kind: str
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, kind: str
 ) -> None:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     change_weights(monkeypatch, 0.01)
@@ -65,7 +65,7 @@ def test_a_graph_that_differs_is_not_kept(
     if kind == "onnx":  # an existing file stays
         output.write_bytes(b"the previous export")
         before = {output.name: b"the previous export"}
-    assert main(["export", str(taught), "-o", str(output), "--device", "cpu", "--quiet"]) == 2
+    assert main(["export", str(trained), "-o", str(output), "--device", "cpu", "--quiet"]) == 2
     line = error_line(capsys)
     assert "differs from the bundle" in line and "maps" in line and output.name in line
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before

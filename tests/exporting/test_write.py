@@ -199,13 +199,13 @@ def test_onnx_reads_and_writes_the_same_metadata(exported: dict[str, Path], tmp_
 
 @pytest.mark.parametrize("kind", FILES)
 def test_a_file_is_not_saved_under_the_name_of_another_kind(
-    exported: dict[str, Path], taught: Path, tmp_path: Path, kind: str
+    exported: dict[str, Path], trained: Path, tmp_path: Path, kind: str
 ) -> None:
     for name in ("a.snl", "a.xml" if kind == "onnx" else "a.onnx"):
         with pytest.raises(SettingsError, match="ends in"):
             snl.load(exported[kind], "cpu").save(tmp_path / name)
     with pytest.raises(SettingsError, match=r"ends in \.snl"):
-        snl.load(taught, "cpu").save(tmp_path / f"a{FILES[kind]}")
+        snl.load(trained, "cpu").save(tmp_path / f"a{FILES[kind]}")
     assert not list(tmp_path.iterdir())
 
 
@@ -213,10 +213,10 @@ def test_a_file_is_not_saved_under_the_name_of_another_kind(
 
 
 def test_the_command_reports_what_it_did(
-    taught: Path, plant: Path, exported: dict[str, Path], tmp_path: Path, capsys: Capture
+    trained: Path, plant: Path, exported: dict[str, Path], tmp_path: Path, capsys: Capture
 ) -> None:
     """In a folder the file is named after the bundle; messages go to standard error only."""
-    arguments = ["export", str(taught), "-o", str(tmp_path / "out"), "--device", "cpu", "--quiet"]
+    arguments = ["export", str(trained), "-o", str(tmp_path / "out"), "--device", "cpu", "--quiet"]
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     lines = err.splitlines()

@@ -15,6 +15,7 @@ from snl.decision.decide import judge
 from snl.errors import DataError, ImageError, SettingsError
 from snl.files import content_hash
 from snl.runtime import recalibrate
+from snl.runtime.engine import Outputs
 from snl.runtime.inspector import Inspector
 from snl.runtime.measure import measure
 from tests.decision.calibrations import assert_same
@@ -194,3 +195,81 @@ def test_misses_change_rates_only(inspector: Inspector, tmp_path: Path) -> None:
     # an image that is uncertain already changes nothing
     same, misses = recalibrate.learn_misses(inspector, changed, [near], "bolt")
     assert same is changed and misses[0].caught
+
+
+def count_images(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which the size of every batch that the engine processes is appended."""
+    sizes: list[int] = []
+    predict = inspector.engine.predict
+
+    def counted(pixels: np.ndarray) -> Outputs:
+        sizes.append(len(pixels))
+        return predict(pixels)
+
+    monkeypatch.setattr(inspector.engine, "predict", counted)
+    return sizes
+
+
+@pytest.mark.parametrize("product", ["bolt", None])
+@pytest.mark.parametrize("masked", [True, False])
+def test_false_alarms_are_processed_once(
+    inspector: Inspector, varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    product: str | None, masked: bool,
+) -> None:  # fmt: skip
+    """Also if the product, and with it the ignore mask, is known only after recognition."""
+    calibration = inspector.calibration
+    if masked:
+        calibration = edit.set_ignore_mask(calibration, "bolt", left_half(inspector))
+    paths = [save_varied(tmp_path / f"{n}.png", 5000 + n) for n in range(19)]
+    sizes = count_images(inspector, monkeypatch)
+    trained = training_image(inspector, varied)
+    recalibrate.learn_false_alarms(inspector, calibration, [*paths, trained], product)
+    assert sum(sizes) == 19 and len(sizes) == 2
+
+
+def test_the_product_of_false_alarms_must_be_known(inspector: Inspector, tmp_path: Path) -> None:
+    path = save_varied(tmp_path / "a.png", 5000)
+    with pytest.raises(SettingsError, match="product 'nut' is not known to this inspector"):
+        recalibrate.learn_false_alarms(inspector, inspector.calibration, [path], "nut")
+
+
+def test_measurements_are_those_of_inspections(
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for product in ("bolt", "plate"):
+        for n in range(5):
+            save_varied(tmp_path / product / f"{n}.png", 4000 + n, product=product)
+    bad = tmp_path / "bolt" / "torn.png"
+    bad.write_bytes(b"torn")
+    records = Catalog.read(tmp_path).records
+    errors: list[ImageError] = []
+    steps: list[tuple[int, int]] = []
+    sizes = count_images(inspector, monkeypatch)
+    masks = {"plate": left_half(inspector)}
+    sample = measure(
+        inspector.predictor, records, errors, ignore_masks=masks,
+        progress=lambda *step: steps.append(step),
+    )  # fmt: skip
+    assert sum(sizes) == len(sample) == 10
+    assert len(errors) == 1 and "torn.png" in str(errors[0])
+    assert steps == sorted(steps) and steps[-1] == (11, 11)
+    readable = [record for record in records if record.path != bad]
+    assert sample.products == tuple(record.product for record in readable)
+    calibration = edit.set_ignore_mask(inspector.calibration, "plate", masks["plate"])
+    view = Inspector(inspector.predictor, [calibration])
+    for number, record in enumerate(readable):
+        result = view.inspect(record.path, record.product)
+        small = result.prediction.anomaly_map
+        assert sample.scores[number] == pytest.approx(result.score, rel=1e-4)
+        assert sample.peaks[number, 0] == pytest.approx(small.max(), rel=1e-4)
+        assert sample.backgrounds[number] == pytest.approx(np.quantile(small, 0.99), rel=1e-4)
+        np.testing.assert_allclose(sample.embeddings[number], result.prediction.embedding, 1e-4)
+        assert sample.hashes[number] == content_hash(record.path)
+    recognised = measure(
+        inspector.predictor, readable, errors, ignore_masks=masks,
+        prototypes=calibration.prototypes,
+    )  # fmt: skip
+    assert recognised.products == sample.products
+    np.testing.assert_allclose(recognised.scores, sample.scores, rtol=1e-4)
+    nothing = measure(inspector.predictor, [], [])
+    assert len(nothing) == 0 and nothing.embeddings.shape == (0, sample.embeddings.shape[1])

@@ -54,7 +54,7 @@ class Prediction:
 
         arrays = {"anomaly_map": self.anomaly_map, "embedding": self.embedding}
         arrays |= {f"outputs.{name}": value for name, value in self.outputs.items()}
-        arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+        arrays = {name: np.asarray(value, order="C") for name, value in arrays.items()}
         facts = {"score": self.score, "size": list(self.size), "path": self.path}
         document = {"format": _FORMAT, "crc32": _checksum(facts, arrays), **facts}
         metadata = {_KEY: json.dumps(document, allow_nan=False)}
@@ -113,9 +113,10 @@ class Prediction:
 
 
 def _checksum(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """Return the CRC-32 of the facts and of all arrays with their names, as hex digits."""
+    """Return the CRC-32 of facts, names, types, shapes and contents of arrays, as hex digits."""
     value = zlib.crc32(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(arrays):
-        value = zlib.crc32(name.encode(), value)
-        value = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, value)
+        array = arrays[name]
+        value = zlib.crc32(f"{name}|{array.dtype.str}|{array.shape}|".encode(), value)
+        value = zlib.crc32(array.reshape(-1).view(np.uint8).data, value)
     return f"{value:08x}"

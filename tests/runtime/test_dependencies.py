@@ -1,0 +1,78 @@
+"""Missing packages: named with their extra, and never confused with errors of this package."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import snl
+from snl.cli.main import main
+from snl.dependencies import require
+from snl.errors import DependencyError
+
+
+def test_packages_that_are_installed() -> None:
+    require(("json", "numpy"), "train", "a bundle")
+    require((), "train", "a bundle")
+
+
+@pytest.mark.parametrize("missing", ["torch", "torchvision", "timm"])
+def test_only_the_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, bundle: Path, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(DependencyError) as caught:
+        snl.load(bundle)
+    message = str(caught.value)
+    assert message.startswith(f"{bundle}: a bundle needs {missing} (")
+    assert "pip install 'snl-ad[train]'" in message and "snl export" in message
+    assert "\n" not in message
+    others = {"torch", "torchvision", "timm"} - {missing}
+    assert not any(f"needs {other} " in message for other in others)
+    assert main(["inspect", str(bundle), "a.png"]) == 2
+    assert capsys.readouterr().err == f"snl: error: {message}\n"
+
+
+def test_a_broken_package_is_named_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Libraries that do not load raise OSError, on two lines."""
+    (tmp_path / "broken_library.py").write_text("raise OSError('libcuda.so:\\n cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DependencyError) as caught:
+        require(("numpy", "broken_library"), "train", "training")
+    assert str(caught.value) == (
+        "training needs broken_library (libcuda.so: cannot open): pip install 'snl-ad[train]'"
+    )
+
+
+@pytest.mark.parametrize("module", ["snl.runtime.torch_engine", "snl.model.cram"])
+def test_an_import_error_of_this_package_is_a_defect(
+    monkeypatch: pytest.MonkeyPatch, bundle: Path, module: str
+) -> None:
+    """It is raised as it is, with its traceback, not as a missing PyTorch."""
+    for name in [n for n in sys.modules if n.startswith(("snl.model", "snl.runtime"))]:
+        monkeypatch.delitem(sys.modules, name)  # so that they are imported again
+    monkeypatch.setitem(sys.modules, module, None)
+    from snl.runtime.inspector import load
+
+    with pytest.raises(ImportError, match=module) as caught:
+        load(bundle)
+    assert not isinstance(caught.value, snl.SnlError)
+    with pytest.raises(ImportError, match=module):
+        main(["calibrate", str(bundle)])
+
+
+@pytest.mark.parametrize(("suffix", "package", "extra"), [
+    (".onnx", "onnxruntime", "runtime"), (".xml", "openvino", "openvino"),
+])  # fmt: skip
+def test_runtimes_of_exports(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(b"")
+    with pytest.raises(DependencyError, match=rf"pip install 'snl-ad\[{extra}\]'"):
+        snl.load(file)
