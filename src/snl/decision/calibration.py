@@ -191,7 +191,10 @@ class Calibration:
             )
 
     def can_decide(self, rate: float | None = None, product: str | None = None) -> bool:
-        """Whether images can be called normal or anomalous at a rate; None: the one in force."""
+        """Return whether images can be called normal or anomalous at a rate.
+
+        None: the rate in force.
+        """
         name = product or self.products[0]
         rate = self.rates_for(name).anomalous if rate is None else rate
         return self.scores.threshold(rate, name)[0] is not None
@@ -245,7 +248,7 @@ class Calibration:
 
 
 def _control_risk(peaks: np.ndarray, rate: float) -> float | None:
-    """The smallest threshold t with (sum of min(#peaks > t, 4) + 4) / (n + 1) <= rate."""
+    """Return the smallest threshold t with (sum of min(#peaks > t, 4) + 4) / (n + 1) <= rate."""
     kept = peaks[:, :COUNTED_REGIONS]
     allowed = int(np.floor(rate * (len(kept) + 1) - COUNTED_REGIONS + 1e-9))
     if allowed < 0 or not len(kept):

@@ -19,7 +19,8 @@ from array import array
 import numpy as np
 
 COARSE, FINE = 1.0, 0.49
-"""Tolerances in pixels: the first for wide sets if its polygon is valid, otherwise the second."""
+"""Tolerances in pixels. `COARSE` is used for sets of mean width `_WIDE` or more if its polygon is
+valid; `FINE` is used for narrower sets and where the coarse polygon is not valid."""
 _WIDE = 5.0  # minimum mean width in pixels for the coarse tolerance
 _AREA = 0.05  # maximum relative error of the area of a simplified polygon
 _PAIRS = (
@@ -29,17 +30,18 @@ _END = np.array([(1, 0), (1, 1), (0, 1), (0, 0)])  # of a pixel's upper, right, 
 
 
 def outline(mask: np.ndarray, start: tuple[int, int] | None = None) -> np.ndarray:
-    """Return the outer contour of an 8-connected set of pixels along pixel edges, exact.
+    """Return the exact outer contour of an 8-connected set of pixels along pixel edges.
 
     Time and memory depend on the length of the contour, not on the area.
 
     Args:
-        mask: bool (H + 2, W + 2): the pixels (H, W) with a border of False around them, which does
-            not count in coordinates. Holes, and other sets of pixels, do not matter.
+        mask: bool (H + 2, W + 2): the pixels (H, W) with a border of False around them. The
+            border is excluded from the coordinates. Holes and other components are ignored.
         start: (x, y) of the first pixel of the set, row by row; None: the first one of the mask.
 
     Returns:
-        int64 (N, 2): corners (x, y), clockwise as seen, beginning at the top left one of `start`.
+        int64 (N, 2): corners (x, y), clockwise in image coordinates (y down), beginning at the top
+        left corner of `start`.
     """
     width = mask.shape[1]
     first = int(mask.argmax()) if start is None else (start[1] + 1) * width + start[0] + 1
@@ -68,12 +70,13 @@ def polygon(contour: np.ndarray) -> np.ndarray:
     """Return the simplified contour of a connected set of pixels.
 
     Args:
-        contour: the exact one, as `outline` returns it.
+        contour: the exact contour, as returned by `outline`.
 
     Returns:
-        int64 (N, 2), N >= 3: corners (x, y), clockwise as seen, closed implicitly, within one pixel
-        of the exact contour; the area differs by at most 5 per cent. The polygon does not cross
-        itself, but touches itself where pixels are connected by a corner only.
+        int64 (N, 2), N >= 3: corners (x, y), clockwise in image coordinates (y down), closed
+        implicitly, within one pixel of the exact contour; the area differs by at most 5 per cent.
+        The polygon does not cross itself, but touches itself where pixels are connected by a corner
+        only.
     """
     area = shoelace(contour)
     around = np.abs(contour - np.roll(contour, 1, axis=0)).sum()
@@ -87,11 +90,13 @@ def polygon(contour: np.ndarray) -> np.ndarray:
 
 
 def simplify(points: np.ndarray, tolerance: float) -> np.ndarray:
-    """Simplify a closed line by the Douglas-Peucker algorithm, all parts of one depth at once.
+    """Simplify a closed line by the Douglas-Peucker algorithm.
+
+    Each recursion level is processed in one vectorised step.
 
     Args:
-        points: int (N, 2), not negative, distinct except where the line touches itself; such points
-            are kept.
+        points: int (N, 2), not negative, distinct except where the line touches itself; points that
+            occur twice are kept.
         tolerance: maximum distance of an omitted point from the segment that replaces it.
 
     Returns:
@@ -146,10 +151,11 @@ def _meets_itself(points: np.ndarray) -> bool:
     following = np.roll(points, -1, axis=0)
     ahead, back = following - points, np.roll(points, 1, axis=0) - points
     if ((_cross(ahead, back) == 0) & ((ahead * back).sum(1) > 0)).any():
-        return True  # back along the same line
+        return True  # the line doubles back on itself
     low, high = np.minimum(points, following), np.maximum(points, following)
     order = np.argsort(low[:, 0], kind="stable")
-    last = np.searchsorted(low[order, 0], high[order, 0], side="right")  # starts before it ends
+    # end of the segments whose x range starts before this one ends, or where it ends
+    last = np.searchsorted(low[order, 0], high[order, 0], side="right")
     many = np.maximum(last - np.arange(len(order)) - 1, 0)
     if many.sum() > _PAIRS:
         return True
@@ -169,6 +175,6 @@ def _meets_itself(points: np.ndarray) -> bool:
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the cross products of int (N, 2) with (N, 2); the sign is the side."""
+    """Return the cross products of int (N, 2) with (N, 2); the sign tells on which side b lies."""
     result: np.ndarray = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
     return result

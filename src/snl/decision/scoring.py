@@ -1,4 +1,4 @@
-"""The score of a single map outside of the network, where its map was changed or put together."""
+"""Score an anomaly map that was modified (ignore mask) or assembled from tiles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from snl.settings import MapSettings
 
 
 def score_map(anomaly_map: np.ndarray, settings: MapSettings) -> float:
-    """Return the raw score of one map (h, w), as the network computes it from its own maps.
+    """Return the raw score of one map (h, w), by the same formula as the network.
 
     The built-in scorers are computed in numpy. A plug-in's scorer is a function of tensors, so it
     needs PyTorch.

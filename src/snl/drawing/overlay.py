@@ -31,7 +31,7 @@ Box = tuple[float, float, float, float]
 
 
 class DrawableRegion(Protocol):
-    """The part of `snl.decision.regions.Region` that is drawn."""
+    """Attributes needed for drawing; implemented by `snl.decision.regions.Region`."""
 
     @property
     def polygon(self) -> Sequence[tuple[float, float]]: ...
@@ -44,7 +44,7 @@ class DrawableRegion(Protocol):
 
 
 class Drawable(Protocol):
-    """The part of an inspection that is drawn; `snl.decision.inspection.Inspection` has it.
+    """Attributes needed for drawing; implemented by `snl.decision.inspection.Inspection`.
 
     `regions` are sorted by peak, highest first.
     """
@@ -105,13 +105,15 @@ def panels(inspection: Drawable) -> tuple[Image.Image, Image.Image]:
 
 
 def draw(inspection: Drawable) -> Image.Image:
-    """Draw image and overlay side by side, and below them the decision, its numbers and two scales.
+    """Draw image and overlay side by side; below them the decision and the values that explain it.
+
+    Two scales at the bottom show the score and the colours of the map.
 
     Args:
         inspection: what to draw.
 
     Returns:
-        An RGB picture of at most 2 `LONGEST` + 6 pixels in width.
+        An RGB picture, at most `2 * LONGEST + 6` pixels wide.
     """
     image, overlay = panels(inspection)
     column, row = max(image.width, SHORTEST), max(image.height, _MIN_HEIGHT)
@@ -144,7 +146,7 @@ def draw(inspection: Drawable) -> Image.Image:
 
 
 def _captions(inspection: Drawable) -> list[str]:
-    """Return the decision, then the numbers that explain it, one caption each."""
+    """Return the decision, then the values that explain it, one caption each."""
     captions = [inspection.decision.upper(), f"score {short(inspection.score)}"]
     if inspection.p_value is not None:
         captions.append(f"p {inspection.p_value:.2g}")
@@ -175,8 +177,8 @@ def _draw_numbers(
 ) -> None:
     """Mark each peak with a dot and its number (1, 2, ...).
 
-    A number is placed inside the panel, else inside the panel's column. Numbers never overlap; a
-    number without free space is left out.
+    A number is placed inside the panel if possible, otherwise inside the panel's column. Numbers
+    never overlap; a number without free space is left out.
     """
     taken: list[Box] = []
     for number, (x, y) in enumerate(peaks, 1):
@@ -197,7 +199,7 @@ def _free_box(
     areas: Sequence[tuple[int, int, int, int]],
     taken: Sequence[Box],
 ) -> Box | None:
-    """Return a box near a point, inside the first possible area and clear of the taken boxes."""
+    """Return a box near a point, inside the first area with free space, clear of taken boxes."""
     (x, y), (width, height) = point, size
     centres = [
         (x + dx * (width / 2 + 4 + distance), y + dy * (height / 2 + 4 + distance))

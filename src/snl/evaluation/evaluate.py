@@ -1,8 +1,9 @@
-"""From a model and a catalog to the table of metrics, with one image at a time in memory.
+"""Evaluate a model on a catalog, in bounded memory.
 
-A model with a calibration (an `Inspector`) is evaluated as a whole: how often its decisions are
-right, and one ranking over all products by raw and by calibrated scores. A model without one (a
-`Predictor`, or anything with `image_size` and `predict`) is evaluated by its scores and maps.
+For a model with a calibration (an `Inspector`), the evaluation also tells how often its decisions
+are right, and how well raw and calibrated scores rank the images of all products together. For a
+model without one (a `Predictor`, or anything with `image_size` and `predict`), it measures only
+scores and maps.
 """
 
 from __future__ import annotations
@@ -46,18 +47,19 @@ def evaluate(
         model: an `Inspector`, a `Predictor`, or anything with `image_size` and `predict`.
         data: a catalog, or a folder or manifest to read one from.
         resolution: `input`: pixel metrics at the network's input size, masks resized by nearest
-            neighbour, as published results are; `original`: at every image's own size, as always
-            where images are processed in tiles.
+            neighbour, as published results are; `original`: at every image's own size
+            (always used for tiled images).
         batch_size: images per forward pass.
         save_maps: folder for the raw maps at the images' own sizes, float32 .npy, each at its
             image's path below the data's root with `.npy` appended.
         products_given: decide with the product known; otherwise it is recognised, as by `inspect`.
-        visit: called with every image.
+        visit: called with an `EvaluatedImage` after each image.
         progress: called with (done, total).
 
     Returns:
         The metrics. Pixel metrics count only images with a known mask (`n_masked`); a metric that
-        is not defined (one kind of image only) is None and not part of the mean.
+        is undefined because there are only normal or only anomalous images is None and left out of
+        the mean.
 
     Raises:
         DataError: no labelled test image.
@@ -122,7 +124,7 @@ def evaluate(
 def _decided(
     prediction: Prediction, record: Record, calibration: Calibration | None, given: bool
 ) -> tuple[Prediction, Verdict | None]:
-    """The prediction without ignored pixels, and the verdict, if there is a calibration."""
+    """Return the prediction without ignored pixels, and the verdict, if there is a calibration."""
     if calibration is None:
         return prediction, None
     product = record.product if given and record.product in calibration.products else None
@@ -166,7 +168,10 @@ def _curves(
 
 
 def _mask(record: Record, size: tuple[int, int], errors: list[ImageError]) -> np.ndarray | None:
-    """The mask at a size, empty for a normal image; None, and an error, if it cannot be read."""
+    """Return the mask at a size, empty for a normal image.
+
+    If it cannot be read, return None and add the error to `errors`.
+    """
     if record.label == "normal":
         return np.zeros(size, dtype=bool)
     try:
@@ -177,7 +182,7 @@ def _mask(record: Record, size: tuple[int, int], errors: list[ImageError]) -> np
 
 
 def _save_map(folder: Path, root: Path, record: Record, anomaly_map: np.ndarray) -> None:
-    outside = Path("outside", *record.path.absolute().parts[1:])  # keeps equal names apart
+    outside = Path("outside", *record.path.absolute().parts[1:])  # avoids name collisions
     place = inside(record.path, root) or outside
     path = folder / place.with_name(place.name + ".npy")
     with atomic(path) as temporary, temporary.open("wb") as file:

@@ -1,8 +1,8 @@
-"""Quantise convolutions to int8, with value ranges from normal images; the rest stays in float.
+"""Quantise convolutions to int8, calibrated on normal images; the rest stays in float.
 
-An anomaly map is the difference of two features that are nearly equal, so it shows every rounding
-error of them. Therefore the convolutions whose outputs are compared also stay in float: those from
-which a path leads to an output of the graph through no other convolution.
+An anomaly map is the difference of two features that are nearly equal, so it is sensitive
+to rounding errors in both. Therefore the convolutions whose outputs are compared also stay in
+float: the last convolution on each path to an output of the graph.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _WITHOUT_ARITHMETIC = {"Parameter", "Result", "Constant", "Convert"}
 
 
 def quantise_onnx(source: Path, target: Path, images: Sequence[np.ndarray]) -> None:
-    """Write an ONNX file with int8 weights per channel, and activations ranged by their extremes.
+    """Write an ONNX file with int8 weights per channel and min-max calibrated activations.
 
     Args:
         source: ONNX file in fp32; a file `ready.onnx` is written beside it.
         target: file to write.
-        images: uint8 (B, size, size, 3) each, with a B that the graph takes.
+        images: uint8 (B, size, size, 3) each, with a batch size that the graph accepts.
 
     Raises:
         DependencyError: a package is missing.
@@ -46,7 +46,8 @@ def quantise_onnx(source: Path, target: Path, images: Sequence[np.ndarray]) -> N
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as error:
         raise DependencyError(
-            f"int8 of ONNX needs ONNX Runtime's tools ({error}): pip install 'snl-ad[export]'"
+            f"int8 quantisation for ONNX needs ONNX Runtime's tools ({error}): "
+            "pip install 'snl-ad[export]'"
         ) from None
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -88,13 +89,13 @@ def quantise_openvino(model: Any, images: Sequence[np.ndarray]) -> Any:
             import nncf
         except ImportError as error:
             raise DependencyError(
-                f"int8 of OpenVINO needs nncf ({error}): pip install 'snl-ad[export]'"
+                f"int8 quantisation for OpenVINO needs nncf ({error}): pip install 'snl-ad[export]'"
             ) from None
         logging.getLogger("nncf").setLevel(logging.ERROR)
         return nncf.quantize(
             model,
             nncf.Dataset(list(images)),
-            # features that are not rectified lie on both sides of 0, but not symmetrically
+            # activations without a ReLU are signed but asymmetric
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(
                 names=kept_of_openvino(model),
@@ -134,7 +135,7 @@ def _last_convolutions(
     name_of: Callable[[Any], str],
     inputs_of: Callable[[Any], Iterable[Any]],
 ) -> list[str]:
-    """Return the convolutions that come first on the paths from the outputs to the input."""
+    """Return the convolutions that are reached first when walking back from each output."""
     last: set[str] = set()
     visited: set[str] = set()
     pending = list(outputs)

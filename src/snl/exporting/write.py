@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 PRECISIONS = ("fp32", "fp16", "int8")
 INT8_IMAGES = 128
-"""Normal images, evenly spread, from which int8 takes its value ranges."""
+"""Number of normal images, evenly spread, on which int8 is calibrated."""
 OPSET = 18
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
@@ -66,7 +66,7 @@ def export(
         path: of the file to write, `*.onnx` or `*.xml`.
         format: `onnx` or `openvino`.
         precision: `fp32`; `fp16`: weights, and in ONNX also convolutions, in half precision;
-            `int8`: convolutions quantised, with value ranges from the normal images of `data`.
+            `int8`: convolutions quantised, calibrated on the normal images of `data`.
         data: images to compare on; int8 needs them. If they contain labelled test images, the
             AUROC is compared, too. None: outputs are compared on generated images.
         batch: fixed number of images per call; None: any number.
@@ -120,7 +120,7 @@ def _check_options(path: Path, format: str, precision: str, data: Catalog | None
             "another --format"
         )
     if precision == "int8" and data is None:
-        raise SettingsError("int8 takes its value ranges from normal images; give --data DATA")
+        raise SettingsError("int8 is calibrated on normal images; give --data DATA")
 
 
 def _write_graph(network: Any, file: Path, size: int, batch: int | None) -> None:
@@ -178,7 +178,7 @@ def _half_convolutions(model: Any) -> Any:
         from onnxruntime.transformers.float16 import convert_float_to_float16
     except ImportError as error:
         raise DependencyError(
-            f"fp16 of ONNX needs ONNX Runtime's tools ({error}): pip install 'snl-ad[export]'"
+            f"fp16 for ONNX needs ONNX Runtime's tools ({error}): pip install 'snl-ad[export]'"
         ) from None
     others = [node.name for node in model.graph.node if node.op_type not in _CONVOLUTIONS]
     return convert_float_to_float16(model, keep_io_types=True, node_block_list=others)
@@ -210,9 +210,7 @@ def _normal_images(inspector: Inspector, data: Catalog, batch: int) -> list[np.n
     stream = read(samples(paths, inspector.tile, INT8_IMAGES), inspector.image_size)
     groups = [pixels for _, pixels in batches(stream, batch, [])]
     if not groups:
-        raise SettingsError(
-            f"{data.root}: no normal training images; int8 takes its value ranges from them"
-        )
+        raise SettingsError(f"{data.root}: no normal training images; int8 is calibrated on them")
     groups[-1] = np.resize(groups[-1], (batch, *groups[-1].shape[1:]))  # repeated until full
     return groups
 

@@ -22,7 +22,7 @@ _CALIBRATION_FIELDS = {
 
 
 def is_format_2(document: Mapping[str, Any]) -> bool:
-    """Whether a file's document is of format 2, which had no sections."""
+    """Return whether a file's document is of format 2, which had no sections."""
     return "sections" not in document and "calibrations" in document
 
 
@@ -88,7 +88,7 @@ def _weight_name(old: str) -> str:
 
 
 def _settings(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with today's names."""
+    """Return the settings under today's names."""
     new: dict[str, Any] = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in old.items()
     }

@@ -207,7 +207,7 @@ def _read_export(path: Path, kind: str) -> _Contents:
             f"{path}: not a readable export (truncated, damaged or of another kind: {reason}); "
             "export it again from its bundle"
         ) from None
-    # the checksum of the graph is taken as right: computing it would need the whole file
+    # the checksum of the graph is not verified: computing it would need the whole file
     known = graph_metadata.from_metadata(path, metadata, metadata.get("snl.sha256", ""))
     return _Contents(kind, json.loads(metadata[graph_metadata.KEY])["format"], size, known)
 

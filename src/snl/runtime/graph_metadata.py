@@ -113,7 +113,7 @@ def _unreadable(path: str | Path, error: Exception) -> BundleError:
 
 
 def _thresholds(metadata: ModelMetadata) -> dict[str, dict[str, float | None]]:
-    """Scores above which an image of a product is anomalous, or at least uncertain.
+    """Return the scores above which an image of a product is anomalous, or at least uncertain.
 
     They are for programs that process whole images and have no other calibration, so products that
     need tiles or a mask are missing. None: the held-out images allow no threshold.
@@ -132,7 +132,7 @@ def _thresholds(metadata: ModelMetadata) -> dict[str, dict[str, float | None]]:
 
 
 def _to_text(metadata: ModelMetadata) -> str:
-    """JSON, arrays as base64, with a checksum over all of it."""
+    """Return JSON with arrays as base64 and a checksum over all of it."""
     document, arrays = join_sections(to_sections(metadata))
     body = {
         "document": document,

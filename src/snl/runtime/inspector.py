@@ -278,7 +278,7 @@ class Inspector:
 
 
 def _is_image(source: Any) -> bool:
-    """Whether this is one image rather than several."""
+    """Return whether this is one image rather than several."""
     if isinstance(source, str | Path | np.ndarray):
         return True
     return not isinstance(source, Iterable) or hasattr(source, "getbbox")  # a PIL image
@@ -325,7 +325,7 @@ def load(
 def _load_engine(
     path: Path, device: str, threads: int, precision: str
 ) -> tuple[Engine, ModelMetadata]:
-    """The engine and metadata of a file, by its ending."""
+    """Return the engine and metadata of a file, chosen by its extension."""
     kind = path.suffix.lower()
     if kind == ".onnx":
         from snl.runtime.onnx_engine import load_onnx

@@ -140,7 +140,7 @@ def from_sections(sections: Mapping[str, Section], *, exported: bool = False) ->
 
 
 def _missing_plugin(plugin: Mapping[str, str]) -> str:
-    """What is said of a plug-in that is not installed."""
+    """Return the message about a plug-in that is not installed."""
     package, version = plugin["package"], plugin.get("version", "")
     return (
         f"it needs the {plugin['kind']} '{plugin['name']}' of the plug-in {package}"

@@ -98,7 +98,7 @@ class OnnxEngine:
         self.__dict__.pop("_session", None)
 
     def _shape(self) -> tuple[int | None, int]:
-        """Images per batch (None: any number), and the side of the input."""
+        """Return the images per batch (None: any number), and the side of the input."""
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shape = inputs[0].shape if len(inputs) == 1 else []
         if (
@@ -133,7 +133,7 @@ def write_onnx(content: bytes, path: Path, metadata: ModelMetadata) -> None:
 
 
 def _providers(device: str, offered: list[str]) -> list[Any]:
-    """ONNX Runtime's execution providers for a device."""
+    """Return ONNX Runtime's execution providers for a device."""
     kind, colon, index = device.partition(":")
     if kind == "auto":
         return [_PROVIDERS[k] for k in ("cuda", "cpu") if _PROVIDERS[k] in offered]

@@ -59,7 +59,7 @@ class OpenvinoEngine:
             )
         offered = core.get_property(self._device, "OPTIMIZATION_CAPABILITIES")
         if precision != "fp32" and precision.upper() not in offered:
-            raise SettingsError(  # OpenVINO would take another one and not say so
+            raise SettingsError(  # OpenVINO would silently use another one
                 f"OpenVINO's {self._device} does not compute in {precision} here "
                 f"({', '.join(offered)}); leave out --precision"
             )
@@ -72,7 +72,7 @@ class OpenvinoEngine:
             raise BundleError(
                 f"{self.path}: {weights.name} is missing beside it; copy both files of snl export"
             )
-        # fp32 is fp32: OpenVINO would go over to bf16 by itself where a CPU has it
+        # set explicitly, because OpenVINO would replace fp32 by bf16 on CPUs that support it
         hint = precision.replace("fp", "f")
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if threads:
@@ -130,7 +130,7 @@ class OpenvinoEngine:
         return [np.array(outputs[name]) for name in OUTPUTS]
 
     def _shape(self) -> tuple[int | None, int]:
-        """Images per batch (None: any number), and the side of the input."""
+        """Return the images per batch (None: any number), and the side of the input."""
         inputs, outputs = self._model.inputs, self._model.outputs
         shape = inputs[0].get_partial_shape() if len(inputs) == 1 else []
         if (
@@ -169,7 +169,7 @@ def write_openvino(
 
 
 def _write(source: Path, path: Path, metadata: dict[str, str]) -> None:
-    """The XML file with other metadata."""
+    """Write the XML file `source` to `path` with other metadata."""
     tree = ElementTree.parse(source)
     root = tree.getroot()
     info = root.find("rt_info")

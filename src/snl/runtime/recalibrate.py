@@ -262,7 +262,7 @@ def learn_misses(
 
 
 def trained_on(inspector: Inspector, path: Path) -> bool:
-    """Whether the network was trained on an image with this content."""
+    """Return whether the network was trained on an image with this content."""
     try:
         return bool(np.isin(np.uint64(content_hash(path)), inspector.training.hashes))
     except OSError:

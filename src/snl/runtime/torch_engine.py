@@ -94,7 +94,7 @@ class TorchEngine:
 
 @contextmanager
 def _number_of_threads(threads: int) -> Iterator[None]:
-    """Run with this number of CPU threads; 0: leave it."""
+    """Run with this number of CPU threads; 0: leave the number unchanged."""
     if not threads:
         yield
         return
