@@ -19,7 +19,7 @@ from array import array
 import numpy as np
 
 COARSE, FINE = 1.0, 0.49
-"""Tolerances in pixels. `COARSE` is used for sets of mean width `_WIDE` or more if the polygon it gives is
+"""Tolerances in pixels. `COARSE` is used for sets of mean width `_WIDE` or more if its polygon is
 valid; `FINE` is used for narrower sets and where the coarse polygon is not valid."""
 _WIDE = 5.0  # minimum mean width in pixels for the coarse tolerance
 _AREA = 0.05  # maximum relative error of the area of a simplified polygon
