@@ -125,7 +125,7 @@ def test_wrong_options_are_refused_before_any_work(
 ) -> None:  # fmt: skip
     before = {path: path.read_bytes() for path in images.iterdir()}
     if "labelme" not in words[0]:  # files in a folder are checked when they are written
-        monkeypatch.setattr(snl.Inspector, "predict", None)
+        monkeypatch.setattr(snl.Predictor, "predict", None)
     words = [word.format(images=images) for word in words]
     out = ["--json", str(tmp_path / "out.jsonl")]
     assert main(["inspect", str(calibrated), str(images), *words, *out, "--quiet"]) == 2
@@ -302,9 +302,7 @@ def test_a_mixed_folder_is_split_into_groups(mixed: Path, tmp_path: Path, capsys
     file = tmp_path / "mixed.snl"
     assert main(["train", str(mixed), "-o", str(file), *COMPACT]) == 0
     output = capsys.readouterr().err
-    assert (
-        "2 groups of images are told apart: 'mixed 1' (36 images), 'mixed 2' (30 images)" in output
-    )
+    assert "2 groups of similar images: 'mixed 1' (36 images), 'mixed 2' (30 images)" in output
     inspector = snl.load(file, "cpu")
     assert inspector.products == ("mixed 1", "mixed 2")
     assert inspector.training.products == {"mixed 1": 22, "mixed 2": 18}
@@ -326,7 +324,7 @@ def test_grouping_can_be_switched_off(mixed: Path, tmp_path: Path, capsys: Captu
     file = tmp_path / "one.snl"
     off = ["--set", "training.product_groups=off"]
     assert main(["train", str(mixed), "-o", str(file), *COMPACT, *off]) == 0
-    assert "told apart" not in capsys.readouterr().err
+    assert "groups of similar images" not in capsys.readouterr().err
     inspector = snl.load(file, "cpu")
     assert inspector.products == ("mixed",) and len(inspector.calibration.sets["mixed"]) == 26
     assert (

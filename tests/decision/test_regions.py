@@ -1,4 +1,4 @@
-"""Regions and peaks: against a flood fill, scikit-image and plain loops; bad input is told."""
+"""Regions and peaks: against a flood fill, scikit-image and plain loops; bands; wrong input."""
 
 from __future__ import annotations
 
@@ -36,65 +36,65 @@ def around(y: int, x: int, shape: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 def flood(levels: np.ndarray, threshold: float) -> list[set[tuple[int, int]]]:
-    """Components of levels > threshold as sets of (y, x), by a flood fill."""
-    left = {(int(y), int(x)) for y, x in np.argwhere(levels > threshold)}
-    found = []
-    while left:
-        part: set[tuple[int, int]] = set()
-        rim = [min(left)]
-        while rim:
-            pixel = rim.pop()
-            if pixel in left:
-                left.remove(pixel)
-                part.add(pixel)
-                rim += around(*pixel, levels.shape)
-        found.append(part)
-    return found
+    """Return the components of levels > threshold as sets of (y, x), by a flood fill."""
+    remaining = {(int(y), int(x)) for y, x in np.argwhere(levels > threshold)}
+    filled = []
+    while remaining:
+        component: set[tuple[int, int]] = set()
+        queue = [min(remaining)]
+        while queue:
+            pixel = queue.pop()
+            if pixel in remaining:
+                remaining.remove(pixel)
+                component.add(pixel)
+                queue += around(*pixel, levels.shape)
+        filled.append(component)
+    return filled
 
 
 def slow_peaks(levels: np.ndarray) -> list[float]:
-    """Local maxima by flooding plateaus; -inf is none."""
+    """Return the local maxima by flooding plateaus; -inf is not a maximum."""
     seen: set[tuple[int, int]] = set()
-    found = []
+    maxima = []
     for start in np.ndindex(levels.shape):
         if start in seen or levels[start] == -np.inf:
             continue
-        rim, highest = [start], True
-        while rim:
-            pixel = rim.pop()
+        queue, highest = [start], True
+        while queue:
+            pixel = queue.pop()
             if pixel in seen:
                 continue
             seen.add(pixel)
             for other in around(*pixel, levels.shape):
                 highest &= bool(levels[other] <= levels[start])
                 if levels[other] == levels[start]:
-                    rim.append(other)
+                    queue.append(other)
         if highest:
-            found.append(float(levels[start]))
-    return sorted(found, reverse=True)
+            maxima.append(float(levels[start]))
+    return sorted(maxima, reverse=True)
 
 
 @given(MAPS, st.integers(-4, 3), st.integers(1, 4))
 def test_regions_are_those_of_a_flood_fill(
     levels: np.ndarray, threshold: int, smallest: int
 ) -> None:
-    wanted = []
-    for part in flood(levels, threshold):
-        if len(part) < smallest:
+    expected = []
+    for component in flood(levels, threshold):
+        if len(component) < smallest:
             continue
-        top = max(float(levels[p]) for p in part)
-        y, x = min(p for p in part if levels[p] == top)
-        ys, xs = [p[0] for p in part], [p[1] for p in part]
+        top = max(float(levels[p]) for p in component)
+        y, x = min(p for p in component if levels[p] == top)
+        ys, xs = [p[0] for p in component], [p[1] for p in component]
         box = (min(xs), min(ys), max(xs) - min(xs) + 1, max(ys) - min(ys) + 1)
-        wanted.append((-top, min(part), box, len(part), (x, y)))
-    found = find_regions(levels, threshold, smallest=smallest)
-    assert [(-r.peak, r.box, r.area, r.peak_at) for r in found] == [
-        (peak, box, area, at) for peak, _, box, area, at in sorted(wanted)
+        expected.append((-top, min(component), box, len(component), (x, y)))
+    result = find_regions(levels, threshold, smallest=smallest)
+    assert [(-r.peak, r.box, r.area, r.peak_at) for r in result] == [
+        (peak, box, area, at) for peak, _, box, area, at in sorted(expected)
     ]
 
 
 @given(MAPS, st.integers(-4, 3))
-def test_a_region_holds_a_peak(levels: np.ndarray, threshold: int) -> None:
+def test_every_region_contains_a_peak(levels: np.ndarray, threshold: int) -> None:
     tops = peaks(levels, most=levels.size)
     assert len(find_regions(levels, threshold)) <= (tops > threshold).sum()
     assert tops[0] == levels.max()
@@ -102,36 +102,36 @@ def test_a_region_holds_a_peak(levels: np.ndarray, threshold: int) -> None:
 
 @given(MAPS, st.integers(1, 20))
 def test_peaks_are_those_of_a_loop(levels: np.ndarray, most: int) -> None:
-    wanted = (slow_peaks(levels) + [-math.inf] * most)[:most]
-    np.testing.assert_array_equal(peaks(levels, most), wanted)
+    expected = (slow_peaks(levels) + [-math.inf] * most)[:most]
+    np.testing.assert_array_equal(peaks(levels, most), expected)
 
 
 @given(st.data())
-def test_ignored_pixels_are_lower_than_all(data: st.DataObject) -> None:
+def test_ignored_pixels_count_as_lower_than_all_others(data: st.DataObject) -> None:
     levels = data.draw(MAPS)
     ignored = data.draw(arrays(bool, levels.shape))
     lowered = np.where(ignored, -np.inf, levels)
     filled = np.where(ignored, np.nan, levels).astype(np.float32)
-    found = peaks(filled, levels.size, ignored)
-    wanted = slow_peaks(lowered)
-    np.testing.assert_array_equal(found[: len(wanted)], wanted)
-    assert (found[len(wanted) :] == -np.inf).all()
+    result = peaks(filled, levels.size, ignored)
+    expected = slow_peaks(lowered)
+    np.testing.assert_array_equal(result[: len(expected)], expected)
+    assert (result[len(expected) :] == -np.inf).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_against_scikit_image(seed: int) -> None:
     rng = np.random.default_rng(seed)
     levels = gaussian_filter(rng.normal(size=(60, 80)), 1.5).astype(np.float32)
-    wanted = regionprops(label(levels > 0.1, connectivity=2), intensity_image=levels)
-    wanted.sort(key=lambda r: -r.intensity_max)
-    found = find_regions(levels, 0.1)
-    assert len(found) == len(wanted) > 5
-    for mine, other in zip(found, wanted, strict=True):
-        top, left, bottom, right = other.bbox
-        assert mine.box == (left, top, right - left, bottom - top)
-        assert (mine.area, mine.peak) == (other.area, other.intensity_max)
-        assert levels[mine.peak_at[::-1]] == mine.peak
-        corners = np.array(mine.polygon)
+    expected = regionprops(label(levels > 0.1, connectivity=2), intensity_image=levels)
+    expected.sort(key=lambda r: -r.intensity_max)
+    result = find_regions(levels, 0.1)
+    assert len(result) == len(expected) > 5
+    for region, reference in zip(result, expected, strict=True):
+        top, left, bottom, right = reference.bbox
+        assert region.box == (left, top, right - left, bottom - top)
+        assert (region.area, region.peak) == (reference.area, reference.intensity_max)
+        assert levels[region.peak_at[::-1]] == region.peak
+        corners = np.array(region.polygon)
         assert corners.min(0) == pytest.approx([left, top], abs=1)
         assert corners.max(0) == pytest.approx([right, bottom], abs=1)
     tops = np.sort(levels[local_maxima(levels, connectivity=2)])[::-1]
@@ -139,12 +139,12 @@ def test_against_scikit_image(seed: int) -> None:
     assert peaks(levels, len(tops) + 3)[len(tops) :].tolist() == [-math.inf] * 3
 
 
-def test_scale_p_value_and_the_most() -> None:
+def test_scale_p_value_and_maximum_number() -> None:
     levels = np.zeros((5, 7), np.float32)
     levels[0, 0], levels[2, 2:4], levels[4, 6] = 3, (1, 2), 1
-    found = find_regions(levels, 0.5, mm_per_pixel=0.5, p_value=lambda peak: 1 / peak, most=2)
-    assert [r.peak for r in found] == [3, 2]
-    assert found[1] == Region(
+    result = find_regions(levels, 0.5, mm_per_pixel=0.5, p_value=lambda peak: 1 / peak, most=2)
+    assert [r.peak for r in result] == [3, 2]
+    assert result[1] == Region(
         box=(2, 2, 2, 1),
         polygon=((2, 2), (4, 2), (4, 3), (2, 3)),
         area=2,
@@ -153,7 +153,7 @@ def test_scale_p_value_and_the_most() -> None:
         peak_at=(3, 2),
         p_value=0.5,
     )
-    assert json.loads(json.dumps(found[1].to_dict(), allow_nan=False)) == found[1].to_dict()
+    assert json.loads(json.dumps(result[1].to_dict(), allow_nan=False)) == result[1].to_dict()
     assert find_regions(levels, 0.5)[0].area_mm2 is None
     assert [r.box for r in find_regions(levels, 0.5, smallest=2)] == [(2, 2, 2, 1)]
 
@@ -166,7 +166,7 @@ def test_holes_are_in_the_polygon_but_not_in_the_area() -> None:
     assert outer.area == 13 and outer.polygon == ((0, 0), (4, 0), (4, 4), (0, 4))
 
 
-def test_a_region_in_the_hole_of_another_is_one_of_its_own() -> None:
+def test_a_region_in_the_hole_of_another_is_separate() -> None:
     levels = np.ones((7, 7))
     levels[1:6, 1:6] = 0
     levels[3, 3] = 2
@@ -180,7 +180,7 @@ def test_infinite_thresholds() -> None:
     assert find_regions(levels, -math.inf)[0].area == 12
 
 
-def test_whole_numbers_are_fine() -> None:
+def test_integer_maps_are_accepted() -> None:
     assert find_regions(np.array([[0, 255]], np.uint8), 254)[0].peak == 255.0
     assert peaks(np.array([[3, 0, 200]], np.uint8), 3).tolist() == [200, 3, -math.inf]
 
@@ -208,7 +208,7 @@ HOLED = np.array([[0.0, 1.0], [np.nan, 2.0]])
         (FLAT, 0.0, {"mm_per_pixel": math.inf}, "mm per pixel"),
     ],
 )
-def test_bad_input_is_told(
+def test_wrong_input_is_reported(
     levels: np.ndarray, threshold: float, options: dict[str, float], words: str
 ) -> None:
     with pytest.raises(SnlError, match=words) as caught:
@@ -216,7 +216,7 @@ def test_bad_input_is_told(
     assert "give" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_bad_input_of_peaks_is_told() -> None:
+def test_wrong_input_of_peaks_is_reported() -> None:
     with pytest.raises(DataError, match="nan at x 0, y 1"):
         peaks(HOLED)
     with pytest.raises(SettingsError, match="at most 0"):
@@ -228,15 +228,15 @@ def test_bad_input_of_peaks_is_told() -> None:
     assert (peaks(HOLED, 2, np.ones((2, 2), bool)) == -np.inf).all()
 
 
-def test_a_large_map_takes_no_time_to_speak_of() -> None:
+def test_a_large_map_is_processed_quickly() -> None:
     rng = np.random.default_rng(0)
     levels = np.zeros((3000, 4000), np.float32)
     for y, x in np.ndindex(10, 10):
         part = gaussian_filter(rng.normal(size=(200, 300)).astype(np.float32), 6)
         levels[y * 300 + 40 : y * 300 + 240, x * 400 + 40 : x * 400 + 340] = part > part.mean()
     begin = time.process_time()
-    found = find_regions(levels, 0.5)
-    assert len(found) == 100 and time.process_time() - begin < 3.0  # 0.3 s on one slow core
+    result = find_regions(levels, 0.5)
+    assert len(result) == 100 and time.process_time() - begin < 3.0  # 0.3 s on one slow core
 
 
 BANDS = st.integers(1, 60)  # pixels of a band, so that components extend over several

@@ -185,7 +185,7 @@ def test_too_many_tiles_are_sampled_and_reported(
         images_of(large), tmp_path, note=notes.append, progress=lambda *at: progress.append(at)
     )
     assert len(data) == 20 and len(data.paths) >= 6
-    assert len(notes) == 1 and "of which 20, evenly spread, are used" in notes[0]
+    assert len(notes) == 1 and "an even sample of 20 is used" in notes[0]
     assert progress[-1] == (20, 20)
 
 

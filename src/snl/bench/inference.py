@@ -1,4 +1,4 @@
-"""How fast an inspector is on this machine, by precision, threads and batch size: measured."""
+"""Measure the speed of an inspector on this machine, by precision, threads and batch size."""
 
 from __future__ import annotations
 
@@ -19,23 +19,28 @@ from snl.runtime.inspector import load
 
 BATCHES = (1, 2, 4, 8, 16)
 SECONDS = 1.0
-"""Each setting is measured for about so long, after one pass to warm up."""
+"""Measuring time for each combination of settings, after one call to warm up."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """One setting: median over passes."""
+    """The speed with one combination of settings.
+
+    Attributes:
+        precision: see `snl.load`; always `fp32` for an ONNX file, which contains its precision.
+        threads: of one call.
+        batch: images per call.
+        milliseconds: per call, the median.
+    """
 
     precision: str
-    """Of `snl.load`; of an ONNX file always `fp32`, for it has its own."""
     threads: int
     batch: int
     milliseconds: float
-    """Of a batch."""
 
     @property
     def images_per_second(self) -> float:
-        """Throughput of the network; decoding goes on beside it."""
+        """Throughput of the network; images are decoded in parallel to it."""
         return 1000 * self.batch / self.milliseconds
 
 
@@ -44,16 +49,17 @@ def measure(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Speed]:
-    """Every batch size with one thread, with half of the cores and with all of them, in fp32 and,
-    where file and device have it, in bf16.
+    """Measure all batch sizes with one thread, half of the cores and all of them.
+
+    This is done in fp32 and, where file and device support it, in bf16.
 
     Args:
         path: of a bundle or an export.
         device: see `snl.load`.
-        progress: called with (done, total).
+        progress: called with (done, total), counting combinations of settings.
 
     Raises:
-        SnlError: as `snl.load`.
+        SnlError: see `snl.load`.
     """
     cores = os.cpu_count() or 1
     counts = sorted({1, max(1, cores // 2), cores})
@@ -61,7 +67,7 @@ def measure(
     with suppress(SettingsError):
         load(path, device, precision="bf16")
         precisions.append("bf16")
-    found = []
+    speeds = []
     rng = np.random.default_rng(0)
     for precision, threads in itertools.product(precisions, counts):
         inspector = load(path, device, threads, precision)
@@ -69,40 +75,40 @@ def measure(
         for batch in BATCHES:
             pixels = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
             seconds = _median(partial(inspector.predict, pixels))
-            found.append(Speed(precision, threads, batch, 1000 * seconds))
+            speeds.append(Speed(precision, threads, batch, 1000 * seconds))
             if progress:
-                progress(len(found), len(precisions) * len(counts) * len(BATCHES))
-    return found
+                progress(len(speeds), len(precisions) * len(counts) * len(BATCHES))
+    return speeds
 
 
 def format_speeds(speeds: list[Speed]) -> str:
-    """The table, and the settings for the shortest wait and for the most images."""
-    lines = ["precision  threads  batch  ms a batch  images/s"]
+    """Return the table, and the settings for the lowest latency and the highest throughput."""
+    lines = ["precision  threads  batch  ms/batch  images/s"]
     lines += [
-        f"{s.precision:9}  {s.threads:7}  {s.batch:5}  {s.milliseconds:10.1f}  "
+        f"{s.precision:9}  {s.threads:7}  {s.batch:5}  {s.milliseconds:8.1f}  "
         f"{s.images_per_second:8.1f}"
         for s in speeds
     ]
     for precision in dict.fromkeys(s.precision for s in speeds):
-        some = [s for s in speeds if s.precision == precision]
+        subset = [s for s in speeds if s.precision == precision]
         options = "" if precision == "fp32" else f" --precision {precision}"
-        quick = min((s for s in some if s.batch == 1), key=lambda s: s.milliseconds)
-        most = max(some, key=lambda s: s.images_per_second)
+        latency = min((s for s in subset if s.batch == 1), key=lambda s: s.milliseconds)
+        throughput = max(subset, key=lambda s: s.images_per_second)
         lines += [
-            f"{precision}, shortest wait for one image: {quick.milliseconds:.1f} ms, "
-            f"--batch-size 1 --threads {quick.threads}{options}",
-            f"{precision}, most images: {most.images_per_second:.1f} a second, "
-            f"--batch-size {most.batch} --threads {most.threads}{options}",
+            f"{precision}, lowest latency: {latency.milliseconds:.1f} ms per image, "
+            f"--batch-size 1 --threads {latency.threads}{options}",
+            f"{precision}, highest throughput: {throughput.images_per_second:.1f} images/s, "
+            f"--batch-size {throughput.batch} --threads {throughput.threads}{options}",
         ]
     return "\n".join(lines)
 
 
 def _median(run: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Return the median time of a call in seconds."""
     run()
     times: list[float] = []
     while len(times) < 3 or sum(times) < SECONDS:
-        began = time.perf_counter()
+        start = time.perf_counter()
         run()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return statistics.median(times)

@@ -1,8 +1,9 @@
-"""What is published about MVTec AD and VisA: their classes, sizes, and results of other methods.
+"""MVTec AD and VisA as published: their classes, sizes, and the results of other methods.
 
-The results are class means in percent of one model for all classes. None of them was measured
-here. Their protocols differ (input size, teacher, how AUPRO is integrated), so a difference of
-some tenths says little. The SNL paper's own values are not known to this project: no row is its.
+The results are class means in percent, each of one model for all classes. They were not measured by
+this project. Their protocols differ (input size, teacher, integration of AUPRO), so a difference of
+a few tenths means little. The values of the SNL paper are not known to this project, so they are
+missing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ INP_FORMER = "INP-Former, arXiv 2503.02424"
 
 @dataclass(frozen=True)
 class Row:
-    """One method's class means in percent, and the paper whose comparison has them."""
+    """The published results of one method.
+
+    Attributes:
+        method: its name.
+        values: class means in percent, in the order of `COLUMNS`.
+        source: the paper whose comparison contains them.
+    """
 
     method: str
     values: tuple[float, float, float]
@@ -29,14 +36,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A published data set."""
+    """A published data set.
+
+    Attributes:
+        name: as in publications.
+        layouts: those of `snl.data.catalog.LAYOUTS` in which the data set is distributed.
+        classes: names of all classes.
+        images: numbers of training, normal test and anomalous test images of the whole data set.
+        rows: published results.
+    """
 
     name: str
     layouts: tuple[str, ...]
-    """Of `snl.data.catalog.LAYOUTS`, those in which the data set is met."""
     classes: tuple[str, ...]
     images: tuple[int, int, int]
-    """Training images, normal and anomalous test images of the whole data set."""
     rows: tuple[Row, ...]
 
 
@@ -87,7 +100,7 @@ BENCHMARKS = {
 }
 
 NOTE = (
-    "Published rows are class means by others, one model for all classes, not measured here; "
-    "Dinomaly-B and INP-Former-B have a DINOv2 teacher and larger inputs. "
-    "The SNL paper's own values are not known to this project, so no row is its."
+    "Published rows are class means from the sources below, one model for all classes, not "
+    "measured by this project; Dinomaly-B and INP-Former-B use a DINOv2 teacher and larger inputs. "
+    "The values of the SNL paper are not known to this project, so they are missing."
 )

@@ -1,4 +1,4 @@
-"""The table of a benchmark: mean and standard deviation over seeds, beside published results."""
+"""The table of a benchmark: mean and standard deviation over seeds, next to published results."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ HEADS = ("image AUROC", "pixel AUROC", "AUPRO")
 
 
 def summarise(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Statistics over the seeds' evaluations (`Evaluation.to_dict`), 0..1.
+    """Return statistics of the metrics over seeds, in 0..1.
+
+    Args:
+        results: `Evaluation.to_dict` of every seed.
 
     Returns:
-        `classes` (by name), `mean` (of the classes) and `pooled`, each metric as `mean`, `std`
-        (sample standard deviation over seeds; None for one seed) and `values` (of each seed).
+        `classes` (by name), `mean` (of the classes) and `pooled`. Each has all metrics, and each
+        metric has `mean`, `std` (sample standard deviation; None for one seed) and `values` (by
+        seed).
     """
 
-    def of(tables: list[Mapping[str, Any]]) -> dict[str, Any]:
+    def over_seeds(tables: list[Mapping[str, Any]]) -> dict[str, Any]:
         return {metric: _statistics([table[metric] for table in tables]) for metric in METRICS}
 
     names = list(results[0]["products"])
     return {
-        "classes": {name: of([r["products"][name] for r in results]) for name in names},
-        "mean": of([r["mean"] for r in results]),
-        "pooled": of([r["pooled"] for r in results]),
+        "classes": {name: over_seeds([r["products"][name] for r in results]) for name in names},
+        "mean": over_seeds([r["mean"] for r in results]),
+        "pooled": over_seeds([r["pooled"] for r in results]),
     }
 
 
 def rows(summary: Mapping[str, Any], benchmark: Benchmark) -> list[list[str]]:
-    """Cells of the table in percent; published class means only beside a whole benchmark."""
+    """Return the cells of the table in percent, with published results for a whole benchmark."""
     table = [["class", *HEADS]]
     table += [[name, *_cells(values)] for name, values in summary["classes"].items()]
     table.append(["mean", *_cells(summary["mean"])])
@@ -44,7 +48,7 @@ def rows(summary: Mapping[str, Any], benchmark: Benchmark) -> list[list[str]]:
 
 
 def text(summary: Mapping[str, Any], benchmark: Benchmark) -> str:
-    """The table as aligned text, with what must be known to read it."""
+    """Return the table as aligned text, with title and notes."""
     head, *cells = rows(summary, benchmark)
     table = [head, *([name, *map(_aligned, values)] for name, *values in cells)]
     widths = [max(len(row[i]) for row in table) for i in range(len(head))]
@@ -59,7 +63,7 @@ def text(summary: Mapping[str, Any], benchmark: Benchmark) -> str:
 
 
 def markdown(summary: Mapping[str, Any], benchmark: Benchmark) -> str:
-    """The same as a Markdown page."""
+    """Return the table as a Markdown page, with title and notes."""
     table = rows(summary, benchmark)
     lines = [f"| {' | '.join(row)} |" for row in table]
     lines.insert(1, "|---" * len(table[0]) + "|")
@@ -81,21 +85,21 @@ def _title(summary: Mapping[str, Any], benchmark: Benchmark) -> str:
 def _notes(summary: Mapping[str, Any], benchmark: Benchmark) -> list[str]:
     spread = "± is the sample standard deviation over seeds; " if len(summary["seeds"]) > 1 else ""
     notes = [
-        f"Percent. {spread}one model for all classes, its last step measured at the network's "
-        "input size. pooled: one ranking of the images of all classes."
+        f"Percent. {spread}one model for all classes, evaluated after its last step at the "
+        "network's input size. pooled: one ranking of the images of all classes."
     ]
     if summary["partial"]:
         reasons = "; ".join(summary["partial"])
         notes.append(
-            f"PARTIAL: {reasons}. Not comparable with published means, which are over all of "
-            f"{benchmark.name}, so none is shown."
+            f"PARTIAL: {reasons}. Not comparable with published means, which are of all of "
+            f"{benchmark.name}, so they are not shown."
         )
         return notes
     sources: dict[str, list[str]] = {}
     for row in benchmark.rows:
         sources.setdefault(row.source, []).append(row.method)
-    told = "; ".join(f"{', '.join(names)}: {source}" for source, names in sources.items())
-    return [*notes, NOTE, f"Sources: {told}."]
+    methods = "; ".join(f"{', '.join(names)}: {source}" for source, names in sources.items())
+    return [*notes, NOTE, f"Sources: {methods}."]
 
 
 def _cells(table: Mapping[str, Any]) -> list[str]:
@@ -110,15 +114,15 @@ def _cell(value: Mapping[str, Any]) -> str:
 
 
 def _aligned(cell: str) -> str:
-    """Decimal points below each other, of means and of deviations."""
+    """Pad a cell so that the decimal points of a column are aligned."""
     mean, sign, deviation = cell.partition(" ± ")
     return f"{mean:>5}{sign}{deviation:>4}" if sign else f"{mean:>5}"
 
 
 def _statistics(values: list[float | None]) -> dict[str, Any]:
-    known = [value for value in values if value is not None]
+    defined = [value for value in values if value is not None]
     return {
-        "mean": statistics.fmean(known) if known else None,
-        "std": statistics.stdev(known) if len(known) > 1 else None,
+        "mean": statistics.fmean(defined) if defined else None,
+        "std": statistics.stdev(defined) if len(defined) > 1 else None,
         "values": values,
     }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, STOPPED, progress_bar, say
+
+if TYPE_CHECKING:
+    from snl.bench.task import Task
 
 SUMMARY = "measure a method on MVTec AD or VisA over several seeds, next to published results"
 
@@ -23,6 +27,7 @@ class Options(
     only: int | None
     classes: str
     overwrite: bool
+    task: Path | None
 
 
 def add_parser(verbs: Any) -> None:
@@ -81,6 +86,7 @@ def add_parser(verbs: Any) -> None:
         help="auto (all GPUs, one seed on each), cpu, cuda, mps, or several: cuda:0,cuda:1",
     )
     shared.add_quiet(verb)
+    verb.add_argument("--task", type=Path, help=argparse.SUPPRESS)  # for worker processes
     verb.set_defaults(seed=None)  # the setting training.seed comes from --seeds and --seed
 
 
@@ -99,9 +105,32 @@ def _measure_speed(options: Options) -> int:
 
 def _run_protocol(options: Options) -> int:
     from snl.bench import protocol
+
+    task = _task(options)
+    try:
+        if options.only is not None:
+            print(protocol.run_seed(task, options.only))
+            return OK
+        print(protocol.run(task))
+    except KeyboardInterrupt as stop:
+        without = " without --overwrite" if options.overwrite else ""
+        say(f"{str(stop) or 'stopped'}; the same command{without} goes on from there")
+        return STOPPED
+    say(f"results: {task.output}")
+    return OK
+
+
+def _task(options: Options) -> Task:
+    """Return the task of a worker process, read from its file, or of the options."""
+    from dataclasses import replace
+
+    from snl.bench.task import Task, read_task
     from snl.training.cache import CacheBudget
 
-    task = protocol.Task(
+    if options.task:
+        task = read_task(options.task)
+        return replace(task, device=options.device, quiet=options.quiet, note=say)
+    return Task(
         benchmark=options.benchmark,
         root=options.root,
         output=options.out or Path(f"bench-{options.benchmark}"),
@@ -117,14 +146,3 @@ def _run_protocol(options: Options) -> int:
         quiet=options.quiet,
         note=say,
     )
-    try:
-        if options.only is not None:
-            print(protocol.run_seed(task, options.only))
-            return OK
-        print(protocol.run(task))
-    except KeyboardInterrupt as stop:
-        without = " without --overwrite" if options.overwrite else ""
-        say(f"{str(stop) or 'stopped'}; the same command{without} goes on from there")
-        return STOPPED
-    say(f"results: {task.output}")
-    return OK

@@ -1,15 +1,15 @@
-"""Outer contours of pixel sets: from a mask to the polygon around it.
+"""Outer contours: from a mask to the polygon around a connected set of its pixels.
 
 Coordinates are those of pixel corners: the pixel in column x and row y is the square from (x, y) to
-(x + 1, y + 1). The contour of a mask is the closed walk along pixel edges that separates the mask,
-its holes filled, from what lies outside; it is then simplified (Douglas and Peucker, Algorithms for
-the reduction of the number of points required to represent a digitized line, 1973).
+(x + 1, y + 1). The contour is the closed path along pixel edges that separates the set, with its
+holes filled, from the outside. It is then simplified (Douglas and Peucker, Algorithms for the
+reduction of the number of points required to represent a digitized line, 1973).
 
-Why the polygon does not cross itself: at the finer tolerance every segment stays within less than
-half a pixel of the part of the contour that it stands for, and two parts without a common corner
-are at least one pixel apart. Corners at which the contour meets itself (two pixels that hang
-together by a corner only) are kept with their neighbours, so the walks touch there as they did. The
-coarser tolerance has no such proof, hence its result is checked before it is taken.
+Why the polygon does not cross itself: at the finer tolerance every segment lies less than half a
+pixel from the part of the contour that it replaces, and two parts without a common corner are at
+least one pixel apart. Corners where the contour touches itself (two pixels connected by a corner
+only) are kept together with their neighbours, so the polygon touches itself there in the same way.
+For the coarser tolerance there is no such proof, so its result is checked.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from array import array
 import numpy as np
 
 COARSE, FINE = 1.0, 0.49
-"""Tolerances in pixels: the first for wide masks if it gives a sound polygon, else the second."""
-_WIDE = 5.0  # pixels that a mask is wide on average, so that a pixel more or less is no matter
-_AREA = 0.05  # share of the area by which a simplified polygon may miss it
-_PAIRS = 2_000_000  # of segments that are compared at most, 100 MB; beyond, the fine tolerance
+"""Tolerances in pixels: the first for wide sets if its polygon is valid, otherwise the second."""
+_WIDE = 5.0  # minimum mean width in pixels for the coarse tolerance
+_AREA = 0.05  # maximum relative error of the area of a simplified polygon
+_PAIRS = (
+    2_000_000  # maximum number of pairs of segments compared (100 MB); beyond, the fine tolerance
+)
 _END = np.array([(1, 0), (1, 1), (0, 1), (0, 0)])  # of a pixel's upper, right, lower, left edge
 
 
@@ -43,23 +45,23 @@ def outline(mask: np.ndarray, start: tuple[int, int] | None = None) -> np.ndarra
     first = int(mask.argmax()) if start is None else (start[1] + 1) * width + start[0] + 1
     pixels = mask.reshape(-1).view(np.uint8).data
     ahead = (1, width, -1, -width)  # walking east, south, west, north, with the set on the right
-    pixel, way, turns = first, 0, array("q")
+    pixel, direction, turns = first, 0, array("q")
     while True:
         # Turn left where possible, so that pixels connected by a corner only stay together.
-        following = pixel + ahead[way]
-        if pixels[following + ahead[way - 1]]:
-            turns.append(pixel * 4 + way)
-            pixel, way = following + ahead[way - 1], (way - 1) % 4
+        following = pixel + ahead[direction]
+        if pixels[following + ahead[direction - 1]]:
+            turns.append(pixel * 4 + direction)
+            pixel, direction = following + ahead[direction - 1], (direction - 1) % 4
         elif pixels[following]:
             pixel = following
         else:
-            turns.append(pixel * 4 + way)
-            way = (way + 1) % 4
-            if pixel == first and way == 0:
+            turns.append(pixel * 4 + direction)
+            direction = (direction + 1) % 4
+            if pixel == first and direction == 0:
                 break
-    pixel_of, way_of = np.divmod(np.array(turns), 4)
+    pixel_of, direction_of = np.divmod(np.array(turns), 4)
     y, x = np.divmod(pixel_of, width)
-    return np.roll(np.stack([x, y], axis=1) - 1 + _END[way_of], 1, axis=0)
+    return np.roll(np.stack([x, y], axis=1) - 1 + _END[direction_of], 1, axis=0)
 
 
 def polygon(contour: np.ndarray) -> np.ndarray:
@@ -85,14 +87,15 @@ def polygon(contour: np.ndarray) -> np.ndarray:
 
 
 def simplify(points: np.ndarray, tolerance: float) -> np.ndarray:
-    """Douglas-Peucker for a closed line, all parts of one depth at once.
+    """Simplify a closed line by the Douglas-Peucker algorithm, all parts of one depth at once.
 
     Args:
-        points: int (N, 2), not negative, distinct but where the line meets itself; those are kept.
-        tolerance: no point left out is farther than this from the segment in its place.
+        points: int (N, 2), not negative, distinct except where the line touches itself; such points
+            are kept.
+        tolerance: maximum distance of an omitted point from the segment that replaces it.
 
     Returns:
-        The points (M, 2) that are kept, in their order, the first one among them.
+        The remaining points (M, 2) in their order, including the first one.
     """
     keys = points[:, 1] * (int(points[:, 0].max()) + 1) + points[:, 0]
     _, kind, count = np.unique(keys, return_inverse=True, return_counts=True)
@@ -102,7 +105,7 @@ def simplify(points: np.ndarray, tolerance: float) -> np.ndarray:
     keep[np.argmax(((points - points[0]) ** 2).sum(1))] = True
     kept, left = np.flatnonzero(keep), np.flatnonzero(~keep)
     place = np.searchsorted(kept, left)
-    a, b = kept[place - 1], kept[place % len(kept)]  # ends of the segment a point is left out for
+    a, b = kept[place - 1], kept[place % len(kept)]  # ends of the segment that replaces a point
     while len(left):
         away = _distance(points[left], points[a], points[b])
         begins = np.flatnonzero(np.diff(a, prepend=-1))
@@ -110,26 +113,26 @@ def simplify(points: np.ndarray, tolerance: float) -> np.ndarray:
         farthest = np.maximum.reduceat(away, begins)
         part = np.repeat(np.arange(len(begins)), sizes)
         split = farthest > tolerance
-        top = np.flatnonzero(split[part] & (away == farthest[part]))
-        top = left[top[np.unique(part[top], return_index=True)[1]]]  # the first of each part
-        keep[top] = True
-        go_on = split[part]
-        left, a, b, middle = left[go_on], a[go_on], b[go_on], np.repeat(top, sizes[split])
+        peak = np.flatnonzero(split[part] & (away == farthest[part]))
+        peak = left[peak[np.unique(part[peak], return_index=True)[1]]]  # the first of each part
+        keep[peak] = True
+        active = split[part]
+        left, a, b, middle = left[active], a[active], b[active], np.repeat(peak, sizes[split])
         a, b = np.where(left > middle, middle, a), np.where(left < middle, middle, b)
-        go_on = left != middle
-        left, a, b = left[go_on], a[go_on], b[go_on]
+        active = left != middle
+        left, a, b = left[active], a[active], b[active]
     result: np.ndarray = points[keep]
     return result
 
 
 def shoelace(points: np.ndarray) -> float:
-    """Area inside a polygon (N, 2) that does not cross itself, in square pixels."""
+    """Return the area of a polygon (N, 2) that does not cross itself, in square pixels."""
     x, y = points[:, 0].astype(float), points[:, 1].astype(float)
     return float(abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2)
 
 
 def _distance(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of points to the segments a..b, each (N, 2); float64 (N,)."""
+    """Return the distances of points to the segments a..b, each (N, 2); float64 (N,)."""
     along, offset = (b - a).astype(float), (points - a).astype(float)
     length = (along**2).sum(1)
     share = np.clip((along * offset).sum(1) / np.where(length > 0, length, 1), 0, 1)
@@ -138,15 +141,15 @@ def _distance(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _meets_itself(points: np.ndarray) -> bool:
-    """Whether segments of a closed polygon meet elsewhere than at corners that they share; also
-    where there are too many to tell."""
+    """Return whether segments of a closed polygon meet anywhere but in a common corner; also True
+    if there are too many segments to check."""
     following = np.roll(points, -1, axis=0)
     ahead, back = following - points, np.roll(points, 1, axis=0) - points
     if ((_cross(ahead, back) == 0) & ((ahead * back).sum(1) > 0)).any():
-        return True  # there and back on one line
+        return True  # back along the same line
     low, high = np.minimum(points, following), np.maximum(points, following)
     order = np.argsort(low[:, 0], kind="stable")
-    last = np.searchsorted(low[order, 0], high[order, 0], side="right")  # begin before it ends
+    last = np.searchsorted(low[order, 0], high[order, 0], side="right")  # starts before it ends
     many = np.maximum(last - np.arange(len(order)) - 1, 0)
     if many.sum() > _PAIRS:
         return True
@@ -157,15 +160,15 @@ def _meets_itself(points: np.ndarray) -> bool:
     i, j = i[near], j[near]
     a, b, c, d = points[i], following[i], points[j], following[j]
     shared = np.zeros(len(i), bool)
-    for one in (a, b):
+    for corner in (a, b):
         for other in (c, d):
-            shared |= (one == other).all(1)
+            shared |= (corner == other).all(1)
     apart = _cross(b - a, c - a) * _cross(b - a, d - a) > 0
     apart |= _cross(d - c, a - c) * _cross(d - c, b - c) > 0
     return bool((~shared & ~apart).any())
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross products of int (N, 2) with (N, 2); its sign tells the side."""
+    """Return the cross products of int (N, 2) with (N, 2); the sign is the side."""
     result: np.ndarray = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
     return result

@@ -1,24 +1,11 @@
-"""Anomaly maps outside of the network: their score, and maps and masks at other sizes."""
+"""Anomaly maps and masks at other sizes."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from snl.settings import MapSettings
-
 _BLOCK = 2**17  # pixels that are computed at once: 1 MB of float64, which stays in the cache
-
-
-def score_of(anomaly_map: np.ndarray, settings: MapSettings) -> float:
-    """Return the score of one map (h, w): its maximum, or the mean of its largest pixels, a share
-    `top_share` of them. The same as `snl.model.anomaly.score` computes in PyTorch."""
-    if settings.score == "max":
-        return float(anomaly_map.max())
-    count = max(1, math.ceil(settings.top_share * anomaly_map.size))
-    return float(np.partition(anomaly_map, -count, axis=None)[-count:].mean(dtype=np.float64))
 
 
 def resize_map(anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Connected defect regions of an anomaly map, and its peaks, of which a region has at least one."""
+"""Connected defect regions of an anomaly map, and the peaks of a map."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from snl.errors import DataError, SettingsError
 
 @dataclass(frozen=True)
 class Region:
-    """One connected part of an anomaly map above a threshold.
+    """One connected component of an anomaly map above a threshold.
 
     Attributes:
         box: x, y, width, height in pixels of the map.
-        polygon: its outer contour, corners (x, y), clockwise as seen, closed implicitly, in
+        polygon: outer contour as corners (x, y), clockwise as seen, closed implicitly, in
             coordinates of pixel corners: the pixel in column x and row y is the square from (x, y)
-            to (x + 1, y + 1). Holes are inside it. Simplified: within a pixel of the exact
+            to (x + 1, y + 1). Holes are included. Simplified: within one pixel of the exact
             contour. It does not cross itself; it touches itself where pixels meet at a corner only.
-        area: pixels above the threshold, so without holes.
-        area_mm2: the same in square millimetres; None without a scale.
-        peak: highest value of the map in it.
+        area: number of pixels above the threshold, without holes.
+        area_mm2: area in square millimetres; None without a scale.
+        peak: highest value of the map in the region.
         peak_at: x, y of the first pixel with that value, row by row.
-        p_value: of the peak, as the caller's function gives it; None without one.
+        p_value: p-value of the peak; None if there is none.
     """
 
     box: tuple[int, int, int, int]
@@ -41,7 +41,7 @@ class Region:
     p_value: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; tuples as lists."""
+        """Return JSON values; tuples become lists."""
         return {
             "box": list(self.box),
             "polygon": [list(point) for point in self.polygon],
@@ -163,24 +163,24 @@ def _polygon(
 
 
 def peaks(anomaly_map: np.ndarray, most: int = 16, ignored: np.ndarray | None = None) -> np.ndarray:
-    """Values of the local maxima of a map, highest first.
+    """Return the values of the local maxima of a map, highest first.
 
-    A local maximum is a connected plateau of equal values all of whose neighbours (of eight) are
-    lower. Every region of map > t holds one, that of its highest pixel, and no two regions share
-    one, so for any threshold t there are at most as many regions as peaks above t; and that count
-    only falls as t rises.
+    A local maximum is an 8-connected plateau of equal values whose neighbours are all lower. Every
+    region of map > t contains one, the plateau of its highest pixel, and regions are disjoint. So
+    for any threshold t there are at most as many regions as peaks above t, and the number of these
+    peaks never increases with t.
 
     Args:
         anomaly_map: real (H, W), finite where not ignored.
-        most: length of the result; the lowest are left out.
-        ignored: bool (H, W), pixels that are not looked at, as if they were lower than all others.
+        most: length of the result, at least 1; the lowest peaks are left out.
+        ignored: ignore mask, bool (H, W); its pixels count as lower than all others.
 
     Returns:
         float64 (most,), padded with -inf.
 
     Raises:
-        DataError: as `find_regions`, or a mask of another shape or type.
-        SettingsError: `most` below 1.
+        DataError: as `find_regions`, or the mask has another shape or type.
+        SettingsError: `most` is below 1.
     """
     if most < 1:
         raise SettingsError(f"at most {most} peaks; give at least 1")
@@ -189,21 +189,21 @@ def peaks(anomaly_map: np.ndarray, most: int = 16, ignored: np.ndarray | None = 
         levels[ignored] = -np.inf
     top = levels == maximum_filter(levels, size=3, mode="nearest")
     top &= levels > -np.inf
-    # a plateau that goes on beside a higher pixel is none: its other pixels are not in `top`
-    beside = maximum_filter(np.where(top, -np.inf, levels), size=3, mode="nearest") == levels
+    # a plateau that touches a higher pixel is no maximum: its pixels next to it are not in `top`
+    touching = maximum_filter(np.where(top, -np.inf, levels), size=3, mode="nearest") == levels
     labels, count = label(top, structure=NEIGHBOURS)
     values = np.full(count + 1, -np.inf)
     values[labels[top]] = levels[top]
-    values[labels[top & beside]] = -np.inf
+    values[labels[top & touching]] = -np.inf
     values = np.sort(values)[::-1][:most]
     return np.pad(values, (0, most - len(values)), constant_values=-np.inf)
 
 
 def _checked(anomaly_map: np.ndarray, ignored: np.ndarray | None = None) -> np.ndarray:
-    """The map as an array.
+    """Return the map as an array.
 
     Raises:
-        DataError: it, or the mask of what is ignored in it, cannot be used.
+        DataError: the map or its ignore mask cannot be used.
     """
     anomaly_map = np.asarray(anomaly_map)
     if anomaly_map.ndim != 2 or not anomaly_map.size:
@@ -211,16 +211,16 @@ def _checked(anomaly_map: np.ndarray, ignored: np.ndarray | None = None) -> np.n
         raise DataError(f"anomaly map of shape {shape}; give one map of height x width")
     if anomaly_map.dtype.kind not in "fiu":
         raise DataError(f"anomaly map of type {anomaly_map.dtype}; give real numbers")
-    fine = np.isfinite(anomaly_map)
+    usable = np.isfinite(anomaly_map)
     if ignored is not None:
         if ignored.shape != anomaly_map.shape or ignored.dtype != bool:
             raise DataError(
                 f"mask of ignored pixels of type {ignored.dtype} and shape {ignored.shape}; "
                 f"give bool of the map's shape {anomaly_map.shape}"
             )
-        fine |= ignored
-    if not fine.all():
-        y, x = np.unravel_index(int(np.argmin(fine)), fine.shape)
+        usable |= ignored
+    if not usable.all():
+        y, x = np.unravel_index(int(np.argmin(usable)), usable.shape)
         raise DataError(
             f"anomaly map is {anomaly_map[y, x]} at x {x}, y {y}; give a map of finite numbers"
         )

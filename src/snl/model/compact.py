@@ -1,9 +1,9 @@
-"""`snl_compact`: the small convolutional teacher whose weights come with the package.
+"""`snl_compact`: the small convolutional teacher whose weights are part of this package.
 
 Plain 3 x 3 convolutions, each with batch norm and ReLU, in three stages of strides 4, 8 and 16; a
-1 x 1 convolution gives every stage's features. Nothing in it resists fusing or quantising. It is
-registered with timm, so it is made, cut and described like every other network there. How its
-weights were made: docs/teacher.md.
+1 x 1 convolution computes every stage's features. All its layers can be fused and quantised. It is
+registered with timm, so it is created and described like every other timm network. How its weights
+were trained: docs/teacher.md.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ WIDTHS = (24, 40, 96, 192)
 DEPTHS = (2, 2, 3)
 """Convolutions per stage; the first has stride 2."""
 FEATURES = (32, 64, 128)
-"""Channels of the features that the three stages give."""
+"""Channels of the features of the three stages."""
 
 
 class Compact(nn.Module):
-    """Images (B, 3, H, W) to features at strides 4, 8 and 16.
+    """Network from images (B, 3, H, W) to features at strides 4, 8 and 16.
 
     Args:
         features: channels of the three outputs.
@@ -34,7 +34,7 @@ class Compact(nn.Module):
 
     def __init__(
         self, features: Sequence[int] = FEATURES, in_chans: int = 3, **_: Any
-    ) -> None:  # timm also hands over num_classes: there is no classifier
+    ) -> None:  # timm also passes num_classes, but there is no classifier
         super().__init__()
         self.num_classes = 0
         self.stem = ConvNormAct(in_chans, WIDTHS[0], 3, stride=2)
@@ -53,13 +53,13 @@ class Compact(nn.Module):
         ]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Features of all three stages: (B, C, H / 4, W / 4), ... / 8, ... / 16."""
+        """Return the features of all three stages: (B, C, H / 4, W / 4), ... / 8, ... / 16."""
         return self.forward_intermediates(x)
 
     def forward_intermediates(
         self, x: Tensor, indices: int | list[int] | None = None, **_: Any
     ) -> list[Tensor]:
-        """Features of the stages `indices`, shallow to deep (timm's interface)."""
+        """Return the features of the stages `indices`, shallow to deep (timm's interface)."""
         taken, deepest = feature_take_indices(len(self.stages), indices)
         x = self.stem(x)
         outputs = []
@@ -88,7 +88,7 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def snl_compact(pretrained: bool = False, **options: Any) -> nn.Module:
-    """The network that timm makes of this name."""
+    """Build the network; timm calls this for the name `snl_compact`."""
     net: nn.Module = build_model_with_cfg(
         Compact,
         "snl_compact",

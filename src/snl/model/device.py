@@ -1,4 +1,4 @@
-"""Which device computes, and in what precision."""
+"""Choice of device and precision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from snl.errors import SettingsError
 
 
 def choose(name: str = "auto") -> torch.device:
-    """`auto` (CUDA, else MPS, else CPU), `cpu`, `mps`, `cuda` or `cuda:N`.
+    """Return the device of a name.
+
+    Args:
+        name: `auto` (CUDA, else MPS, else CPU), `cpu`, `mps`, `cuda` or `cuda:N`.
 
     Raises:
-        SettingsError: an unknown name, or a device that this machine does not offer.
+        SettingsError: an unknown name, or a device that this machine does not have.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -26,19 +29,25 @@ def choose(name: str = "auto") -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda", "mps"):
         raise SettingsError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:N or mps")
-    present = {
+    available = {
         "cpu": not device.index,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
-    if not present[device.type]:
+    if not available[device.type]:
         raise SettingsError(f"device '{name}' is not available on this machine; use --device cpu")
     return device
 
 
 def choose_all(names: str) -> list[str]:
-    """Devices to share work among: several names of `choose` separated by commas, each checked;
-    `auto`: every CUDA device, or what `choose` finds where there are not several.
+    """Return the devices that work is divided among.
+
+    Args:
+        names: names for `choose`, separated by commas; `auto`: all CUDA devices, or with fewer than
+            two the result of `choose`.
+
+    Raises:
+        SettingsError: as `choose`.
     """
     if names == "auto" and torch.cuda.device_count() > 1:
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -46,7 +55,7 @@ def choose_all(names: str) -> list[str]:
 
 
 def choose_precision(device: torch.device, precision: str) -> str:
-    """Return `fp32` or `bf16`: the precision itself, or for `auto` what the device is made for.
+    """Return `fp32` or `bf16`: the precision itself, or for `auto` the one that suits the device.
 
     `auto` is bf16 on CUDA devices and CPUs with bf16 arithmetic and fp32 elsewhere. It depends on
     the hardware alone, not on a measurement, so the same command on the same machine always trains
@@ -82,7 +91,7 @@ def cpu_threads(threads: int) -> Iterator[int]:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The context in which a network's forward pass runs in `fp32` or `bf16`."""
+    """Return the context in which a network's forward pass runs in `fp32` or `bf16`."""
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()

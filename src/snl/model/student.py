@@ -1,6 +1,6 @@
 """The convolutional students: reverse (from the teacher's features) and forward (from the image).
 
-They are built from the teacher's `stages` (channels, strides) alone; no backbone is hard-coded.
+They are built from the teacher's stages (channels and strides) only; no backbone is hard-coded.
 The reverse student follows RD4AD (Deng & Li, arXiv 2201.10703): a one-class bottleneck embedding
 and a decoder that mirrors the teacher's stages. CRAM is applied to the bottleneck's output
 (reverse), after the deepest stage or after every stage (forward). `transformer.py` has the reverse
@@ -25,11 +25,11 @@ from snl.registry import STUDENTS
 from snl.settings import CramSettings, Settings, StudentSettings, TeacherSettings
 
 WIDE = 512
-"""Blocks are of the bottleneck type from this many channels in the deepest stage."""
+"""Blocks are bottleneck blocks if the deepest stage has at least this many channels."""
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Convolution without bias and batch norm, padded to keep H / stride."""
+    """Return a convolution without bias and a batch norm; the output has the size H / stride."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -37,27 +37,27 @@ def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Seque
 
 
 def up_bn(inputs: int, outputs: int) -> nn.Sequential:
-    """2 x 2 transposed convolution of stride 2 and batch norm: H and W double."""
+    """Return a 2 x 2 transposed convolution of stride 2 and a batch norm; H and W double."""
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, 2, 2, bias=False), nn.BatchNorm2d(outputs)
     )
 
 
 def resample(inputs: int, outputs: int, kernel: int, scale: str) -> nn.Sequential:
-    """One layer that keeps (`same`), halves (`down`) or doubles (`up`) the resolution."""
+    """Return a layer that keeps (`same`), halves (`down`) or doubles (`up`) the resolution."""
     if scale == "up":
         return up_bn(inputs, outputs)
     return conv_bn(inputs, outputs, kernel, 2 if scale == "down" else 1)
 
 
 class Block(nn.Module):
-    """Residual block, basic or of the bottleneck type (`inner` narrower than `outputs`).
+    """Residual block, basic or bottleneck (`inner` narrower than `outputs`).
 
     Args:
         inputs, outputs: channels.
-        inner: channels between; equal to `outputs` for a basic block.
-        scale: `same`, `down` or `up` (the shortcut is resampled too).
-        rectified: whether the sum goes through a ReLU.
+        inner: channels of the inner layers; equal to `outputs` for a basic block.
+        scale: `same`, `down` or `up`; the shortcut is resampled too.
+        rectified: whether a ReLU follows the sum.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Block(nn.Module):
             body = [conv_bn(inputs, inner, 1), relu, resample(inner, inner, 3, scale), relu]
             body += [conv_bn(inner, outputs, 1)]
         self.body = nn.Sequential(*body)
-        plain = scale == "same" and inputs == outputs
-        self.shortcut = nn.Identity() if plain else resample(inputs, outputs, 1, scale)
+        same_shape = scale == "same" and inputs == outputs
+        self.shortcut = nn.Identity() if same_shape else resample(inputs, outputs, 1, scale)
         self.rectified = rectified
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,9 +84,9 @@ class ReverseStudent(Student):
     """One-class bottleneck embedding, CRAM, decoder.
 
     Args:
-        stages: the teacher's, shallow to deep.
+        stages: of the teacher, shallow to deep.
         settings: depth and block type.
-        cram: its form and K, or `none`.
+        cram: form and number of centres of CRAM, or the form `none`.
         rectified: whether the teacher's features end in a ReLU.
     """
 
@@ -105,18 +105,18 @@ class ReverseStudent(Student):
         def inner(channels: int) -> int:
             return max(channels // settings.expansion, 8) if wide else channels
 
-        # every stage down to the deepest stage's size and width
+        # brings every stage to the deepest stage's size and width
         self.gather = nn.ModuleList(_descent(stages[i:]) for i in range(len(stages)))
-        # twice the deepest width at half its size
+        # twice the deepest stage's width at half its size
         code = 2 * deepest.channels
         embed = [Block(len(stages) * deepest.channels, code, inner(code), "down")]
         embed += [Block(code, code, inner(code)) for _ in range(settings.bottleneck_blocks - 1)]
         self.embed = nn.Sequential(*embed)
         self.cram = make_cram(code, cram)
-        # the teacher's stages mirrored, deepest first
+        # mirrors the teacher's stages, deepest first
         depths = settings.blocks * len(stages) if len(settings.blocks) == 1 else settings.blocks
         if len(depths) != len(stages):
-            raise ValueError(f"{len(depths)} depths for {len(stages)} stages")
+            raise ValueError(f"it has {len(depths)} numbers, the teacher {len(stages)} stages")
         self.decoder = nn.ModuleList()
         channels, stride = code, 2 * deepest.stride
         for stage, depth in zip(reversed(stages), depths, strict=True):
@@ -139,7 +139,10 @@ class ReverseStudent(Student):
             stride = stage.stride
 
     def encode(self, teacher_features: Sequence[Tensor]) -> Tensor:
-        """Teacher features of all stages to the bottleneck's code (B, 2 C, H / 2, W / 2)."""
+        """Return the bottleneck's output (B, 2 C, h / 2, w / 2) for teacher features of all stages.
+
+        The features of the deepest stage are (B, C, h, w).
+        """
         gathered = [descend(x) for descend, x in zip(self.gather, teacher_features, strict=True)]
         return self.embed(torch.cat(gathered, 1))  # type: ignore[no-any-return]
 
@@ -154,7 +157,7 @@ class ReverseStudent(Student):
         return [self.encode(features)]
 
     def forward(self, images: Tensor | None, features: Sequence[Tensor]) -> StudentOutput:
-        """Teacher features to their reproductions; the images are not used."""
+        """Return the reproductions of the teacher features; the images are not used."""
         x = self.cram(self.encode(features))
         outputs = []
         for stage in self.decoder:
@@ -164,7 +167,7 @@ class ReverseStudent(Student):
 
 
 class ForwardStudent(Student):
-    """The teacher's architecture with randomly initialised weights; takes the image."""
+    """The teacher's architecture with randomly initialised weights; its input is the image."""
 
     def __init__(self, teacher: TeacherSettings, cram: CramSettings) -> None:
         super().__init__()
@@ -172,9 +175,9 @@ class ForwardStudent(Student):
         self.arrangement = arrange(self.net, teacher)
         channels = [stage.channels for stage in self.arrangement.stages]
         self.stride = self.arrangement.stages[-1].stride
-        places = len(channels) if cram.place == "stages" else 1
+        count = len(channels) if cram.place == "stages" else 1
         self.cram = nn.ModuleList(
-            make_cram(c, cram) if i >= len(channels) - places else nn.Identity()
+            make_cram(c, cram) if i >= len(channels) - count else nn.Identity()
             for i, c in enumerate(channels)
         )
 
@@ -185,13 +188,13 @@ class ForwardStudent(Student):
     def initialisation_inputs(
         self, images: Tensor | None, features: Sequence[Tensor]
     ) -> list[Tensor]:
-        """Return the stages' features that CRAM modules receive."""
+        """Return the features of the stages that have a CRAM module."""
         outputs = self.arrangement(self.net(images))
         pairs = zip(outputs, self.cram, strict=True)
         return [x for x, cram in pairs if isinstance(cram, DataInitialised)]
 
     def forward(self, images: Tensor | None, features: Sequence[Tensor]) -> StudentOutput:
-        """Normalised images (B, 3, H, W) to features of the teacher's shapes."""
+        """Return features of the teacher's shapes for normalised images (B, 3, H, W)."""
         outputs = self.arrangement(self.net(images))
         return StudentOutput([cram(x) for x, cram in zip(outputs, self.cram, strict=True)])
 
@@ -213,8 +216,7 @@ def make_forward(teacher: TeacherInfo, settings: Settings) -> Student:
 
 
 def make_reverse(teacher: TeacherInfo, settings: Settings) -> Student:
-    """Build the reverse student: of transformer blocks for a vision transformer, else
-    convolutional."""
+    """Build the reverse student: transformer blocks for a vision transformer, else convolutions."""
     if teacher.depths:
         return TransformerStudent(teacher.stages, teacher.depths, settings.cram)
     try:
@@ -224,7 +226,7 @@ def make_reverse(teacher: TeacherInfo, settings: Settings) -> Student:
 
 
 def _descent(stages: Sequence[Stage]) -> nn.Sequential:
-    """3 x 3 convolutions of stride 2 from the first stage to the last, through their widths."""
+    """Return 3 x 3 convolutions of stride 2 from the first stage's size and width to the last's."""
     layers: list[nn.Module] = []
     channels, stride = stages[0].channels, stages[0].stride
     for stage in stages[1:]:

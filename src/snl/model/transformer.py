@@ -1,8 +1,8 @@
 """The reverse student of a vision transformer: a noisy bottleneck and transformer blocks.
 
-After Dinomaly (Guo et al., arXiv 2405.14325): the mean of the teacher's features through an MLP
-whose dropout is the noise, then as many blocks as the teacher's features come from. Their attention
-is linear: it cannot focus on a token's own place, so an anomaly is not simply passed on.
+After Dinomaly (Guo et al., arXiv 2405.14325): the mean of the teacher's features passes an MLP
+whose dropout is the noise, then as many blocks as the teacher's stages average. Attention is
+linear: it cannot focus on a token's own position, so that an anomaly is not simply copied.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from snl.model.cram import initialised_crams, make_cram
 from snl.settings import CramSettings
 
 DROPOUT = 0.2
-"""Of the bottleneck (Dinomaly's)."""
+"""Dropout of the bottleneck (as in Dinomaly)."""
 HEAD = 64
-"""Least channels of an attention head."""
+"""Minimum number of channels of an attention head."""
 MLP = 4
-"""Inner to outer width of an MLP."""
+"""Ratio of inner to outer width of an MLP."""
 
 
 class LinearAttention(nn.Module):
-    """y_i = phi(q_i) sum_j phi(k_j)^T v_j / (phi(q_i) sum_j phi(k_j)^T), phi(x) = elu(x) + 1
-    (Katharopoulos et al., arXiv 2006.16236), time linear in the number of tokens.
+    """Linear attention: y_i = phi(q_i) sum_j phi(k_j)^T v_j / (phi(q_i) sum_j phi(k_j)^T), with
+    phi(x) = elu(x) + 1 (Katharopoulos et al., arXiv 2006.16236). Its time is linear in the number
+    of tokens.
 
     Args:
         channels: C of the tokens.
@@ -40,16 +41,19 @@ class LinearAttention(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, C) to the same shape."""
+        """Transform tokens (B, N, C); the shape stays."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = F.elu(q) + 1, (F.elu(k) + 1) / x.shape[1]  # (B, heads, N, d); sums become means
+        q, k = (
+            F.elu(q) + 1,
+            (F.elu(k) + 1) / x.shape[1],
+        )  # (B, heads, N, d); sums over j become means
         mass = q @ k.sum(2).unsqueeze(-1)  # (B, heads, N, 1), above 0
         y = q @ (k.transpose(2, 3) @ v) / mass
         return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class TransformerBlock(nn.Module):
-    """Attention and MLP, each on normalised tokens and added to them.
+    """Attention and MLP with pre-normalisation and residual connections.
 
     Args:
         channels: C of the tokens.
@@ -66,13 +70,13 @@ class TransformerBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, C) to the same shape."""
+        """Transform tokens (B, N, C); the shape stays."""
         x = x + self.attention(x)
         return x + self.mlp(x)  # type: ignore[no-any-return]
 
 
 def grid(tokens: Tensor, size: Sequence[int]) -> Tensor:
-    """Tokens (B, N, C), row by row, to (B, C, h, w) of this size."""
+    """Return tokens (B, N, C), in row order, as features (B, C, h, w) of this size."""
     return tokens.transpose(1, 2).reshape(len(tokens), -1, *size)
 
 
@@ -80,9 +84,9 @@ class TransformerStudent(Student):
     """Bottleneck, CRAM, decoder.
 
     Args:
-        stages: the teacher's, all of one width.
-        depths: teacher blocks behind every stage, shallow to deep; the decoder has as many.
-        cram: its form and K, or `none`.
+        stages: of the teacher, all of the same width and stride.
+        depths: teacher blocks averaged in every stage, shallow to deep; the decoder has as many.
+        cram: form and number of centres of CRAM, or the form `none`.
     """
 
     def __init__(self, stages: Sequence[Stage], depths: Sequence[int], cram: CramSettings) -> None:
@@ -97,7 +101,7 @@ class TransformerStudent(Student):
             nn.Linear(MLP * channels, channels),
             nn.Dropout(DROPOUT),
         )
-        self.decoder = nn.ModuleList(  # the teacher's stages mirrored, deepest first
+        self.decoder = nn.ModuleList(  # mirrors the teacher's stages, deepest first
             nn.ModuleList(TransformerBlock(channels) for _ in range(depth))
             for depth in reversed(depths)
         )
@@ -108,7 +112,7 @@ class TransformerStudent(Student):
         self.cram = make_cram(channels, cram)
 
     def encode(self, teacher_features: Sequence[Tensor]) -> Tensor:
-        """Teacher features of all stages to the bottleneck's code (B, C, h, w)."""
+        """Return the bottleneck's output (B, C, h, w) for the teacher features of all stages."""
         fused = torch.stack(list(teacher_features)).mean(0)
         return self.bottleneck(fused.movedim(1, 3)).movedim(3, 1)  # type: ignore[no-any-return]
 
@@ -123,14 +127,14 @@ class TransformerStudent(Student):
         return [self.encode(features)]
 
     def forward(self, images: Tensor | None, features: Sequence[Tensor]) -> StudentOutput:
-        """Teacher features to their reproductions; the images are not used."""
+        """Return the reproductions of the teacher features; the images are not used."""
         code = self.cram(self.encode(features))
         x = code.flatten(2).transpose(1, 2)  # (B, N, C)
         outputs = []
         for group in self.decoder:
-            kept = []
+            tokens = []
             for block in group:  # type: ignore[attr-defined]
                 x = block(x)
-                kept.append(x)
-            outputs.append(grid(torch.stack(kept).mean(0), code.shape[2:]))
+                tokens.append(x)
+            outputs.append(grid(torch.stack(tokens).mean(0), code.shape[2:]))
         return StudentOutput(outputs[::-1])

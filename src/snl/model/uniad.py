@@ -1,9 +1,9 @@
 """UniAD (You et al., arXiv 2206.03687): a transformer reproduces the merged teacher features.
 
-Three measures keep it from copying its input: attention that skips a token's neighbourhood, a
+Three measures prevent it from copying its input: attention that masks a token's neighbourhood, a
 learnable query in every decoder layer, and noise on the features in training. Sizes and rates are
-the paper's. Its position embedding has a row and a column part there and one vector a position
-here; merging and map are the teacher's and the map's (`teacher.merge`, `map.distance`).
+those of the paper. The paper's position embedding has a row and a column part; here it is one
+vector per position. Merging and distance are settings (`teacher.merge`, `map.distance`).
 """
 
 from __future__ import annotations
@@ -20,48 +20,51 @@ from snl.model.transformer import grid
 from snl.settings import CramSettings, Settings
 
 WIDTH = 256
+"""Channels of the tokens."""
 HEADS = 8
 INNER = 1024
+"""Inner width of an MLP."""
 LAYERS = 4
+"""Number of encoder layers, and of decoder layers."""
 DROPOUT = 0.1
 JITTER = 20.0
-"""alpha of the feature jitter."""
+"""Scale alpha of the feature jitter."""
 WINDOW = 7
-"""Side of the masked neighbourhood on the paper's grid of 14 x 14, and the largest."""
+"""Side of the masked neighbourhood on the paper's 14 x 14 grid; also the maximum."""
 
 
 def neighbour_mask(side: int) -> Tensor:
-    """Which token may attend to which, on a grid of side x side.
+    """Return which token may attend to which, on a grid of side x side.
 
-    A token sees nothing of the square window around it. The window is half the grid wide as in the
-    paper (7 of 14), but not wider than 7 and odd, so that on a small grid, too, some keys remain.
+    The square window around a token is masked. As in the paper (7 of 14), it is half as wide as the
+    grid, but odd and at most 7, so that every token has keys on small grids too.
 
     Returns:
         bool (N, N), N = side^2: True where row (query) may attend to column (key).
     """
     # 2 * radius + 1 <= side / 2; a grid of one token has none
     radius = min(WINDOW // 2, (side - 2) // 4)
-    place = torch.arange(side)
-    near = (place[:, None] - place[None, :]).abs() <= radius  # (side, side)
+    position = torch.arange(side)
+    near = (position[:, None] - position[None, :]).abs() <= radius  # (side, side)
     both = near[:, None, :, None] & near[None, :, None, :]  # (y, x, y', x')
     return ~both.reshape(side**2, side**2)
 
 
 def jitter(x: Tensor) -> Tensor:
-    """Tokens (B, N, C) with Gaussian noise of standard deviation alpha |x_i| / C on each."""
+    """Return tokens (B, N, C) plus Gaussian noise of standard deviation alpha |x_i| / C."""
     length = x.square().sum(2, keepdim=True).sqrt()
     return x + torch.randn_like(x) * (JITTER / x.shape[2]) * length
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al., arXiv 1706.03762) under a mask."""
+    """Masked multi-head attention (Vaswani et al., arXiv 1706.03762)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.query, self.key, self.value, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
-        """Each (B, N, C), `allowed` bool (N, N), to (B, N, C)."""
+        """Return (B, N, C) from query, key and value (B, N, C) and the mask, bool (N, N)."""
         q, k, v = (
             layer(x).unflatten(2, (HEADS, -1)).transpose(1, 2)
             for layer, x in ((self.query, query), (self.key, key), (self.value, value))
@@ -72,7 +75,7 @@ class Attention(nn.Module):
 
 
 class Residual(nn.Module):
-    """Dropout, sum and norm after a part of a layer."""
+    """Dropout, residual sum and norm after a part of a layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,16 +94,16 @@ class EncoderLayer(nn.Module):
         self.sums = nn.ModuleList(Residual() for _ in range(2))
 
     def forward(self, x: Tensor, position: Tensor, allowed: Tensor) -> Tensor:
-        """Tokens (B, N, C), position embedding (N, C), mask (N, N)."""
+        """Return tokens (B, N, C) from tokens, position embedding (N, C) and mask (N, N)."""
         x = self.sums[0](x, self.attention(x + position, x + position, x, allowed))
         return self.sums[1](x, self.mlp(x))  # type: ignore[no-any-return]
 
 
 class DecoderLayer(nn.Module):
-    """The layer's own query looks at the encoder's output, then at the previous layer's.
+    """Attention of a learnable query to the encoder's output, then to the previous layer's output.
 
     Args:
-        tokens: N.
+        tokens: their number N.
     """
 
     def __init__(self, tokens: int) -> None:
@@ -110,7 +113,8 @@ class DecoderLayer(nn.Module):
         self.sums = nn.ModuleList(Residual() for _ in range(3))
 
     def forward(self, x: Tensor, encoded: Tensor, position: Tensor, allowed: Tensor) -> Tensor:
-        """Previous layer's and encoder's tokens (B, N, C), position embedding (N, C), mask."""
+        """Return tokens (B, N, C) from those of the previous layer and of the encoder, the position
+        embedding (N, C) and the mask (N, N)."""
         q = self.query.expand_as(x)
         q = self.sums[0](q, self.encoded(q + position, encoded + position, encoded, allowed))
         q = self.sums[1](q, self.previous(q + position, x + position, x, allowed))
@@ -118,12 +122,12 @@ class DecoderLayer(nn.Module):
 
 
 class UniAD(Student):
-    """Projection, encoder, CRAM if there is to be one (it is not the paper's), decoder, projection.
+    """Projection, encoder, optionally CRAM (not part of the paper), decoder, projection.
 
     Args:
         channels: of the merged features.
-        side: of their grid, which is square.
-        cram: its form and K, or `none`.
+        side: of their square grid.
+        cram: form and number of centres of CRAM, or the form `none`.
     """
 
     allowed: Tensor
@@ -143,7 +147,7 @@ class UniAD(Student):
         self.register_buffer("allowed", neighbour_mask(side), persistent=False)
 
     def encode(self, teacher_features: Sequence[Tensor]) -> Tensor:
-        """The one merged map (B, C, h, w) to the encoder's output (B, 256, h, w)."""
+        """Return the encoder's output (B, 256, h, w) for the merged features, one (B, C, h, w)."""
         (merged,) = teacher_features
         x = merged.flatten(2).transpose(1, 2)  # (B, N, C)
         x = self.narrow(jitter(x) if self.training else x)
@@ -162,7 +166,7 @@ class UniAD(Student):
         return [self.encode(features)]
 
     def forward(self, images: Tensor | None, features: Sequence[Tensor]) -> StudentOutput:
-        """The merged features to their reproduction; the images are not used."""
+        """Return the reproduction of the merged features; the images are not used."""
         code = self.cram(self.encode(features))
         x = encoded = code.flatten(2).transpose(1, 2)
         for layer in self.decoder:

@@ -1,4 +1,4 @@
-"""Where a teacher's weights come from: this package, timm's hub, or a file."""
+"""Loading a teacher's weights from this package, timm's hub, or a file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from snl.settings import TeacherSettings
 
 
 def load(teacher: Teacher, settings: TeacherSettings) -> None:
-    """Fill the teacher with the weights that `settings.weights` names.
+    """Load the weights that `settings.weights` names into the teacher.
 
-    `pretrained` are those that belong to the network: of `snl_compact` the ones in this package,
-    of any other timm's (its hub; its cache serves offline). `random` leaves the seeded initial
-    values, anything else is a file: .safetensors, or a .pth that torch reads with `weights_only`.
+    Args:
+        teacher: changed in place.
+        settings: `weights` is `pretrained` (`snl_compact`: part of this package; other networks:
+            timm's hub, or its cache when offline), `random` (the seeded initial values stay), or a
+            file: .safetensors, or a .pth that torch reads with `weights_only`.
 
     Raises:
-        WeightsError: hub not reachable, file missing, unreadable or not of this network.
+        WeightsError: the hub cannot be reached, or the file is missing, unreadable or of another
+            network.
     """
     if settings.weights == "random":
         return
@@ -39,7 +42,7 @@ def load(teacher: Teacher, settings: TeacherSettings) -> None:
 
 
 def in_package(settings: TeacherSettings) -> bool:
-    """Whether the network's own weights come with this package, so that no network is needed."""
+    """Whether the pretrained weights are part of this package, so that nothing is downloaded."""
     return settings.name.isidentifier() and _package_file(settings.name).is_file()
 
 
@@ -63,15 +66,15 @@ def _hub_state(settings: TeacherSettings) -> dict[str, Tensor]:
 
     log = logging.getLogger("huggingface_hub")
     level = log.level
-    log.setLevel(logging.CRITICAL)  # its client tells every retry; the error below says it once
+    log.setLevel(logging.CRITICAL)  # its client logs every retry; the error below reports it once
     try:
         full = timm.create_model(settings.name, pretrained=True)
-    except Exception as error:  # the hub's client raises a dozen kinds
+    except Exception as error:  # the hub's client raises many kinds of errors
         reason = textwrap.shorten(str(error) or "no answer", 110)
         raise WeightsError(
-            f"pretrained weights of '{settings.name}' could not be fetched ({reason}). Ways out: "
-            "connect this machine to the network once (timm keeps what it fetched), give a file: "
-            f"--teacher-weights {settings.name}.safetensors, or take the built-in teacher: "
+            f"pretrained weights of '{settings.name}' could not be downloaded ({reason}); connect "
+            "this machine to the network once (timm keeps the download), give a file: "
+            f"--teacher-weights {settings.name}.safetensors, or use the built-in teacher: "
             "--teacher snl_compact"
         ) from None
     finally:
@@ -83,8 +86,8 @@ def _file_state(file: str) -> dict[str, Tensor]:
     path = Path(file)
     if not path.is_file():
         raise WeightsError(
-            f"{path}: no such weights file; give a .safetensors or .pth file, or 'pretrained' or "
-            "'random'"
+            f"{path}: there is no such weights file; give a .safetensors or .pth file, "
+            "'pretrained' or 'random'"
         )
     try:
         if path.suffix == ".safetensors":
@@ -93,11 +96,11 @@ def _file_state(file: str) -> dict[str, Tensor]:
             loaded: Any = load_file(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files raise many kinds
+    except Exception as error:  # damaged files raise many kinds of errors
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "no reason"
         raise WeightsError(
             f"{path}: cannot be read as weights ({reason}); it must be a .safetensors file, or a "
-            ".pth holding nothing but tensors (no pickled objects)"
+            ".pth that contains only tensors (no pickled objects)"
         ) from None
     for key in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
@@ -105,28 +108,33 @@ def _file_state(file: str) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping) or not all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()
     ):
-        raise WeightsError(f"{path}: holds no table of tensors; save a state_dict there")
+        raise WeightsError(f"{path}: contains no table of tensors; save a state_dict in it")
     return dict(loaded)
 
 
 def _assign(net: nn.Module, state: Mapping[str, Tensor], settings: TeacherSettings) -> None:
-    """Copy by name. timm's feature wrappers write `blocks_0` for `blocks.0` and may prefix
-    `model.`, so names are compared without dots; layers that the stages do not need are left."""
-    given = {key.removeprefix("module.").replace(".", "_"): v for key, v in state.items()}
+    """Copy the tensors by name.
+
+    timm's feature wrappers write `blocks_0` for `blocks.0` and may prefix `model.`, so names are
+    compared without dots. Tensors of layers that the stages do not need are ignored.
+    """
+    available = {key.removeprefix("module.").replace(".", "_"): v for key, v in state.items()}
     matched, missing = {}, []
-    for key, own in net.state_dict().items():
-        plain = key.replace(".", "_")
-        value = given.get(plain, given.get(plain.removeprefix("model_")))
-        if value is not None and value.shape == own.shape:
-            matched[key] = value.to(own.dtype)
+    for key, current in net.state_dict().items():
+        name = key.replace(".", "_")
+        value = available.get(name, available.get(name.removeprefix("model_")))
+        if value is not None and value.shape == current.shape:
+            matched[key] = value.to(current.dtype)
         elif not key.endswith("num_batches_tracked"):
             missing.append(key if value is None else f"{key} (shape {tuple(value.shape)})")
     if missing:
         raise WeightsError(
             f"weights '{settings.weights}' are not of '{settings.name}': {len(missing)} of "
-            f"{len(net.state_dict())} tensors missing or of another shape, first {missing[0]}; "
-            "give the network the file was made for by --teacher NAME"
+            f"{len(net.state_dict())} tensors are missing or have another shape, first "
+            f"{missing[0]}; name the network of the file by --teacher NAME"
         )
     net.load_state_dict(matched, strict=False)
     if not all(bool(torch.isfinite(v).all()) for v in net.state_dict().values()):
-        raise WeightsError(f"weights '{settings.weights}' hold values that are not finite numbers")
+        raise WeightsError(
+            f"weights '{settings.weights}' contain values that are not finite; give another file"
+        )

@@ -1,7 +1,7 @@
-"""Training images and their teacher features, kept in memory or on disk where they fit.
+"""Training images and their teacher features, cached in memory or on disk if they fit.
 
 The teacher is frozen and there is no augmentation, so its features are computed once. The cache
-holds them in full precision and channels last, as an uncached batch has them: it changes the speed
+stores them in full precision and channels last, as an uncached batch has them: it changes the speed
 of training, not its result.
 """
 
@@ -26,36 +26,39 @@ from snl.model.network import Network
 
 GIB = 2**30
 MOST_TILES = 50_000
-"""Of more tiles, evenly spread ones are trained on; at 256 pixels they take 9.2 GiB."""
+"""Maximum number of tiles, sampled evenly from all; their pixels take 9.2 GiB at 256 x 256."""
 
 
 @dataclass(frozen=True)
 class CacheBudget:
-    """What the cache may take, in GiB; 0 switches the place off. Memory is tried first."""
+    """Maximum size of the cache in memory and on disk, in GiB; 0: not used. Memory is preferred."""
 
     memory: float = 4.0
     disk: float = 20.0
 
 
 class TrainingData:
-    """Batches of pixels and teacher features by index: of whole images, or of their tiles.
+    """Batches of images or tiles with their teacher features, by index.
 
-    `paths` are the files that are trained on, `sources` what an index counts: they, or their tiles.
+    Attributes:
+        paths: readable training images.
+        sources: what an index refers to: these images, or their tiles.
+        skipped: errors of unreadable images.
+        pixels_in, features_in: where they are cached: `memory`, `disk` or `off`.
 
     Args:
-        network: gives the input size, the tiles' side, the features and, by its parameters, the
-            device.
+        network: defines input size, tile side, teacher features and device.
         paths: of the training images.
-        budget: of the cache.
-        folder: where cache files on disk may lie; they are removed by `close`.
-        batch_size: of the teacher's pass, the same as in training.
-        skip_bad: leave unreadable images out (they are listed in `skipped`) instead of raising.
+        budget: maximum size of the cache.
+        folder: for the cache files on disk; `close` removes them.
+        batch_size: for the teacher, the same as in training.
+        skip_bad: skip unreadable images (their errors are in `skipped`) instead of raising.
         progress: called with (done, total) while images are read.
-        note: is told, in a sentence, how images are cut into tiles.
+        note: called with a sentence about how images are cut into tiles.
 
     Raises:
-        ImageError: an unreadable image, if they are not to be skipped.
-        TrainingError: no readable image is left.
+        ImageError: an unreadable image, unless `skip_bad`.
+        TrainingError: no image can be read.
     """
 
     def __init__(
@@ -106,29 +109,30 @@ class TrainingData:
         cached are decoded one batch ahead.
 
         Raises:
-            TrainingError: an image that could be read before and cannot be read now.
+            TrainingError: an image can no longer be read.
         """
         pending = iter(schedule)
         with ThreadPoolExecutor(8 if self._pixels is None else 1) as pool:
 
-            def ask(indices: np.ndarray) -> list[object]:
+            def submit(indices: np.ndarray) -> list[object]:
                 if self._pixels is not None:
                     return [indices]
                 sources = [self.sources[i] for i in indices.tolist()]
                 files = {path: LazyImage(path) for path in _files(sources)}
-                asked = zip(sources, (files[path] for path in map(_file, sources)), strict=True)
-                return [indices, *(pool.submit(self._read, *each) for each in asked)]
+                images = (files[path] for path in map(_file, sources))
+                pairs = zip(sources, images, strict=True)
+                return [indices, *(pool.submit(self._read, *pair) for pair in pairs)]
 
-            ahead = [ask(indices) for _, indices in zip(range(2), pending, strict=False)]
+            ahead = [submit(indices) for _, indices in zip(range(2), pending, strict=False)]
             while ahead:
                 indices, *decoded = ahead.pop(0)
                 for upcoming in pending:
-                    ahead.append(ask(upcoming))
+                    ahead.append(submit(upcoming))
                     break
                 yield self._batch(torch.as_tensor(indices), decoded)
 
     def close(self) -> None:
-        """Give memory and cache files back."""
+        """Release the memory and remove the cache files."""
         self._pixels, self._features = None, []
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -152,38 +156,38 @@ class TrainingData:
         image = decoded.get()
         if isinstance(image, ImageError):
             raise TrainingError(
-                f"{image} (it could be read when training began; put it back and --resume)"
+                f"{image} (it could be read at the start of training; restore it and use --resume)"
             )
         return prepare(image, source, self.network.settings.image_size)
 
     def _tiles(self, paths: Sequence[Path], note: Callable[[str], None]) -> list[Source]:
-        """The tiles of all images, or MOST_TILES of them; unreadable headers join `skipped`."""
+        """Return the tiles of all images, at most `MOST_TILES`; errors are added to `skipped`."""
         side = self.network.settings.tile
         tiles, total, errors = tiles_of(paths, side, MOST_TILES)
         self.skipped += errors
-        some = f", of which {len(tiles)}, evenly spread, are used" if len(tiles) < total else ""
+        sampled = f"; an even sample of {len(tiles)} is used" if len(tiles) < total else ""
         note(
             f"{len(paths) - len(errors)} images are cut into {total} tiles of {side} x {side} "
-            f"pixels{some}"
+            f"pixels{sampled}"
         )
         return list(tiles)
 
     def _plan(
         self, shapes: list[tuple[int, ...]], count: int, budget: CacheBudget
     ) -> tuple[str, str]:
-        """Where pixels and features go: `memory`, `disk` or `off`."""
+        """Return where pixels and features are cached: `memory`, `disk` or `off`."""
         free = {"memory": budget.memory * GIB, "disk": budget.disk * GIB}
         if budget.disk:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
             free["disk"] = min(free["disk"], shutil.disk_usage(self._folder.parent).free / 2)
         sizes = [count * math.prod(shapes[0]), 4 * count * sum(map(math.prod, shapes[1:]))]
-        chosen = []
+        places = []
         for size in sizes:
             place = next((p for p in ("memory", "disk") if size <= free[p]), "off")
             if place != "off":
                 free[place] -= size
-            chosen.append(place)
-        return chosen[0], chosen[1]
+            places.append(place)
+        return places[0], places[1]
 
     def _store(
         self, number: int, place: str, shape: tuple[int, ...], dtype: torch.dtype
@@ -204,14 +208,14 @@ class TrainingData:
         skip_bad: bool,
         progress: Callable[[int, int], None] | None,
     ) -> list[Source]:
-        """One pass over the images; rows are filled densely, in order, without the bad ones."""
-        kept: list[Source] = []
+        """Read all images once and fill the cache; returns the readable sources, in order."""
+        readable: list[Source] = []
         done = 0
         for group, stacked in batches(read(sources, size), batch_size, self.skipped):
             if self.skipped and not skip_bad:
                 raise self.skipped[0]
-            rows = slice(len(kept), len(kept) + len(group))
-            kept += [sources[loaded.index] for loaded in group]
+            rows = slice(len(readable), len(readable) + len(group))
+            readable += [sources[loaded.index] for loaded in group]
             pixels = torch.from_numpy(stacked)
             if self._pixels is not None:
                 self._pixels[rows] = pixels
@@ -225,9 +229,9 @@ class TrainingData:
                 progress(done, len(sources))
         if self.skipped and not skip_bad:
             raise self.skipped[0]
-        if progress and done < len(sources):  # unreadable ones
+        if progress and done < len(sources):  # unreadable images at the end
             progress(len(sources), len(sources))
-        return kept
+        return readable
 
 
 def _file(source: Source) -> Path:
@@ -235,5 +239,5 @@ def _file(source: Source) -> Path:
 
 
 def _files(sources: Iterable[Source]) -> list[Path]:
-    """The image files of sources, in order, each once."""
+    """Return the image files of sources, in order, each once."""
     return list(dict.fromkeys(map(_file, sources)))

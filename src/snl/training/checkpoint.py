@@ -1,4 +1,4 @@
-"""What a stopped run needs to go on as if it had never stopped."""
+"""Checkpoints, from which an interrupted training continues with the same result."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def save(
     precision: str,
     threads: int,
 ) -> None:
-    """Student, optimiser state and random state after `step` steps; the teacher never changes.
+    """Write student, optimiser state and random state; the teacher never changes.
 
     Args:
-        folder: the run's.
-        network, optimizer: as they are after the step.
+        folder: of the run.
+        network, optimizer: their state after the step.
         step: number of finished steps.
-        identity: what a resumed run must agree with (settings, data).
-        seconds: spent in training so far.
+        identity: settings and data, which must be the same in a resumed run.
+        seconds: training time so far.
         precision, threads: in use; a resumed run keeps them.
     """
     tensors = {f"student.{k}": v for k, v in network.student.state_dict().items()}
@@ -53,13 +53,13 @@ def save(
 def restore(
     folder: Path, network: Network, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
 ) -> tuple[int, float, str]:
-    """Put everything back.
+    """Load a checkpoint into the student, the optimiser and the random generator.
 
     Returns:
-        Finished steps, seconds spent, and the precision.
+        Finished steps, training time in seconds, and the precision.
 
     Raises:
-        TrainingError: it is damaged, or belongs to other settings or other data.
+        TrainingError: the checkpoint is damaged, or of other settings or data.
     """
     try:
         arrays, facts = load_tensors(folder / NAME, "checkpoint")
@@ -70,8 +70,8 @@ def restore(
     differing = differences(facts["identity"], identity)
     if differing:
         raise TrainingError(
-            f"{folder}: the unfinished run has another {', '.join(differing)}; resume with what it "
-            "was started with, or start over with --overwrite"
+            f"{folder}: the unfinished run has another {', '.join(differing)}; resume with the "
+            "same settings and images, or start over with --overwrite"
         )
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     torch.set_rng_state(tensors.pop("random"))
@@ -82,16 +82,16 @@ def restore(
 
 
 def recorded_threads(folder: Path) -> int:
-    """Return the number of CPU threads of an unfinished run; 0: there is none, or it is damaged."""
+    """Return the number of CPU threads of an unfinished run; 0: unknown."""
     try:
         _, facts = load_tensors(folder / NAME, "checkpoint")
         return int(facts.get("threads", 0))
     except (BundleError, ValueError, TypeError):
-        return 0  # `restore` says what is wrong with it
+        return 0  # `restore` raises the error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as `optimizer.NUMBER.KEY`."""
+    """Return the optimiser's state as tensors by the names `optimizer.NUMBER.KEY`."""
     return {
         f"optimizer.{number}.{key}": torch.as_tensor(value)
         for number, state in optimizer.state_dict()["state"].items()
@@ -100,7 +100,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave, wherever it stands among `tensors`."""
+    """Inverse of `optimizer_tensors`; other tensors are ignored."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
@@ -111,13 +111,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def clear(folder: Path) -> None:
-    """Remove the checkpoint, and what a killed process may have half written beside it."""
+    """Remove the checkpoint, and incomplete files that a killed process left beside it."""
     for path in (folder / NAME, *folder.glob(f".{NAME}.*.tmp")):
         path.unlink(missing_ok=True)
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Dotted names of the values that differ."""
+    """Return the dotted names of the values that differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = dict.fromkeys([*old, *new])
         inner = [differences(old.get(k), new.get(k), f"{name}.{k}".strip(".")) for k in keys]

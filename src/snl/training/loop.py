@@ -39,10 +39,10 @@ INITIALISATION_ROWS = 20_000
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is carried out; nothing here changes its result."""
+    """Options of a run that do not change its result."""
 
     folder: Path
-    """Checkpoint, log and cache files."""
+    """For checkpoint, log and cache files."""
     resume: bool = False
     checkpoint_every: float = 60.0
     """Seconds between checkpoints."""
@@ -51,7 +51,7 @@ class RunOptions:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop, by Ctrl-C or SIGTERM; the checkpoint has been written."""
+    """Training was stopped by Ctrl-C or SIGTERM, after the checkpoint was written."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped after step {step}")
@@ -64,18 +64,18 @@ def fit(
     """Train the network's student for `settings.training.steps` steps.
 
     Args:
-        network: on its device; its student is changed in place and left in evaluation mode.
+        network: on its device; its student is trained in place and then in evaluation mode.
         data: batches of the normal training images.
-        sources: fingerprints of what the run is made from; a resumed run must have the same.
+        sources: fingerprints of data and teacher, which must be the same in a resumed run.
         options: see `RunOptions`.
 
     Returns:
         Training facts: steps, seconds, images per second, last loss and its terms.
 
     Raises:
-        TrainingError: a loss or gradient that is not finite (step and term named), a checkpoint
-            of other settings.
-        Interrupted: Ctrl-C or SIGTERM; the checkpoint is there.
+        TrainingError: a loss or gradient that is not finite (the message names step and term), or
+            a checkpoint of other settings.
+        Interrupted: Ctrl-C or SIGTERM; the checkpoint has been written.
     """
     settings = network.settings.training
     torch.manual_seed(settings.seed)
@@ -113,7 +113,7 @@ def fit(
         mininterval=progress.interval(),
         dynamic_ncols=True,
     )
-    with bar, _stop_signals() as stop_asked, log:
+    with bar, _stop_signals() as stop_requested, log:
         for step, batch in enumerate(data.stream(schedule), start + 1):
             rate = learning_rate(step, settings)
             for group in optimizer.param_groups:
@@ -130,10 +130,12 @@ def fit(
             bar.update()
             if step % LOG_EVERY == 0 or step in (1, settings.steps):
                 log.write(record)
-            if step < settings.steps and (stop_asked() or now - saved >= options.checkpoint_every):
+            if step < settings.steps and (
+                stop_requested() or now - saved >= options.checkpoint_every
+            ):
                 save(step)
                 saved = now
-                if stop_asked():
+                if stop_requested():
                     raise Interrupted(step)
     student.eval()
     return {
@@ -177,10 +179,10 @@ def train_step(
     total.backward()  # type: ignore[no-untyped-call]
     clip = settings.training.gradient_clip or math.inf
     norm = nn.utils.clip_grad_norm_(network.student.parameters(), clip)
-    # all values in one transfer, so that a GPU is waited for only once per step
+    # one transfer for all values, so that the CPU waits for a GPU only once per step
     *values, loss, gradient = torch.stack([*terms.values(), total.detach(), norm]).tolist()
-    sizes = dict(zip(terms, values, strict=True))
-    for name, value in {**sizes, "gradient": gradient}.items():
+    logged = dict(zip(terms, values, strict=True))
+    for name, value in {**logged, "gradient": gradient}.items():
         if not math.isfinite(value):
             what = "the gradient" if name == "gradient" else f"the loss term '{name}'"
             raise TrainingError(
@@ -188,7 +190,7 @@ def train_step(
                 f"{settings.training.lr:g}) or the term's weight, or use training.precision=fp32"
             )
     optimizer.step()
-    return {"step": step, "loss": loss, "terms": sizes, "gradient": gradient}
+    return {"step": step, "loss": loss, "terms": logged, "gradient": gradient}
 
 
 def make_optimizer(student: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -243,48 +245,51 @@ def initialise(network: Network, data: TrainingData) -> None:
     schedule = (indices(step, len(data), settings) for step in range(passes))
     for batch in data.stream(schedule):
         inputs = network.student.initialisation_inputs(batch.images, batch.inputs)
-        for kept, x in zip(rows, inputs, strict=True):
-            kept.append(x.float().flatten(2).transpose(1, 2).flatten(0, 1).cpu())
-        if min(sum(map(len, kept)) for kept in rows) >= INITIALISATION_ROWS:
+        for samples, x in zip(rows, inputs, strict=True):
+            samples.append(x.float().flatten(2).transpose(1, 2).flatten(0, 1).cpu())
+        if min(sum(map(len, samples)) for samples in rows) >= INITIALISATION_ROWS:
             break
-    for module, kept in zip(modules, rows, strict=True):
-        sample = torch.cat(kept)
+    for module, samples in zip(modules, rows, strict=True):
+        sample = torch.cat(samples)
         module.initialise(sample[:: math.ceil(len(sample) / INITIALISATION_ROWS)], settings.seed)
 
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask for a stop after the step; a second one stops at once."""
-    asked = threading.Event()
+    """Yield a function that tells whether to stop after the current step.
+
+    Ctrl-C and SIGTERM request the stop; a second signal stops immediately.
+    """
+    requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield requested.is_set
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, frame: object) -> None:
-        asked.set()
-        for known, handler in before.items():
-            signal.signal(known, handler)
+    def request(number: int, frame: object) -> None:
+        requested.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
     for number in before:
-        signal.signal(number, ask)
+        signal.signal(number, request)
     try:
-        yield asked.is_set
+        yield requested.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 class _Log:
-    """One JSON line per logged step; TensorBoard scalars if asked for."""
+    """Log of one JSON line per logged step, optionally also of TensorBoard scalars."""
 
     def __init__(self, options: RunOptions, start: int) -> None:
         path = options.folder / LOG
-        kept = []
+        lines: list[str] = []
         if start and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _step_of(line) <= start]
-        write_text(path, "".join(line + "\n" for line in kept))
+            lines = [line for line in lines if _step_of(line) <= start]
+        write_text(path, "".join(line + "\n" for line in lines))
         self._file = path.open("a", encoding="utf-8")
         self._board = _board(options.folder, start) if options.tensorboard else None
 
@@ -314,13 +319,17 @@ def _board(folder: Path, start: int) -> Any:
 
 
 def check_tensorboard() -> None:
-    """Raises DependencyError where TensorBoard is not installed."""
+    """Check that TensorBoard is installed.
+
+    Raises:
+        DependencyError: it is not.
+    """
     if importlib.util.find_spec("tensorboard") is None:
         raise DependencyError("--tensorboard needs TensorBoard: pip install 'snl-ad[tensorboard]'")
 
 
 def _step_of(line: str) -> float:
-    """Step of a log line; a line cut short by a crash counts as beyond every step."""
+    """Return the step of a log line; infinity for a line that a crash cut short."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Which images are trained on, which are held out, and what product each shows."""
+"""Split of the normal images into training and held-out ones, and groups of similar images."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from snl.settings import Settings, TrainingSettings
 
 
 def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Record]]:
-    """Normal training records, and those of them that are held out for calibration.
+    """Divide the normal training records into those for training and the held-out ones.
 
-    Each product gives its share or `holdout_least`, whichever is more, chosen by the seed; of a
-    product with few images no more than a third goes for the sake of `holdout_least`, and two
-    always stay for training.
+    Of every product the share `holdout` is held out for calibration, but at least `holdout_min`
+    images. For the sake of this minimum at most a third of a product's images is held out, and two
+    images always remain for training. The seed determines the choice.
 
     Raises:
         DataError: there are no normal training images.
@@ -35,7 +35,7 @@ def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Reco
     held: list[Record] = []
     for product in catalog.products:
         records = [r for r in catalog.train() if r.product == product]
-        count = _held_back(len(records), settings.training)
+        count = _held_out_count(len(records), settings.training)
         seed = [settings.training.seed, zlib.crc32(product.encode())]
         chosen = set(np.random.default_rng(seed).permutation(len(records))[:count].tolist())
         for number, record in enumerate(records):
@@ -43,7 +43,7 @@ def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Reco
     if not used:
         raise DataError(
             f"{catalog.root}: no normal training images (layout '{catalog.layout}'); put them into "
-            "<product>/train/good, or see what was found by snl doctor"
+            "<product>/train/good, or see the report of snl doctor"
         )
     return used, held
 
@@ -51,30 +51,33 @@ def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Reco
 def group(
     catalog: Catalog, network: Network, progress: Callable[[int, int], None] | None = None
 ) -> Catalog:
-    """A catalog without product names, one product all in all, parted by what the teacher sees.
+    """Return the catalog with its single product divided into groups of similar images.
 
     Args:
-        catalog: of any number of products; of several it comes back as it is.
+        catalog: returned unchanged if it has several products.
         network: with its teacher's weights; not trained yet.
         progress: called with (done, total).
 
     Returns:
-        The training images as products `NAME 1` (the largest group), `NAME 2`, ...; as one
-        product still where no groups are clear, see `snl.decision.products.find_groups`. The
-        other images keep their product.
+        A catalog whose training images are the products `NAME 1` (the largest group), `NAME 2`,
+        ...; the catalog itself if no groups are clearly separate, see
+        `snl.decision.products.find_groups`. Other images keep their product.
     """
     records = catalog.train()
     if len({record.product for record in records}) != 1:
         return catalog
-    kept, embeddings = _embeddings(network, [record.path for record in records], progress)
-    if not kept:
+    readable, embeddings = _embeddings(network, [record.path for record in records], progress)
+    if not readable:
         return catalog
     labels = find_groups(embeddings, network.settings.training.seed)
     if labels.max() == 0:
         return catalog
-    names = {records[i].path: f"{records[i].product} {k + 1}" for i, k in zip(kept, labels.tolist(),
-                                                                          strict=True)}  # fmt: skip
-    first = f"{records[0].product} 1"  # of images that cannot be read, which training will tell
+    product = records[0].product
+    names = {
+        records[index].path: f"{product} {label + 1}"
+        for index, label in zip(readable, labels.tolist(), strict=True)
+    }
+    first = f"{product} 1"  # for unreadable images, which training reports
     training = set(records)
     return replace(
         catalog,
@@ -86,32 +89,32 @@ def group(
 
 
 def format_groups(catalog: Catalog) -> str:
-    """The groups and their sizes, in words."""
+    """Return a sentence with the groups and their sizes."""
     counts = Counter(record.product for record in catalog.train())
     each = ", ".join(f"'{name}' ({count} images)" for name, count in counts.most_common())
-    return f"no product names: {len(counts)} groups of images are told apart: {each}"
+    return f"no product names: {len(counts)} groups of similar images: {each}"
 
 
 @torch.no_grad()
 def _embeddings(
     network: Network, paths: Sequence[Path], progress: Callable[[int, int], None] | None
 ) -> tuple[list[int], np.ndarray]:
-    """Numbers of the images that can be read, and their embeddings (M, D)."""
-    kept: list[int] = []
+    """Return the indices of the readable images, and their embeddings (M, D)."""
+    readable: list[int] = []
     rows: list[np.ndarray] = []
     errors: list[ImageError] = []
     for loaded, pixels in batches(read(paths, network.settings.image_size), 16, errors):
         images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
         rows.append(embed(network.teacher_features(images)).cpu().numpy())
-        kept += [item.index for item in loaded]
+        readable += [item.index for item in loaded]
         if progress:
-            progress(len(kept) + len(errors), len(paths))
-    return kept, np.concatenate(rows) if rows else np.empty((0, 1), np.float32)
+            progress(len(readable) + len(errors), len(paths))
+    return readable, np.concatenate(rows) if rows else np.empty((0, 1), np.float32)
 
 
-def _held_back(count: int, settings: TrainingSettings) -> int:
-    """How many of a product's `count` normal images are held out."""
+def _held_out_count(count: int, settings: TrainingSettings) -> int:
+    """Return how many of a product's `count` normal images are held out."""
     if not settings.holdout:
         return 0
-    least = min(settings.holdout_min, count // 3)
-    return max(min(max(round(settings.holdout * count), least), count - 2), 0)
+    minimum = min(settings.holdout_min, count // 3)
+    return max(min(max(round(settings.holdout * count), minimum), count - 2), 0)
