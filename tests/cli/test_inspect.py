@@ -125,7 +125,7 @@ def test_wrong_options_are_refused_before_any_work(
 ) -> None:  # fmt: skip
     before = {path: path.read_bytes() for path in images.iterdir()}
     if "labelme" not in words[0]:  # files in a folder are checked when they are written
-        monkeypatch.setattr(snl.Inspector, "predict", None)
+        monkeypatch.setattr(snl.Predictor, "predict", None)
     words = [word.format(images=images) for word in words]
     out = ["--json", str(tmp_path / "out.jsonl")]
     assert main(["inspect", str(calibrated), str(images), *words, *out, "--quiet"]) == 2

@@ -56,6 +56,21 @@ def test_threads_share_an_inspector(
     inspector.close()
 
 
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS.keys())
+def test_batches_of_different_sizes_at_once(
+    trained: Path, exported: dict[str, Path], load: Callable[..., snl.Inspector]
+) -> None:
+    inspector = load(trained, exported)
+    side = inspector.image_size
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, 256, (n % 5 + 1, side, side, 3), np.uint8) for n in range(40)]
+    expected = [inspector.predict(batch).maps for batch in batches]
+    with ThreadPoolExecutor(THREADS) as pool:
+        maps = list(pool.map(lambda batch: inspector.predict(batch).maps, batches))
+    for left, right in zip(maps, expected, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
 def test_inspectors_with_other_numbers_of_threads_run_at_once(trained: Path) -> None:
     """PyTorch has one number of threads for the whole process; it is the same afterwards."""
     images = [draw(n)[0] for n in range(4)]
