@@ -26,7 +26,7 @@ types: .venv/ready
 	$(BIN)/mypy
 
 unit: .venv/ready
-	$(BIN)/pytest $(RUNTIMES:%=--ignore=%)
+	$(BIN)/pytest -n 2 --dist loadfile $(RUNTIMES:%=--ignore=%)
 	$(BIN)/pytest $(RUNTIMES)
 
 fast: .venv/ready
@@ -34,7 +34,7 @@ fast: .venv/ready
 
 # measures all tests and chooses those that `make check` leaves out
 durations: .venv/ready
-	-$(BIN)/pytest $(RUNTIMES:%=--ignore=%) $(REPORT)/durations.xml
+	-$(BIN)/pytest -n 2 --dist loadfile $(RUNTIMES:%=--ignore=%) $(REPORT)/durations.xml
 	-$(BIN)/pytest $(RUNTIMES) $(REPORT)/durations-runtimes.xml
 	$(BIN)/python tests/mark_slow.py build/durations.xml build/durations-runtimes.xml
 

@@ -9,9 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from tests.trees import PRODUCTS, make_mvtec, make_varied, save_mask, save_part
+
+# how long an example takes depends on what else the machine does
+hypothesis.settings.register_profile("snl", deadline=None)
+hypothesis.settings.load_profile("snl")
 
 if TYPE_CHECKING:
     from snl import Inspector

@@ -93,16 +93,3 @@ def test_an_error_leaves_the_number_of_threads(trained: Path) -> None:
         inspector.predict(np.zeros((1, 64, 64, 5), np.uint8))
     assert torch.get_num_threads() == before
     assert inspector.predict(np.zeros((1, 64, 64, 3), np.uint8)).scores.shape == (1,)
-
-
-@pytest.mark.parametrize("kind", ["onnx", "openvino"])
-def test_batches_of_different_sizes_at_once(kind: str, exported: dict[str, Path]) -> None:
-    inspector = snl.load(exported[kind], "cpu", threads=1)
-    side = inspector.image_size
-    rng = np.random.default_rng(0)
-    batches = [rng.integers(0, 256, (n % 5 + 1, side, side, 3), np.uint8) for n in range(40)]
-    expected = [inspector.predict(batch).maps for batch in batches]
-    with ThreadPoolExecutor(THREADS) as pool:
-        maps = list(pool.map(lambda batch: inspector.predict(batch).maps, batches))
-    for left, right in zip(maps, expected, strict=True):
-        np.testing.assert_array_equal(left, right)
