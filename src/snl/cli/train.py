@@ -42,7 +42,7 @@ def add_parser(verbs: Any) -> None:
         "snl train parts/ -o parts.snl",
         "snl train mvtec/ -o mvtec.snl --preset paper --device cuda",
         "snl train parts/ -o fd.snl --method fd --teacher resnet18 --teacher-weights resnet18.pth",
-        "snl train parts/ -o a.snl --set cram.form=rebuild --set loss.intra=0",
+        "snl train parts/ -o a.snl --set cram.form=centres --set loss.intra=0",
         "snl train parts/ -o parts.snl --resume",
         more=shared.format_settings(),
     )
