@@ -7,10 +7,12 @@ from threading import Condition
 
 import numpy as np
 
+from snl.data.memory import give_back
 from snl.errors import ImageError
 
 DECODED_BYTES = 2**30
 """Default of what one reader may take; an image that takes more is decoded alone."""
+_LARGE = 2**26  # bytes of an image after which memory is given back; it takes milliseconds
 
 
 class Budget:
@@ -62,6 +64,8 @@ class Budget:
             number: of the image.
             kept: an array that counts until it is freed; None: nothing is kept.
         """
+        if self._charged.get(number, 0) >= _LARGE:
+            give_back()
         with self._changed:
             self._charge(-self._charged.pop(number, 0))
             if kept is not None:

@@ -97,15 +97,18 @@ class _Reader:
         """Return the whole image of tiles, or its error."""
         image: np.ndarray | None = None
         try:
-            with decoded(
-                path, max_pixels=self._max_pixels, admit=partial(self._admit, number, whole=True)
-            ) as opened:
-                image = opened.array()
-                return image
+            image = self._array(number, path)
+            return image
         except ImageError as error:
             return error
         finally:
             self.budget.settle(number, image)
+
+    def _array(self, number: int, path: str | Path) -> np.ndarray:
+        with decoded(
+            path, max_pixels=self._max_pixels, admit=partial(self._admit, number, whole=True)
+        ) as image:
+            return image.array()
 
     def _cut(self, index: int, tile: Tile, shared: _SharedImage) -> Loaded | ImageError:
         image = shared.get()
@@ -117,21 +120,29 @@ class _Reader:
 
     def _load(self, number: int, index: int, source: Any) -> Loaded | ImageError:
         """Return a whole image, or its error."""
-        given = not isinstance(source, str | Path)
-        keep = self._whole or given
-        image: np.ndarray | None = None
+        result: Loaded | ImageError | None = None
         try:
-            with decoded(
-                source, max_pixels=self._max_pixels, admit=partial(self._admit, number, whole=keep)
-            ) as opened:
-                pixels = opened.resized(self._size, self._size)
-                picture = opened.resized(*self._picture(opened.size)) if self._picture else None
-                image = opened.array() if keep else None
-                return Loaded(index, pixels, opened.size, image, source, picture)
+            result = self._loaded(number, index, source)
+            return result
         except ImageError as error:
             return error
-        finally:
-            self.budget.settle(number, None if given else image)
+        finally:  # what decoding took is free here, because `_loaded` has returned
+            from_file = isinstance(result, Loaded) and isinstance(source, str | Path)
+            self.budget.settle(number, result.image if from_file else None)
+
+    def _loaded(self, number: int, index: int, source: Any) -> Loaded:
+        keep = self._whole or not isinstance(source, str | Path)
+        with decoded(
+            source, max_pixels=self._max_pixels, admit=partial(self._admit, number, whole=keep)
+        ) as image:
+            return Loaded(
+                index=index,
+                pixels=image.resized(self._size, self._size),
+                original=image.size,
+                image=image.array() if keep else None,
+                source=source,
+                picture=image.resized(*self._picture(image.size)) if self._picture else None,
+            )
 
     def _admit(self, number: int, size: int, pixels: int, whole: bool) -> None:
         self.budget.admit(number, size + (3 * pixels if whole else 0))
