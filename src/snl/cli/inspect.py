@@ -21,6 +21,7 @@ SUMMARY = "inspect new images: one JSON line each, overlays if requested"
 class Options(
     OutputOptions,
     shared.RateOptions,
+    shared.PixelsOption,
     shared.PrecisionOption,
     shared.DeviceOption,
     shared.QuietOption,
@@ -97,6 +98,7 @@ def add_parser(verbs: Any) -> None:
         "measures which number is best",
     )
     shared.add_precision(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -106,7 +108,13 @@ def run(options: Options) -> int:
     import snl
     from snl.data.video import is_video
 
-    inspector = snl.load(options.file, options.device, options.threads, options.precision)
+    inspector = snl.load(
+        options.file,
+        options.device,
+        options.threads,
+        options.precision,
+        max_pixels=options.max_pixels,
+    )
     if options.tile is not None:
         _check_tile(inspector, options.tile, bool(options.monitor))
     rates = inspector.rates_for(  # refuses an unknown product or a wrong rate before any work
@@ -166,6 +174,7 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
                 options.batch_size,
                 on_error=refuse,
                 tile=options.tile,
+                overlays=bool(options.out),
             ):
                 record = result.to_dict()
                 add_outputs(result, record)

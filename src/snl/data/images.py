@@ -17,6 +17,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import BytesIO, UnsupportedOperation
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,10 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from snl.data.opening import open_header
 from snl.errors import ImageError
-
-MAX_PIXELS = 160_000_000
-"""Default limit of height times width; Pillow itself has a limit of 178,956,970."""
+from snl.limits import MAX_PIXELS
 
 # Pillow opens dozens of formats, some of them with external programs; cameras use these.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
@@ -71,7 +71,12 @@ def load_image(
     return to_rgb(image, name_of(source))
 
 
-def load_mask(paths: tuple[Path, ...], size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+def load_mask(
+    paths: tuple[Path, ...],
+    size: tuple[int, int] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> NDArray[np.bool_]:
     """Return the union of mask files, (H, W) bool, True for anomalous pixels.
 
     Every value above 0 is anomalous (0/255, class ids, 16 bit); in a JPEG, values above 127. Alpha
@@ -81,6 +86,7 @@ def load_mask(paths: tuple[Path, ...], size: tuple[int, int] | None = None) -> N
         paths: mask files of one image; without any, the result is an empty mask of `size`.
         size: (H, W) to which each file is resized (nearest neighbour); None: the size of the
             files, which must be the same.
+        max_pixels: largest allowed height times width of a file.
 
     Raises:
         ImageError: a file cannot be read, sizes differ, or there is neither a file nor a size.
@@ -89,7 +95,7 @@ def load_mask(paths: tuple[Path, ...], size: tuple[int, int] | None = None) -> N
         raise ImageError("no mask file and no size for an empty mask; give one of them")
     union: NDArray[np.bool_] | None = None if size is None else np.zeros(size, np.bool_)
     for path in paths:
-        mask = _read_mask(path)
+        mask = _read_mask(path, max_pixels)
         if size is not None and mask.shape != size:
             resized = Image.fromarray(mask.view(np.uint8)).resize(
                 (size[1], size[0]), Image.Resampling.NEAREST
@@ -168,7 +174,7 @@ def opened(
         with ExitStack() as stack:
             if isinstance(source, str | Path):
                 source = stack.enter_context(_open_file(Path(source), name))
-            image = stack.enter_context(Image.open(source, formats=_FORMATS))
+            image = stack.enter_context(open_header(_seekable(source), _FORMATS))
             _check_size(image, name, max_pixels)
             yield image
     except ImageError:
@@ -239,6 +245,15 @@ def _open_file(path: Path, name: str) -> BinaryIO:
         raise ImageError(_permission_message(name)) from error
 
 
+def _seekable(source: BinaryIO) -> BinaryIO:
+    """Return a stream, or its content where it cannot be read twice."""
+    try:
+        source.seek(0)
+    except (AttributeError, UnsupportedOperation):
+        return BytesIO(source.read())
+    return source
+
+
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
     if width * height == 0:
@@ -246,23 +261,29 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{name} has {width} x {height} pixels, more than the limit of {max_pixels}; "
-            "make it smaller, or increase max_pixels"
+            f"allow it with --max-pixels {width * height} (max_pixels in Python), or make it "
+            "smaller"
         )
 
 
 def _decode(image: Image.Image) -> Image.Image:
     image.load()
-    try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # the pixels are usable although the EXIF data is damaged
-        turn = None
+    turn = turn_of(image)
     upright = image.copy() if turn is None else image.transpose(turn)
     upright.format = image.format
     return upright
 
 
-def _read_mask(path: Path) -> NDArray[np.bool_]:
-    image = open_image(path)
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """Return the turn that makes a decoded image upright, by its EXIF data; None: it is upright."""
+    try:
+        return TURNS.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # the pixels are usable although the EXIF data is damaged
+        return None
+
+
+def _read_mask(path: Path, max_pixels: int) -> NDArray[np.bool_]:
+    image = open_image(path, max_pixels=max_pixels)
     threshold = _LOSSY_MASK_THRESHOLD if image.format in ("JPEG", "MPO") else 0
     try:
         if image.mode not in ("1", "L", "I", "F", "RGB") and not image.mode.startswith("I;16"):
@@ -335,7 +356,10 @@ def _explain(error: Exception, name: str) -> str:
             f"{name} is not an image or has a damaged header; give a JPEG, PNG, BMP, TIFF or WEBP"
         )
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"{name} has too many pixels to be decoded safely; make it smaller"
+        return (
+            f"{name} has more pixels than Pillow decodes of its format; save it as PNG, or make it "
+            "smaller"
+        )
     if isinstance(error, MemoryError):
         return f"{name} does not fit in memory; make it smaller"
     reason = one_line(error) or type(error).__name__

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from snl.data.image_file import ImageFile
 from snl.errors import DataError
 
 _KEY, _FORMAT = "snl.prediction", 1
@@ -29,6 +30,8 @@ class Prediction:
         path: of the image file, if it came from one.
         outputs: further outputs of the network by name, such as another head's map.
         image: uint8 (H, W, 3), the decoded image, or None if it was not kept; not serialised.
+        picture: uint8, the image at the size at which an overlay shows it, or None; not serialised.
+        file: reads the image again where it came from a file; not serialised.
         pixels: uint8 (size, size, 3), the network's input, or None in tiles; not serialised.
         index: position among the sources; not serialised.
     """
@@ -40,6 +43,8 @@ class Prediction:
     path: str | None = None
     outputs: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     image: np.ndarray | None = field(default=None, repr=False, compare=False)
+    picture: np.ndarray | None = field(default=None, repr=False, compare=False)
+    file: ImageFile | None = field(default=None, repr=False, compare=False)
     pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
     index: int = field(default=0, compare=False)
 
