@@ -182,4 +182,6 @@ def unsupported_message(name: str, format_name: str) -> str:
             f"{name} is a video, not an image; give it alone to snl inspect, or save its frames as "
             "images"
         )
-    return f"{name} is {article} {format_name}, which is not supported; save it as PNG, TIFF or JPEG"
+    return (
+        f"{name} is {article} {format_name}, which is not supported; save it as PNG, TIFF or JPEG"
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from snl.data.images import one_line
+from snl.data.source import one_line
 from snl.data.upright import decoded
 from snl.errors import ImageError
 from snl.limits import MAX_PIXELS
