@@ -42,6 +42,10 @@ class Loaded:
     """The source it was read from: a path, an array or a tile."""
     picture: np.ndarray | None = None
     """The image at the size that `read` was asked for, (height, width, 3) uint8, or None."""
+    kind: str | None = None
+    """Depth and colour of a file, such as `12-bit grey`; None: it was not read from a file."""
+    remarks: tuple[str, ...] = ()
+    """What the conversion to 8 bits could not keep; see `snl.data.upright.Decoded`."""
 
 
 class _SharedImage:
@@ -70,10 +74,19 @@ class _Reader:
     Args: as for `read`.
     """
 
-    def __init__(self, size: int, whole: bool, picture: Fit | None, max_pixels: int, bytes: int):
+    def __init__(
+        self,
+        size: int,
+        whole: bool,
+        picture: Fit | None,
+        max_pixels: int,
+        white_level: int,
+        bytes: int,
+    ):
         self.budget = Budget(bytes)
         self._size, self._whole, self._picture = size, whole, picture
-        self._max_pixels = max_pixels
+        self._opened = partial(decoded, max_pixels=max_pixels, white_level=white_level)
+        self._white_level = white_level
         self._number = -1  # of the image, in the budget
         self._shared: _SharedImage | None = None
 
@@ -97,9 +110,7 @@ class _Reader:
         """Return the whole image of tiles, or its error."""
         image: np.ndarray | None = None
         try:
-            with decoded(
-                path, max_pixels=self._max_pixels, admit=partial(self._admit, number, whole=True)
-            ) as opened:
+            with self._opened(path, admit=partial(self._admit, number, whole=True)) as opened:
                 image = opened.array()
                 return image
         except ImageError as error:
@@ -121,13 +132,14 @@ class _Reader:
         keep = self._whole or given
         image: np.ndarray | None = None
         try:
-            with decoded(
-                source, max_pixels=self._max_pixels, admit=partial(self._admit, number, whole=keep)
-            ) as opened:
+            with self._opened(source, admit=partial(self._admit, number, whole=keep)) as opened:
                 pixels = opened.resized(self._size, self._size)
                 picture = opened.resized(*self._picture(opened.size)) if self._picture else None
                 image = opened.array() if keep else None
-                return Loaded(index, pixels, opened.size, image, source, picture)
+                samples = opened.samples
+                kind = None if samples is None else samples.kind(self._white_level)
+                size = opened.size
+                return Loaded(index, pixels, size, image, source, picture, kind, opened.remarks)
         except ImageError as error:
             return error
         finally:
@@ -145,6 +157,7 @@ def read(
     whole: bool = False,
     picture: Fit | None = None,
     max_pixels: int = MAX_PIXELS,
+    white_level: int = 0,
     budget: int = DECODED_BYTES,
 ) -> Iterator[Loaded | ImageError]:
     """Yield every source in order, or its error, in bounded memory.
@@ -163,10 +176,11 @@ def read(
         whole: keep the decoded images. Those that were not read from a file are always kept.
         picture: the size at which each image is wanted as well, by its own size; not of tiles.
         max_pixels: largest allowed height times width of an image.
+        white_level: see `snl.data.images.load_image`.
         budget: bytes.
     """
     workers = workers or min(8, os.cpu_count() or 1)
-    reader = _Reader(size, whole, picture, max_pixels, budget)
+    reader = _Reader(size, whole, picture, max_pixels, white_level, budget)
 
     def results(pool: ThreadPoolExecutor) -> Generator[Loaded | ImageError, None, None]:
         pending: deque[tuple[int, Future[Loaded | ImageError]]] = deque()
