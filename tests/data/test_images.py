@@ -199,7 +199,7 @@ def test_arrays() -> None:
     [
         RGB.astype(np.float32) / 255,
         RGB.astype(np.int64),
-        DEEP,
+        DEEP.astype(np.uint32),
         RGBA,
         RGB[None],
         RGB.transpose(2, 0, 1),

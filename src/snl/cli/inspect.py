@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from snl.cli import options as shared
 from snl.cli.common import BAD_INPUT, OK, STOPPED, image_files, progress_bar, save_overlay, say
 from snl.cli.inspect_outputs import OutputOptions, open_monitor, open_outputs
+from snl.cli.remarks import Remarks
 from snl.errors import DataError, ImageError, SettingsError
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
     progress = progress_bar("inspecting", options.quiet or not options.json)
     lines: list[str] = []
     failed: list[ImageError] = []
+    remarks = Remarks()
     status = OK
 
     def refuse(error: ImageError) -> None:
@@ -176,6 +178,7 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
                 tile=options.tile,
                 overlays=bool(options.out),
             ):
+                remarks.add(result.path, result.remarks)
                 record = result.to_dict()
                 add_outputs(result, record)
                 lines.append(json.dumps(record, allow_nan=False))
@@ -188,6 +191,7 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
             status = STOPPED
     if options.json:
         write_text(options.json, "".join(line + "\n" for line in lines))
+    remarks.summarise()
     _summarise(options, len(lines))
     _advise(inspector, options.product, rates)
     if failed:

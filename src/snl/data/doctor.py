@@ -26,7 +26,9 @@ from snl.data.diagnosis import (
 )
 from snl.data.images import load_mask, name_of
 from snl.data.records import Record
+from snl.data.samples import FULL_SCALE
 from snl.data.upright import Decoded, decoded
+from snl.data.white_level import SampleRange, bits_of, level_of, sample_range
 from snl.errors import ImageError
 from snl.limits import MAX_PIXELS
 
@@ -78,11 +80,13 @@ def diagnose(
     """
     checked: list[_CheckedImage] = []
     total = len(catalog.records)
+    normals = [record for record in catalog.train() if record.label == "normal"]
+    found = sample_range(normals, max_pixels=max_pixels, workers=workers)
     threads = workers if workers is not None else min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(max(1, threads)) as pool:
         budget = Budget(DECODED_BYTES)
         futures = [
-            pool.submit(_check_next, catalog, record, number, budget, max_pixels)
+            pool.submit(_check_next, catalog, record, number, budget, (max_pixels, found.level))
             for number, record in enumerate(catalog.records)
         ]
         try:
@@ -100,6 +104,7 @@ def diagnose(
         *(Problem("warning", str(catalog.root), note, "while reading") for note in catalog.notes),
         *(problem for product, c in counts.items() for problem in _check_product(product, c)),
         *_check_threshold(catalog, counts.values()),
+        *_check_sample_range(catalog, found),
         *(problem for image in checked for problem in image.problems),
         *_find_duplicates(catalog, checked),
         *_find_colliding_names(catalog),
@@ -109,37 +114,39 @@ def diagnose(
 
 
 def _check_next(
-    catalog: Catalog, record: Record, number: int, budget: Budget, max_pixels: int
+    catalog: Catalog, record: Record, number: int, budget: Budget, limits: tuple[int, int]
 ) -> _CheckedImage:
     """Check the image with this number when the budget admits it."""
     try:
-        return _check_image(catalog, record, max_pixels, lambda size, _: budget.admit(number, size))
+        return _check_image(catalog, record, *limits, lambda size, _: budget.admit(number, size))
     finally:
         budget.settle(number)
 
 
 def _check_image(
-    catalog: Catalog, record: Record, max_pixels: int, admit: Callable[[int, int], None]
+    catalog: Catalog,
+    record: Record,
+    max_pixels: int,
+    white_level: int,
+    admit: Callable[[int, int], None],
 ) -> _CheckedImage:
     where = catalog.relative(record.path)
     try:
-        with decoded(record.path, max_pixels=max_pixels, admit=admit) as image:
+        with decoded(
+            record.path, max_pixels=max_pixels, white_level=white_level, admit=admit
+        ) as image:
             (height, width), mode = image.size, image.mode
             low, high, mean = _brightness(image)
+            remarks = image.remarks
     except ImageError as error:
         what = _without_path(record.path, error)
         return _CheckedImage(record, problems=(Problem("error", where, what, "unreadable image"),))
-    problems: list[Problem] = []
+    problems = [Problem("warning", where, text, "clipped samples") for text in remarks]
     if high - low <= _FLAT_RANGE:
         what = f"all pixels are nearly equal ({low} to {high}); check the exposure, or remove it"
         problems.append(Problem("warning", where, what, "blank image"))
     elif mean < _DARK_MEAN:
         what = f"is almost black (mean {mean:.1f} of 255); check the exposure"
-        if mode.startswith("I"):
-            what = (
-                f"is almost black (mean {mean:.1f} of 255); scale its values to the full range of "
-                "16 bits"
-            )
         problems.append(Problem("warning", where, what, "dark image"))
     if record.mask:
         problems += _check_mask(catalog, record, (width, height), max_pixels)
@@ -250,6 +257,18 @@ def _check_threshold(catalog: Catalog, counts: Iterable[ProductCounts]) -> Itera
             "allow more false alarms (snl inspect --rate)"
         )
         yield Problem("warning", str(catalog.root), what, "too few images for a threshold")
+
+
+def _check_sample_range(catalog: Catalog, found: SampleRange) -> Iterator[Problem]:
+    for product, highest in found.highest.items():
+        if level_of(highest) == FULL_SCALE:
+            continue
+        what = (
+            f"images have more than 8 bits and use values up to {highest} only; their files do not "
+            f"say what is white, so training takes the white level {bits_of(found.level)} for all "
+            "products; choose another one with snl train --set white_level=N"
+        )
+        yield Problem("warning", f"product {product}", what, "unused sample range")
 
 
 def _find_duplicates(catalog: Catalog, checked: Iterable[_CheckedImage]) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from snl.data.images import one_line
+from snl.data.source import one_line
 from snl.data.upright import decoded
 from snl.errors import ImageError
 from snl.limits import MAX_PIXELS
@@ -21,12 +21,14 @@ class ImageFile:
         size: (height, width) of the image when it was read first.
         pixels: the network's input that was made of it, (side, side, 3) uint8; None: unknown.
         max_pixels: largest allowed height times width.
+        white_level: see `snl.data.images.load_image`.
     """
 
     path: str
     size: tuple[int, int]
     pixels: np.ndarray | None = field(default=None, repr=False)
     max_pixels: int = MAX_PIXELS
+    white_level: int = 0
 
     def image(self) -> np.ndarray:
         """Return the image, (H, W, 3) uint8 upright RGB.
@@ -45,7 +47,7 @@ class ImageFile:
         return self._read((width, height))
 
     def _read(self, target: tuple[int, int] | None) -> np.ndarray:
-        with decoded(self.path, max_pixels=self.max_pixels) as image:
+        with decoded(self.path, max_pixels=self.max_pixels, white_level=self.white_level) as image:
             same = image.size == self.size
             if same and self.pixels is not None:
                 height, width = self.pixels.shape[:2]

@@ -42,6 +42,10 @@ class Loaded:
     """The source it was read from: a path, an array or a tile."""
     picture: np.ndarray | None = None
     """The image at the size that `read` was asked for, (height, width, 3) uint8, or None."""
+    kind: str | None = None
+    """Depth and colour of a file, such as `12-bit grey`; None: it was not read from a file."""
+    remarks: tuple[str, ...] = ()
+    """What the conversion to 8 bits could not keep; see `snl.data.upright.Decoded`."""
 
 
 class _SharedImage:
@@ -70,10 +74,19 @@ class _Reader:
     Args: as for `read`.
     """
 
-    def __init__(self, size: int, whole: bool, picture: Fit | None, max_pixels: int, bytes: int):
+    def __init__(
+        self,
+        size: int,
+        whole: bool,
+        picture: Fit | None,
+        max_pixels: int,
+        white_level: int,
+        bytes: int,
+    ):
         self.budget = Budget(bytes)
         self._size, self._whole, self._picture = size, whole, picture
-        self._max_pixels = max_pixels
+        self._opened = partial(decoded, max_pixels=max_pixels, white_level=white_level)
+        self._white_level = white_level
         self._number = -1  # of the image, in the budget
         self._shared: _SharedImage | None = None
 
@@ -101,13 +114,11 @@ class _Reader:
             return image
         except ImageError as error:
             return error
-        finally:
+        finally:  # what decoding took is free here, because `_array` has returned
             self.budget.settle(number, image)
 
     def _array(self, number: int, path: str | Path) -> np.ndarray:
-        with decoded(
-            path, max_pixels=self._max_pixels, admit=partial(self._admit, number, whole=True)
-        ) as image:
+        with self._opened(path, admit=partial(self._admit, number, whole=True)) as image:
             return image.array()
 
     def _cut(self, index: int, tile: Tile, shared: _SharedImage) -> Loaded | ImageError:
@@ -120,21 +131,19 @@ class _Reader:
 
     def _load(self, number: int, index: int, source: Any) -> Loaded | ImageError:
         """Return a whole image, or its error."""
-        result: Loaded | ImageError | None = None
+        kept: np.ndarray | None = None
         try:
-            result = self._loaded(number, index, source)
-            return result
+            loaded = self._loaded(number, index, source)
+            kept = loaded.image if isinstance(source, str | Path) else None
+            return loaded
         except ImageError as error:
             return error
         finally:  # what decoding took is free here, because `_loaded` has returned
-            from_file = isinstance(result, Loaded) and isinstance(source, str | Path)
-            self.budget.settle(number, result.image if from_file else None)
+            self.budget.settle(number, kept)
 
     def _loaded(self, number: int, index: int, source: Any) -> Loaded:
         keep = self._whole or not isinstance(source, str | Path)
-        with decoded(
-            source, max_pixels=self._max_pixels, admit=partial(self._admit, number, whole=keep)
-        ) as image:
+        with self._opened(source, admit=partial(self._admit, number, whole=keep)) as image:
             return Loaded(
                 index=index,
                 pixels=image.resized(self._size, self._size),
@@ -142,6 +151,8 @@ class _Reader:
                 image=image.array() if keep else None,
                 source=source,
                 picture=image.resized(*self._picture(image.size)) if self._picture else None,
+                kind=image.samples.kind(self._white_level) if image.samples else None,
+                remarks=image.remarks,
             )
 
     def _admit(self, number: int, size: int, pixels: int, whole: bool) -> None:
@@ -156,6 +167,7 @@ def read(
     whole: bool = False,
     picture: Fit | None = None,
     max_pixels: int = MAX_PIXELS,
+    white_level: int = 0,
     budget: int = DECODED_BYTES,
 ) -> Iterator[Loaded | ImageError]:
     """Yield every source in order, or its error, in bounded memory.
@@ -174,10 +186,11 @@ def read(
         whole: keep the decoded images. Those that were not read from a file are always kept.
         picture: the size at which each image is wanted as well, by its own size; not of tiles.
         max_pixels: largest allowed height times width of an image.
+        white_level: see `snl.data.images.load_image`.
         budget: bytes.
     """
     workers = workers or min(8, os.cpu_count() or 1)
-    reader = _Reader(size, whole, picture, max_pixels, budget)
+    reader = _Reader(size, whole, picture, max_pixels, white_level, budget)
 
     def results(pool: ThreadPoolExecutor) -> Generator[Loaded | ImageError, None, None]:
         pending: deque[tuple[int, Future[Loaded | ImageError]]] = deque()

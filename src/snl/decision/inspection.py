@@ -91,6 +91,11 @@ class Inspection(Verdict):
         return self.prediction.size
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is unusual about the image, for example that samples were clipped."""
+        return self.prediction.remarks
+
+    @property
     def image(self) -> np.ndarray:
         """uint8 (H, W, 3), upright RGB, the image that was inspected.
 
@@ -175,4 +180,5 @@ class Inspection(Verdict):
             "height": height,
             "peak": [x, y],
             "regions": [region.to_dict() for region in self.regions],
+            "remarks": list(self.remarks),
         }

@@ -34,6 +34,7 @@ class Prediction:
         file: reads the image again where it came from a file; not serialised.
         pixels: uint8 (size, size, 3), the network's input, or None in tiles; not serialised.
         index: position among the sources; not serialised.
+        remarks: about the image, sentences without subject: `has samples above ...`.
     """
 
     anomaly_map: np.ndarray = field(repr=False)
@@ -47,6 +48,7 @@ class Prediction:
     file: ImageFile | None = field(default=None, repr=False, compare=False)
     pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
     index: int = field(default=0, compare=False)
+    remarks: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Serialise all but the image itself, in the safetensors format.
@@ -60,7 +62,13 @@ class Prediction:
         arrays = {"anomaly_map": self.anomaly_map, "embedding": self.embedding}
         arrays |= {f"outputs.{name}": value for name, value in self.outputs.items()}
         arrays = {name: np.asarray(value, order="C") for name, value in arrays.items()}
-        facts = {"score": self.score, "size": list(self.size), "path": self.path}
+        facts: dict[str, Any] = {
+            "score": self.score,
+            "size": list(self.size),
+            "path": self.path,
+        }
+        if self.remarks:  # without them, earlier versions can read it
+            facts["remarks"] = list(self.remarks)
         document = {"format": _FORMAT, "crc32": _checksum(facts, arrays), **facts}
         metadata = {_KEY: json.dumps(document, allow_nan=False)}
         content: bytes = save(arrays, metadata=metadata)
@@ -84,6 +92,8 @@ class Prediction:
             if document["format"] != _FORMAT:
                 raise ValueError(f"format {document['format']}, this snl reads {_FORMAT}")
             facts = {name: document[name] for name in ("score", "size", "path")}
+            if "remarks" in document:
+                facts["remarks"] = document["remarks"]
             if document["crc32"] != _checksum(facts, arrays):
                 raise ValueError("its checksum does not match")
             height, width = map(int, document["size"])
@@ -95,6 +105,7 @@ class Prediction:
                 (height, width),
                 document["path"],
                 {n[len(prefix) :]: a for n, a in arrays.items() if n.startswith(prefix)},
+                remarks=tuple(map(str, document.get("remarks", ()))),
             )
             prediction._check()
             return prediction

@@ -97,6 +97,7 @@ def probe(
                 [records[name][i].path for i in indices[name]],
                 predictor.image_size,
                 max_pixels=max_pixels,
+                white_level=getattr(predictor, "white_level", 0),
             ),
             {position for position, i in enumerate(indices[name]) if i in chosen[name]},
             batch_size,

@@ -74,6 +74,7 @@ def check_images(inspector: Inspector, data: Catalog | None) -> np.ndarray:
             [record.path for record in records],
             inspector.image_size,
             max_pixels=inspector.max_pixels,
+            white_level=inspector.settings.white_level,
         )
         groups = [pixels for _, pixels in batches(stream, 16, errors)]
         if groups:

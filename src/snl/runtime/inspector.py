@@ -81,6 +81,16 @@ class Inspector:
         return self.predictor.max_pixels
 
     @property
+    def white_level(self) -> int:
+        """Sample value that is white, for images whose files do not state it; 0: 65535."""
+        return self.predictor.white_level
+
+    @property
+    def image_kinds(self) -> tuple[str, ...]:
+        """Kinds of the training images; see `Predictor.image_kinds`."""
+        return self.predictor.image_kinds
+
+    @property
     def products(self) -> tuple[str, ...]:
         """Names of the known products."""
         return self.calibration.products
@@ -196,7 +206,8 @@ class Inspector:
         held: `Inspection.image` and `overlay` read them again.
 
         Args:
-            source: path, PIL image or uint8 array (H, W, 3) RGB or (H, W) grey.
+            source: path, PIL image, or array (H, W, 3) RGB or (H, W) grey, uint8 or uint16; see
+                docs/images.md.
             product: name of the product, if it is known. None: it is recognised, and an image of
                 none of the known products gets the decision `unknown product`.
             rate: share of normal images that may be called anomalous, instead of the one in force.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,7 +58,8 @@ def predict_images(
 
     Args:
         model: any `BatchModel`.
-        sources: paths, PIL images or uint8 arrays (H, W, 3) RGB or (H, W) grey; any iterable.
+        sources: paths, PIL images, or arrays (H, W, 3) RGB or (H, W) grey, uint8 or uint16; any
+            iterable.
         errors: list to which the errors of unreadable images are appended.
         batch_size: images per call of the model.
         tile: side in pixels of the tiles that images are processed in; 0: whole images. With tiles,
@@ -76,6 +77,7 @@ def predict_images(
         whole=keep_images or tile > 0,
         picture=picture,
         max_pixels=max_pixels,
+        white_level=_white_level(model),
     )
     for group, pixels in batches(loaded, 1 if tile else batch_size, errors):
         if tile:
@@ -96,9 +98,10 @@ def predict_images(
                 outputs={name: values[row] for name, values in extra.items()},
                 image=item.image,
                 picture=item.picture,
-                file=_file(item, item.pixels, max_pixels),
+                file=_file(item, item.pixels, max_pixels, _white_level(model)),
                 pixels=item.pixels,
                 index=item.index,
+                remarks=_remarks(item, model),
             )
 
 
@@ -120,8 +123,9 @@ def _tiled(
         path=_path(item),
         image=item.image if keep or _path(item) is None else None,
         picture=item.picture,
-        file=_file(item, item.pixels, max_pixels),
+        file=_file(item, item.pixels, max_pixels, _white_level(model)),
         index=item.index,
+        remarks=_remarks(item, model),
     )
 
 
@@ -129,9 +133,24 @@ def _path(item: Loaded) -> str | None:
     return str(item.source) if isinstance(item.source, str | Path) else None
 
 
-def _file(item: Loaded, pixels: np.ndarray, max_pixels: int) -> ImageFile | None:
+def _file(item: Loaded, pixels: np.ndarray, max_pixels: int, white_level: int) -> ImageFile | None:
     path = _path(item)
-    return None if path is None else ImageFile(path, item.original, pixels, max_pixels)
+    return None if path is None else ImageFile(path, item.original, pixels, max_pixels, white_level)
+
+
+def _white_level(model: BatchModel) -> int:
+    return int(getattr(model, "white_level", 0))
+
+
+def _remarks(item: Loaded, model: BatchModel) -> tuple[str, ...]:
+    """Return the remarks about an image, among them that the model was not trained on its kind."""
+    kinds: Collection[str] = getattr(model, "image_kinds", ())
+    if item.kind is None or not kinds or item.kind in kinds:
+        return item.remarks
+    article = "an" if item.kind.startswith("8") else "a"
+    trained_on = " and ".join(sorted(kinds))
+    other = f"is {article} {item.kind} image, but the model was trained on {trained_on} images"
+    return (*item.remarks, other)
 
 
 class Predictor:
@@ -180,6 +199,18 @@ class Predictor:
     def image_size(self) -> int:
         """Side of the square input in pixels."""
         return self.metadata.settings.image_size
+
+    @property
+    def white_level(self) -> int:
+        """Sample value that is white, for images whose files do not state it; 0: 65535."""
+        return self.metadata.settings.white_level
+
+    @property
+    def image_kinds(self) -> tuple[str, ...]:
+        """Kinds of the training images, such as `12-bit grey`; empty: unknown (older files)."""
+        images = self.training.facts.get("images")
+        kinds = images.get("kinds") if isinstance(images, Mapping) else None
+        return tuple(map(str, kinds)) if isinstance(kinds, Mapping) else ()
 
     @property
     def embedding_width(self) -> int:

@@ -161,7 +161,8 @@ class TrainingData:
             TrainingError: one can no longer be read.
         """
         size = self.network.settings.image_size
-        for loaded in read(sources, size, max_pixels=self._max_pixels):
+        level = self.network.settings.white_level
+        for loaded in read(sources, size, max_pixels=self._max_pixels, white_level=level):
             if isinstance(loaded, ImageError):
                 raise TrainingError(
                     f"{loaded} (it could be read at the start of training; restore it and use "
@@ -220,7 +221,8 @@ class TrainingData:
         """Read all images once and fill the cache; returns the readable sources, in order."""
         readable: list[Source] = []
         done = 0
-        stream = read(sources, size, max_pixels=self._max_pixels)
+        level = self.network.settings.white_level
+        stream = read(sources, size, max_pixels=self._max_pixels, white_level=level)
         for group, stacked in batches(stream, batch_size, self.skipped):
             if self.skipped and not skip_bad:
                 raise self.skipped[0]

@@ -58,7 +58,12 @@ def fit_statistics(
 
     def features(sources: Sequence[Source]) -> Iterator[Features]:
         nonlocal done
-        stream = read(sources, network.settings.image_size, max_pixels=max_pixels)
+        stream = read(
+            sources,
+            network.settings.image_size,
+            max_pixels=max_pixels,
+            white_level=network.settings.white_level,
+        )
         for group, pixels in batches(stream, 16, []):
             images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
             teacher = network.teacher_features(images)

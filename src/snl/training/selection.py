@@ -72,7 +72,10 @@ def group(
     if len({record.product for record in records}) != 1:
         return catalog
     stream = read(
-        [record.path for record in records], network.settings.image_size, max_pixels=max_pixels
+        [record.path for record in records],
+        network.settings.image_size,
+        max_pixels=max_pixels,
+        white_level=network.settings.white_level,
     )
     readable, embeddings = _embeddings(network, stream, len(records), progress)
     if not readable:

@@ -21,6 +21,7 @@ from snl.data.opening import check_max_pixels
 from snl.data.records import Record
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
+from snl.data.white_level import describe, sample_range
 from snl.decision.fit import fit_calibration
 from snl.errors import ImageError
 from snl.files import check_output, content_hash
@@ -135,6 +136,14 @@ def train(
         note(f"note: {text}")
     images = _Images.of(catalog, settings)
     chosen = devices.choose(device)
+    found = sample_range(
+        [*images.used, *images.held_out],
+        max_pixels=max_pixels,
+        progress=_bar("finding the white level", quiet),
+    )
+    for text in describe(found, settings.white_level):
+        note(f"note: {text}")
+    settings = settings.replace({"white_level": settings.white_level or found.level})
     network = _untrained(settings, note)
     sources = {"data": catalog.fingerprint(), "teacher": fingerprint(network.teacher)}
     with ExitStack() as stack:
@@ -157,6 +166,10 @@ def train(
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
         reading = _Reading(cache or CacheBudget(), skip_bad, max_pixels)
         images, facts = _fit(network, images, sources, options, reading, note)
+        facts["images"] = {
+            "kinds": found.kinds(network.settings.white_level),
+            "highest": dict(found.highest),
+        }
         metadata = _metadata(network, images, sources["data"], facts)
         predictor = Predictor(TorchEngine(network, device), metadata, max_pixels=max_pixels)
         inspector = _calibrated(predictor, images, skip_bad, _bar("calibrating", quiet))
@@ -310,7 +323,12 @@ def _calibrated(
 def standardise(network: Network, paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> None:
     """Fit an untrained teacher's normalisation layers to a sample of the training images."""
     sources = samples(paths, network.settings.tile, STANDARDISE_SAMPLE, max_pixels=max_pixels)
-    stream = read(sources, network.settings.image_size, max_pixels=max_pixels)
+    stream = read(
+        sources,
+        network.settings.image_size,
+        max_pixels=max_pixels,
+        white_level=network.settings.white_level,
+    )
     for _, pixels in batches(stream, STANDARDISE_SAMPLE, []):
         images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
         network.teacher.standardise(images)
