@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from snl.data.images import one_line
+from snl.data.source import one_line
 from snl.errors import DataError, DependencyError
 
 EXTENSIONS = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
