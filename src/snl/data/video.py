@@ -88,6 +88,8 @@ def _decode(source: str) -> Iterator[Frame]:
         cut = is_file and ends_early(source)
         with av.open(**options) as container:
             if not container.streams.video:
+                if cut:
+                    raise DataError(_without_index(source))
                 raise DataError(f"{source}: has no video stream; give another file or address")
             stream = container.streams.video[0]
             packets = _Packets(container, stream, cut)
@@ -104,18 +106,16 @@ def _decode(source: str) -> Iterator[Frame]:
             cut = (cut or packets.incomplete) and not 0 < stream.frames <= number + 1 - damaged
     except (av.FFmpegError, OSError, ValueError) as error:
         if is_file and number < 0 and (cut or _lacks_index(source)):
-            raise DataError(
-                f"{source}: is truncated, or its recording was not ended: its index of frames "
-                "is missing; copy or record it again"
-            ) from None
+            raise DataError(_without_index(source)) from None
         raise DataError(
             f"{source}: cannot be read after frame {number} ({one_line(error)[:120]}); check the "
             "file, the address or the camera"
         ) from None
     if is_file and cut:
         last = number - damaged
+        where = f"after frame {last}" if last >= 0 else "before its first frame"
         raise DataError(
-            f"{source}: the file is truncated: the video ends after frame {last}"
+            f"{source}: the file is truncated: the video ends {where}"
             f"{f' of about {about}' if about > last else ''}; copy or record it again"
         )
     if is_file and damaged:
@@ -169,6 +169,13 @@ def _stated_frames(stream: Any, container: Any) -> int:
         return int(stream.frames)
     seconds = float(container.duration or 0) / 1e6
     return round(seconds * float(stream.average_rate or 0))
+
+
+def _without_index(source: str) -> str:
+    return (
+        f"{source}: is truncated, or its recording was not ended: its index of frames is missing; "
+        "copy or record it again"
+    )
 
 
 def _lacks_index(source: str) -> bool:
