@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from snl.data.images import load_mask
+from snl.data.masks import load_mask
 from snl.errors import ImageError
 from tests.data.image_files import from_array
 

@@ -228,14 +228,14 @@ def _masks(
     options: Options, inspector: Inspector, calibration: Calibration
 ) -> Iterator[Calibration]:
     """Set or remove ignore masks."""
-    from snl.data.images import load_mask
+    from snl.data.masks import load_mask
     from snl.decision.edit import set_ignore_mask
     from snl.errors import DataError
 
     side = inspector.image_size
     for name, file in _pairs(options.ignore, "--ignore", options.product, calibration.products):
         calibration.check_product(name)
-        mask = None if file == "none" else load_mask((Path(file),), (side, side))
+        mask = None if file == "none" else load_mask((Path(file),), (side, side), stretch=True)
         try:
             calibration = set_ignore_mask(calibration, name, mask)
         except DataError:

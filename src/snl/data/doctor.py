@@ -20,7 +20,8 @@ from snl.data.diagnosis import (
     format_modes,
     format_size,
 )
-from snl.data.images import load_mask, name_of, open_image, to_rgb
+from snl.data.doctor_masks import check_masks
+from snl.data.images import name_of, open_image, to_rgb
 from snl.data.records import Record
 from snl.errors import ImageError
 
@@ -37,8 +38,6 @@ _DARK_MEAN = 5.0
 """Mean pixel value (0 to 255) below which an image is almost black."""
 _FLAT_RANGE = 2
 """Largest difference of pixel values (0 to 255) in a blank image."""
-_SAME_ASPECT = 0.01
-"""Largest relative difference of the aspect ratios of a mask and its image."""
 
 
 @dataclass(frozen=True)
@@ -116,30 +115,8 @@ def _check_image(catalog: Catalog, record: Record) -> _CheckedImage:
             )
         problems.append(Problem("warning", where, what, "dark image"))
     if record.mask:
-        problems += _check_mask(catalog, record, image.size)
+        problems += check_masks(catalog, record, image.size)
     return _CheckedImage(record, _digest(record.path), image.size, image.mode, tuple(problems))
-
-
-def _check_mask(catalog: Catalog, record: Record, size: tuple[int, int]) -> Iterator[Problem]:
-    where = catalog.relative(record.mask[0])
-    try:
-        mask = load_mask(record.mask)
-    except ImageError as error:
-        yield Problem("error", where, _without_path(record.mask[0], error), "unreadable mask")
-        return
-    (height, width), (w, h) = mask.shape, size
-    if (width, height) != size:
-        same_aspect = abs((width * h) / (height * w) - 1) <= _SAME_ASPECT
-        what = f"is {width} x {height} pixels but its image is {w} x {h}; "
-        if same_aspect:
-            what += "it will be resized; save it at the size of the image to avoid that"
-            yield Problem("warning", where, what, "mask of another size")
-        else:
-            what += "it does not fit; save it at the size of the image"
-            yield Problem("error", where, what, "mask of another shape")
-    if not mask.any():
-        what = "is empty although its image is anomalous; draw the defect, or remove the mask"
-        yield Problem("warning", where, what, "empty mask")
 
 
 def _count(product: str, checked: Iterable[_CheckedImage]) -> ProductCounts:

@@ -1,4 +1,4 @@
-"""Decode images and masks of any format to arrays; every failure is an ImageError.
+"""Decode images of any format to arrays; every failure is an ImageError.
 
 The rules are fixed and do not depend on the content of an image, so that images stay comparable:
 
@@ -44,10 +44,6 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# JPEG masks have ringing artefacts around edges: with a threshold of 0, regions would grow by a few
-# pixels.
-_LOSSY_MASK_THRESHOLD = 127
-
 
 def load_image(
     source: str | Path | BinaryIO | Image.Image | NDArray[Any], *, max_pixels: int = MAX_PIXELS
@@ -69,44 +65,6 @@ def load_image(
         return _from_array(source)
     image = open_image(source, max_pixels=max_pixels)
     return to_rgb(image, name_of(source))
-
-
-def load_mask(paths: tuple[Path, ...], size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-    """Return the union of mask files, (H, W) bool, True for anomalous pixels.
-
-    Every value above 0 is anomalous (0/255, class ids, 16 bit); in a JPEG, values above 127. Alpha
-    is ignored.
-
-    Args:
-        paths: mask files of one image; without any, the result is an empty mask of `size`.
-        size: (H, W) to which each file is resized (nearest neighbour); None: the size of the
-            files, which must be the same.
-
-    Raises:
-        ImageError: a file cannot be read, sizes differ, or there is neither a file nor a size.
-    """
-    if not paths and size is None:
-        raise ImageError("no mask file and no size for an empty mask; give one of them")
-    union: NDArray[np.bool_] | None = None if size is None else np.zeros(size, np.bool_)
-    for path in paths:
-        mask = _read_mask(path)
-        if size is not None and mask.shape != size:
-            resized = Image.fromarray(mask.view(np.uint8)).resize(
-                (size[1], size[0]), Image.Resampling.NEAREST
-            )
-            mask = np.asarray(resized) > 0
-        if union is None:
-            union = mask
-        elif union.shape != mask.shape:
-            raise ImageError(
-                f"{name_of(path)} is {mask.shape[1]} x {mask.shape[0]} pixels but another mask of "
-                f"the same image is {union.shape[1]} x {union.shape[0]}; save them at the same "
-                "size"
-            )
-        else:
-            union = union | mask
-    assert union is not None
-    return union
 
 
 def to_input(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -259,22 +217,6 @@ def _decode(image: Image.Image) -> Image.Image:
     upright = image.copy() if turn is None else image.transpose(turn)
     upright.format = image.format
     return upright
-
-
-def _read_mask(path: Path) -> NDArray[np.bool_]:
-    image = open_image(path)
-    threshold = _LOSSY_MASK_THRESHOLD if image.format in ("JPEG", "MPO") else 0
-    try:
-        if image.mode not in ("1", "L", "I", "F", "RGB") and not image.mode.startswith("I;16"):
-            image = image.convert("L" if image.mode == "LA" else "RGB")
-        values = np.asarray(image)
-    except Exception as error:
-        raise ImageError(
-            f"{name_of(path)} has the colour mode {image.mode}, which is not supported for masks; "
-            "save it as grey"
-        ) from error
-    mask: NDArray[np.bool_] = values > threshold
-    return np.asarray(mask.any(axis=2)) if mask.ndim == 3 else mask
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snl.data.listing import posix_path, subfolders
+from snl.data.listing import posix_path, shown, subfolders
+from snl.data.reading import Reading
 from snl.data.records import Record, Split, make_record
 from snl.errors import DataError
 
@@ -18,8 +19,9 @@ def is_real_iad(root: Path) -> bool:
     return bool(_real_iad_lists(root))
 
 
-def read_real_iad(root: Path, notes: list[str]) -> list[Record]:
+def read_real_iad(root: Path, reading: Reading) -> list[Record]:
     """Read Real-IAD by its JSON lists; products whose images are missing are skipped."""
+    reading.default_reason = "the lists of the data set do not name them"
     records: list[Record] = []
     for file in _real_iad_lists(root):
         content = _load_json(file)
@@ -28,7 +30,7 @@ def read_real_iad(root: Path, notes: list[str]) -> list[Record]:
             normal_class = str(content["meta"].get("normal_class", "OK"))
             folder = _real_iad_folder(root, prefix, content)
             if folder is None:
-                notes.append(f"product {file.stem}: its images are missing; skipped")
+                reading.note(f"product {shown(file.stem)}: its images are missing; skipped")
                 continue
             splits: tuple[Split, ...] = ("train", "test")
             for split in splits:
