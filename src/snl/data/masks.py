@@ -1,8 +1,8 @@
 """Read mask files as arrays of booleans: which pixels of an image are anomalous.
 
 * Grey, colour and floating-point masks: every value above 0 is anomalous (0/255, class ids, 16
-  bits, heat maps); NaN and negative values are not. In lossy files (JPEG, lossy WebP, TIFF with JPEG
-  compression), values above 127: compression adds small values around edges.
+  bits, heat maps); NaN and negative values are not. In lossy files (JPEG, lossy WebP, TIFF with
+  JPEG compression), values above 127: compression adds small values around edges.
 * Palette masks: every index but 0.
 * Masks with transparent pixels: these are normal. If all other pixels have one colour, they are all
   anomalous: the transparency is the mask. An alpha channel that is constant is ignored.

@@ -54,8 +54,9 @@ def assign_splits(records: Iterable[Record], base: Path) -> list[Record]:
 
     Anomalous and unlabelled images are test images. If there are anomalous ones, a fifth of the
     normal images (at least one of two or more) are test images, too: those whose path relative to
-    `base` has the smallest SHA-256. Otherwise all normal images are training images. The choice depends on the names
-    alone: it is the same on every machine, and adding a few images moves only a few others.
+    `base` has the smallest SHA-256. Otherwise all normal images are training images. The choice
+    depends on the names alone: it is the same on every machine, and adding a few images moves only
+    a few others.
     """
     product_records = list(records)
     normals = sorted(

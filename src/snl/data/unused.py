@@ -18,26 +18,20 @@ _MOST_LINES = 6
 """Folders that are listed one by one for the same reason."""
 
 # Files that nobody expects to be used as images.
-_HARMLESS = frozenset(
-    """
+_HARMLESS = """
     .bak .bat .bib .bin .cff .cfg .conf .css .csv .data .db .doc .docx .htm .html .ini .ipynb .js
     .json .jsonl .license .lnk .lock .log .m .md .md5 .names .odt .onnx .parquet .part .pdf .pkl
     .ppt .pptx .ps1 .pt .pth .py .rst .rtf .safetensors .sh .sha256 .snl .sqlite .tmp .toml .tsv
     .txt .url .xls .xlsx .xml .yaml .yml
-    """.split()
-)
-_HARMLESS_NAMES = frozenset(
-    """
+"""
+_HARMLESS_NAMES = """
     authors changelog checksums contributors copying dockerfile licence license makefile md5sums
     notice readme sha256sums
-    """.split()
-)
-_SYSTEM_FOLDERS = frozenset(
-    """
+"""
+_SYSTEM_FOLDERS = """
     .cache .ds_store .dvc .fseventsd .git .github .hg .idea .ipynb_checkpoints .spotlight-v100 .svn
     .thumbnails .thumbs .tmp .trash .trashes .venv .vscode
-    """.split()
-)
+"""
 
 
 @dataclass(frozen=True)
@@ -163,7 +157,7 @@ def _describe(path: Path, is_regular: bool, reading: Reading) -> tuple[str, str]
         return _describe_json(path, reading)
     if (format_name := unsupported_format(path)) is not None:
         return (f"{suffix} files", f"the format {format_name} is not read; convert them to PNG")
-    if suffix in _HARMLESS or (not suffix and name.casefold() in _HARMLESS_NAMES):
+    if suffix in _HARMLESS.split() or (not suffix and name.casefold() in _HARMLESS_NAMES.split()):
         return None
     if not suffix:
         return ("files without an extension", "if they are images, add an extension such as .png")
@@ -179,7 +173,7 @@ def _describe_json(path: Path, reading: Reading) -> tuple[str, str] | None:
 
 
 def _hidden_folder(path: Path) -> Iterator[_Unused]:
-    if path.name.casefold() in _SYSTEM_FOLDERS or path.is_symlink():
+    if path.name.casefold() in _SYSTEM_FOLDERS.split() or path.is_symlink():
         return
     try:
         images = [path / e.name for e in entries(path) if is_image(e.name) and is_file(e)]

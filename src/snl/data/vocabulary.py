@@ -74,7 +74,7 @@ DEFECT_KINDS = """
 NEGATIONS = """
     not no non without un nicht ohne kein keine keinen sans pas aucun aucune senza nessun
     nessuna
-    sin ningun ninguna sem nenhum zonder geen niet bez nie ne не без нет
+    sin ningun ninguna sem nenhum nao zonder geen niet bez nie ne не без нет
     不 无 無 非 没有 沒有 未 비 불 무 미
 """
 SUFFIX_NEGATIONS = """

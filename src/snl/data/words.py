@@ -141,6 +141,8 @@ def meaning_of(name: str) -> Meaning:
 
 def fold(text: str) -> str:
     """Return text for comparison: no case, no accents, compatible characters as one."""
+    if text.isascii():
+        return text.lower()
     plain = text.casefold().translate(_PLAIN_LETTERS)
     decomposed = unicodedata.normalize("NFKD", plain)
     kept = "".join(c for c in decomposed if not unicodedata.combining(c))
