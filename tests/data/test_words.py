@@ -1,5 +1,5 @@
 """What folder names mean: words of several languages, negation, numbers, compounds."""
-# ruff: noqa: RUF001
+# ruff: noqa: RUF001, E501
 
 from __future__ import annotations
 

@@ -84,20 +84,12 @@ def _split_folders(records: Sequence[Record], reading: Reading) -> dict[Path, tu
 
 def _from_folders(records: Sequence[Record], reading: Reading) -> dict[Path, tuple[Path, ...]]:
     """Return the masks in mask folders by image, where names are unambiguous."""
-    folders: dict[Path, list[MaskFolder]] = {}
+    folders: dict[Path, list[tuple[Path, MaskFolder]]] = {}
     claims: dict[tuple[Path, ...], list[tuple[int, int, Record]]] = defaultdict(list)
     for record in records:
-        base = record.path.parent
-        while True:
-            if base not in folders:
-                named = [f for f in subfolders(base) if is_mask_folder(f)]
-                folders[base] = [MaskFolder(f) for f in named]
-            for index in folders[base]:
-                for left_out, masks in find_masks(index, record.path, base):
-                    claims[masks].append((_rank(record), left_out, record))
-            if base == reading.root or base == base.parent:
-                break
-            base = base.parent
+        for base, index in _mask_folders(record.path.parent, reading.root, folders):
+            for left_out, masks in find_masks(index, record.path, base):
+                claims[masks].append((_rank(record), left_out, record))
     found: dict[Path, tuple[Path, ...]] = {}
     nearest: dict[Path, int] = {}
     for masks, claimed in claims.items():
@@ -109,6 +101,18 @@ def _from_folders(records: Sequence[Record], reading: Reading) -> dict[Path, tup
             if left_out < nearest.get(path, 1000):
                 found[path], nearest[path] = masks, left_out
     return found
+
+
+def _mask_folders(
+    folder: Path, root: Path, known: dict[Path, list[tuple[Path, MaskFolder]]]
+) -> list[tuple[Path, MaskFolder]]:
+    """Return the mask folders in a folder and in those above it up to the root, nearest first."""
+    if folder not in known:
+        found = [(folder, MaskFolder(f)) for f in subfolders(folder) if is_mask_folder(f)]
+        if folder not in (root, folder.parent):
+            found += _mask_folders(folder.parent, root, known)
+        known[folder] = found
+    return known[folder]
 
 
 def _rank(record: Record) -> int:

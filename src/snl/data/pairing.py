@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from snl.data.listing import (
@@ -85,7 +86,7 @@ def mask_targets(stem: str, words: str = f"{_STRONG}|{_WEAK}") -> Iterator[str]:
     >>> list(mask_targets("Part0_label")), list(mask_targets("mask_7")), list(mask_targets("part"))
     (['part0'], ['7'], [])
     """
-    if re.search(words, stem, re.IGNORECASE) is None:
+    if _search(words)(stem) is None:
         return
     separator = r"[ _.\-]+"
     last = re.fullmatch(rf"(.+?){separator}\(?(?:{words})\)?", stem, re.IGNORECASE)
@@ -102,9 +103,16 @@ def mask_targets(stem: str, words: str = f"{_STRONG}|{_WEAK}") -> Iterator[str]:
         yield fold(glued["image"])
 
 
+@cache
+def _search(words: str) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(words, re.IGNORECASE).search
+
+
 def image_names(path: Path) -> list[str]:
     """Return the folded names by which masks may refer to an image, the likeliest first."""
-    return list(dict.fromkeys((fold(path.stem), fold(path.name), *mask_targets(path.stem, _IMAGE))))
+    stem = path.stem
+    names = [fold(stem), fold(path.name)]
+    return [*names, *(name for name in mask_targets(stem, _IMAGE) if name not in names)]
 
 
 def split_masks(folder: Path, paths: Sequence[Path]) -> Beside:
@@ -220,11 +228,12 @@ def find_masks(index: MaskFolder, path: Path, base: Path) -> list[tuple[int, tup
         path: an image.
         base: the folder that contains the mask folder, above the image.
     """
-    folders = [fold(part) for part in path.relative_to(base).parts[:-1]]
+    folders = [fold(part) for part in path.parts[len(base.parts) : -1]]
+    names = image_names(path)
     found = []
     for left_out in range(len(folders) + 1):
         prefix = "/".join(folders[left_out:])
-        for name in image_names(path):
+        for name in names:
             if masks := index.find(_join(prefix, name)):
                 found.append((left_out, masks))
                 break

@@ -57,7 +57,8 @@ def unused_notes(
         folders: folders to look into, without their subfolders; None: the whole root.
     """
     used = {path for r in records for path in (r.path, *r.mask)} | reading.used
-    parents = {folder for path in used for folder in path.parents} | {reading.root}
+    direct = {path.parent for path in used}
+    parents = direct | {folder for path in direct for folder in path.parents} | {reading.root}
     groups: dict[tuple[str, str], dict[Path, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for item in _walk(reading, used, parents, folders):
         groups[item.noun, item.reason][item.group].append(item.path)
