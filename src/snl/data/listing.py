@@ -40,6 +40,15 @@ def direct_images(folder: Path) -> list[Path]:
     return [folder / e.name for e in entries(folder) if is_image(e.name) and is_file(e)]
 
 
+def json_files(folder: Path) -> list[Path]:
+    """Return the visible JSON files directly in a folder, sorted by name."""
+    return [
+        folder / e.name
+        for e in entries(folder)
+        if is_visible(e.name) and e.name.lower().endswith(".json") and is_file(e)
+    ]
+
+
 def walk_images(folder: Path) -> Iterator[Path]:
     """Yield the image files in a folder and all its subfolders, in a fixed order.
 

@@ -17,9 +17,7 @@ from pathlib import Path
 
 from snl.data.listing import (
     direct_images,
-    entries,
-    is_file,
-    is_visible,
+    json_files,
     subfolders,
     walk_folders,
     walk_images,
@@ -58,7 +56,7 @@ class MaskFolder:
             prefix = "" if inner == folder else fold(inner.relative_to(folder).as_posix())
             rasters = direct_images(inner)
             stems = {fold(path.stem) for path in rasters}
-            labelled = [p for p in _json_files(inner) if fold(p.stem) not in stems]
+            labelled = [p for p in json_files(inner) if fold(p.stem) not in stems]
             for path in (*rasters, *labelled):
                 self._add(prefix, path)
 
@@ -145,7 +143,7 @@ def split_masks(folder: Path, paths: Sequence[Path]) -> Beside:
             for image in group:
                 if image != double:
                     masks[image].append(double)
-    files = {fold(p.stem): p for p in _json_files(folder)} if kept else {}
+    files = {fold(p.stem): p for p in json_files(folder)} if kept else {}
     for image in kept:
         file = files.get(fold(image.stem))
         if file is not None and image not in masks and _is_labelme(file):
@@ -274,14 +272,6 @@ def _is_labelme(path: Path) -> bool:
     from snl.data.labelme import is_labelme
 
     return is_labelme(path)
-
-
-def _json_files(folder: Path) -> list[Path]:
-    return [
-        folder / e.name
-        for e in entries(folder)
-        if is_visible(e.name) and e.name.lower().endswith(".json") and is_file(e)
-    ]
 
 
 def _join(prefix: str, name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snl.data.listing import posix_path, shown, subfolders
+from snl.data.listing import json_files, posix_path, shown, subfolders
 from snl.data.reading import Reading
 from snl.data.records import Record, Split, make_record
 from snl.errors import DataError
@@ -66,7 +66,7 @@ def _real_iad_lists(root: Path) -> list[Path]:
     other `realiad_jsons*`, `root`."""
     list_folders = [f for f in subfolders(root) if f.name.startswith("realiad_jsons")]
     for folder in (*list_folders, root):
-        files = sorted(f for f in folder.glob("*.json") if not f.name.startswith("."))
+        files = json_files(folder)
         if folder != root and files:
             return files
         if lists := [f for f in files if _is_real_iad_list(f)]:
