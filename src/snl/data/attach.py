@@ -107,11 +107,13 @@ def _mask_folders(
     folder: Path, root: Path, known: dict[Path, list[tuple[Path, MaskFolder]]]
 ) -> list[tuple[Path, MaskFolder]]:
     """Return the mask folders in a folder and in those above it up to the root, nearest first."""
-    if folder not in known:
-        found = [(folder, MaskFolder(f)) for f in subfolders(folder) if is_mask_folder(f)]
-        if folder not in (root, folder.parent):
-            found += _mask_folders(folder.parent, root, known)
-        known[folder] = found
+    path = [folder]
+    while path[-1] not in known and path[-1] not in (root, path[-1].parent):
+        path.append(path[-1].parent)
+    for current in reversed(path):
+        if current not in known:
+            found = [(current, MaskFolder(f)) for f in subfolders(current) if is_mask_folder(f)]
+            known[current] = found + known.get(current.parent, [])
     return known[folder]
 
 

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from snl.errors import ImageError
 
@@ -209,6 +210,7 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def _decode(image: Image.Image) -> Image.Image:
+    _correct_bmp(image)
     image.load()
     try:
         turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
@@ -217,6 +219,26 @@ def _decode(image: Image.Image) -> Image.Image:
     upright = image.copy() if turn is None else image.transpose(turn)
     upright.format = image.format
     return upright
+
+
+def _correct_bmp(image: Image.Image) -> None:
+    """Make Pillow decode 8 bits per pixel of a BMP with a palette of black and white.
+
+    It takes such a file for one of 1 bit per pixel.
+    """
+    file = getattr(image, "fp", None)
+    if image.format != "BMP" or image.mode != "1" or file is None:
+        return
+    position = file.tell()
+    file.seek(28)
+    bits = int.from_bytes(file.read(2), "little")
+    file.seek(position)
+    if bits == 8 and isinstance(image, ImageFile):
+        image.tile = [
+            tile._replace(args=("1;8", *tile.args[1:]))
+            for tile in image.tile
+            if isinstance(tile.args, tuple)
+        ]
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:

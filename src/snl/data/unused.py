@@ -104,13 +104,13 @@ def _without_mask(reading: Reading, records: Sequence[Record], base: Path) -> st
 def _walk(
     reading: Reading, used: set[Path], parents: set[Path], folders: Collection[Path] | None
 ) -> Iterator[_Unused]:
-    stack = [reading.root] if folders is None else sorted(folders, reverse=True)
+    stack = [reading.root] if folders is None else sorted(filter(_exists, folders), reverse=True)
     seen: set[Path] = set()
     while stack:
         folder = stack.pop()
         try:
             real = folder.resolve()
-            if real in seen or (folders is not None and not folder.is_dir()):
+            if real in seen:
                 continue
             seen.add(real)
             found = entries(folder)
@@ -137,6 +137,13 @@ def _walk(
             elif path not in used and (what := _describe(path, is_file(entry), reading)):
                 yield _Unused(path, *what, _group(path, reading, parents))
         stack += reversed(below)
+
+
+def _exists(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _describe(path: Path, is_regular: bool, reading: Reading) -> tuple[str, str] | None:
