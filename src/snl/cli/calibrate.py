@@ -232,7 +232,7 @@ def _masks(
     options: Options, inspector: Inspector, calibration: Calibration
 ) -> Iterator[Calibration]:
     """Set or remove ignore masks."""
-    from snl.data.images import load_mask
+    from snl.data.masks import load_mask
     from snl.decision.edit import set_ignore_mask
     from snl.errors import DataError
 
@@ -241,7 +241,7 @@ def _masks(
         calibration.check_product(name)
         mask = None
         if file != "none":
-            mask = load_mask((Path(file),), (side, side), max_pixels=most)
+            mask = load_mask((Path(file),), (side, side), stretch=True, max_pixels=most)
         try:
             calibration = set_ignore_mask(calibration, name, mask)
         except DataError:

@@ -132,7 +132,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     Raises:
         DataError: a folder without images.
     """
-    from snl.data.listing import images_in
+    from snl.data.pairing import images_in
     from snl.errors import DataError
 
     files: dict[Path, Path] = {}

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 LAYOUTS = (
-    *("auto", "mvtec", "visa", "btad", "mpdd", "loco", "real-iad", "manifest", "folders"),
-)  # fmt: skip
+    *("auto", "mvtec", "mvtec-ad-2", "visa", "btad", "mpdd", "loco", "real-iad"),
+    *("manifest", "folders"),
+)
 PRECISIONS = ("fp32", "bf16", "fp16")
 STDOUT = Path("-")
 """The value of `--json` that means standard output."""

@@ -24,7 +24,8 @@ from snl.data.diagnosis import (
     format_modes,
     format_size,
 )
-from snl.data.images import load_mask, name_of
+from snl.data.doctor_masks import check_masks
+from snl.data.images import name_of
 from snl.data.records import Record
 from snl.data.samples import FULL_SCALE
 from snl.data.upright import Decoded, decoded
@@ -45,8 +46,6 @@ _DARK_MEAN = 5.0
 """Mean pixel value (0 to 255) below which an image is almost black."""
 _FLAT_RANGE = 2
 """Largest difference of pixel values (0 to 255) in a blank image."""
-_SAME_ASPECT = 0.01
-"""Largest relative difference of the aspect ratios of a mask and its image."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def _check_image(
         what = f"is almost black (mean {mean:.1f} of 255); check the exposure"
         problems.append(Problem("warning", where, what, "dark image"))
     if record.mask:
-        problems += _check_mask(catalog, record, (width, height), max_pixels)
+        problems += check_masks(catalog, record, (width, height), max_pixels)
     return _CheckedImage(record, _digest(record.path), (width, height), mode, tuple(problems))
 
 
@@ -164,30 +163,6 @@ def _brightness(image: Decoded) -> tuple[int, int, float]:
         total += int(sample.sum(dtype=np.int64))
         count += sample.size
     return min(lows), max(highs), total / count
-
-
-def _check_mask(
-    catalog: Catalog, record: Record, size: tuple[int, int], max_pixels: int
-) -> Iterator[Problem]:
-    where = catalog.relative(record.mask[0])
-    try:
-        mask = load_mask(record.mask, max_pixels=max_pixels)
-    except ImageError as error:
-        yield Problem("error", where, _without_path(record.mask[0], error), "unreadable mask")
-        return
-    (height, width), (w, h) = mask.shape, size
-    if (width, height) != size:
-        same_aspect = abs((width * h) / (height * w) - 1) <= _SAME_ASPECT
-        what = f"is {width} x {height} pixels but its image is {w} x {h}; "
-        if same_aspect:
-            what += "it will be resized; save it at the size of the image to avoid that"
-            yield Problem("warning", where, what, "mask of another size")
-        else:
-            what += "it does not fit; save it at the size of the image"
-            yield Problem("error", where, what, "mask of another shape")
-    if not mask.any():
-        what = "is empty although its image is anomalous; draw the defect, or remove the mask"
-        yield Problem("warning", where, what, "empty mask")
 
 
 def _count(product: str, checked: Iterable[_CheckedImage]) -> ProductCounts:

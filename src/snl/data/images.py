@@ -1,4 +1,4 @@
-"""Decode images and masks of any format to arrays; every failure is an ImageError.
+"""Decode images of any format to arrays; every failure is an ImageError.
 
 The rules are fixed and do not depend on the content of an image, so that images stay comparable
 (docs/images.md):
@@ -24,23 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from snl.data.source import name_of, one_line, open_image
+from snl.data.source import name_of, one_line, open_image, opened
 from snl.data.upright import bad_array_message, decoded
 from snl.errors import ImageError
 from snl.limits import MAX_PIXELS
-
-# JPEG masks have ringing artefacts around edges: with a threshold of 0, regions would grow by a few
-# pixels.
-_LOSSY_MASK_THRESHOLD = 127
 
 __all__ = [
     "MAX_PIXELS",
     "load_image",
     "load_input",
-    "load_mask",
     "name_of",
     "one_line",
     "open_image",
+    "opened",
     "to_input",
 ]
 
@@ -86,50 +82,6 @@ def load_input(
         return image.resized(size, size)
 
 
-def load_mask(
-    paths: tuple[Path, ...],
-    size: tuple[int, int] | None = None,
-    *,
-    max_pixels: int = MAX_PIXELS,
-) -> NDArray[np.bool_]:
-    """Return the union of mask files, (H, W) bool, True for anomalous pixels.
-
-    Every value above 0 is anomalous (0/255, class ids, 16 bit); in a JPEG, values above 127. Alpha
-    is ignored.
-
-    Args:
-        paths: mask files of one image; without any, the result is an empty mask of `size`.
-        size: (H, W) to which each file is resized (nearest neighbour); None: the size of the
-            files, which must be the same.
-        max_pixels: largest allowed height times width of a file.
-
-    Raises:
-        ImageError: a file cannot be read, sizes differ, or there is neither a file nor a size.
-    """
-    if not paths and size is None:
-        raise ImageError("no mask file and no size for an empty mask; give one of them")
-    union: NDArray[np.bool_] | None = None if size is None else np.zeros(size, np.bool_)
-    for path in paths:
-        mask = _read_mask(path, max_pixels)
-        if size is not None and mask.shape != size:
-            resized = Image.fromarray(mask.view(np.uint8)).resize(
-                (size[1], size[0]), Image.Resampling.NEAREST
-            )
-            mask = np.asarray(resized) > 0
-        if union is None:
-            union = mask
-        elif union.shape != mask.shape:
-            raise ImageError(
-                f"{name_of(path)} is {mask.shape[1]} x {mask.shape[0]} pixels but another mask of "
-                f"the same image is {union.shape[1]} x {union.shape[0]}; save them at the same "
-                "size"
-            )
-        else:
-            union = union | mask
-    assert union is not None
-    return union
-
-
 def to_input(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Return an image resized to a network input, (size, size, 3) uint8.
 
@@ -151,19 +103,3 @@ def to_input(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         raise ImageError(f"the input size is {size} pixels; give a size of 1 or more")
     resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
     return np.array(resized)
-
-
-def _read_mask(path: Path, max_pixels: int) -> NDArray[np.bool_]:
-    image = open_image(path, max_pixels=max_pixels)
-    threshold = _LOSSY_MASK_THRESHOLD if image.format in ("JPEG", "MPO") else 0
-    try:
-        if image.mode not in ("1", "L", "I", "F", "RGB") and not image.mode.startswith("I;16"):
-            image = image.convert("L" if image.mode == "LA" else "RGB")
-        values = np.asarray(image)
-    except Exception as error:
-        raise ImageError(
-            f"{name_of(path)} has the colour mode {image.mode}, which is not supported for masks; "
-            "save it as grey"
-        ) from error
-    mask: NDArray[np.bool_] = values > threshold
-    return np.asarray(mask.any(axis=2)) if mask.ndim == 3 else mask

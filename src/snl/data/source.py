@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from snl.data import tiff
 from snl.data.formats import (
@@ -152,7 +152,22 @@ def _open_header(file: BinaryIO, name: str) -> Image.Image:
         raise
     if image.format == "TIFF":
         tiff.prepare(image, name)
+    if image.format == "BMP" and image.mode == "1" and start[28:30] == b"\x08\0":
+        _correct_bmp(image)
     return image
+
+
+def _correct_bmp(image: Image.Image) -> None:
+    """Make Pillow decode 8 bits per pixel of a BMP with a palette of black and white.
+
+    It takes such a file for one of 1 bit per pixel.
+    """
+    assert isinstance(image, ImageFile.ImageFile)
+    image.tile = [
+        tile._replace(args=("1;8", *tile.args[1:]))
+        for tile in image.tile
+        if isinstance(tile.args, tuple)
+    ]
 
 
 def _seekable(source: BinaryIO) -> BinaryIO:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from snl.data.catalog import Catalog
-from snl.data.images import load_mask
 from snl.data.listing import inside
+from snl.data.masks import load_mask
 from snl.data.records import Record
 from snl.decision.calibration import Calibration
 from snl.decision.decide import decide

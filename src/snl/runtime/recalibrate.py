@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from snl.data.catalog import Catalog
-from snl.data.listing import images_in
+from snl.data.pairing import images_in
 from snl.data.records import Record
 from snl.decision import edit
 from snl.decision.calibration import Calibration

@@ -1,0 +1,35 @@
+"""What the readers of layouts record while they read, besides the images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from snl.data.listing import shown
+
+
+@dataclass
+class Reading:
+    """Remarks of one reader. It is filled while a data set is read."""
+
+    root: Path
+    notes: list[str] = field(default_factory=list)
+    """Assumptions, one sentence each."""
+    used: set[Path] = field(default_factory=set)
+    """Files that were used although no record has them, such as masks without a marked pixel."""
+    reasons: dict[Path, str] = field(default_factory=dict)
+    """Why the files below a folder are not used."""
+    default_reason: str = "the folder is not part of the layout"
+    """Why other images are not used."""
+    unsplit: dict[str, Path] = field(default_factory=dict)
+    """Products whose records have no split yet, with the folder that paths are relative to."""
+
+    def note(self, text: str) -> None:
+        """Add a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def name(self, path: Path) -> str:
+        """Return a path relative to the root, for messages."""
+        inside = path.relative_to(self.root) if path.is_relative_to(self.root) else path
+        return shown(inside.as_posix())
