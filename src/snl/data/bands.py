@@ -1,4 +1,10 @@
-"""Resize images that are too large to hold twice, in bands of rows."""
+"""Resize images that are too large to hold twice, in bands of rows.
+
+Images of at most `WHOLE` pixels are resized by Pillow in one step. Larger ones are resized in two:
+first every row, band by band, then every column. Pillow does the same inside, but it may begin with
+the columns and rounds in between, so that some values differ by 1. Every way to resize an image
+goes through this module, so all of them give the same result.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+WHOLE = 2**26
+"""Most pixels of an image that is resized in one step: 8192 x 8192."""
 BAND = 2**22
 """Pixels of a band: 12 MB as RGB, 17 MB as float32."""
 
 Rows = Callable[[int, int], NDArray[Any]]
 """Rows `first` to `last - 1` of an image: uint8 (n, W, 3), uint8 (n, W) or float32 (n, W)."""
+
+
+def is_small(size: tuple[int, int]) -> bool:
+    """Return whether an image of (height, width) is resized in one step."""
+    return size[0] * size[1] <= WHOLE
 
 
 def bands(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
@@ -31,10 +44,9 @@ def resize(
     height: int,
     resample: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> NDArray[Any]:
-    """Return an image resized by Pillow, identical in every bit to resizing it as a whole.
+    """Return an image resized by Pillow's filters.
 
-    Pillow resizes along the rows first, and each row for itself. Memory: one band, and all rows at
-    the new width.
+    Memory for a large image: one band, and all rows at the new width.
 
     Args:
         rows: the image.
@@ -42,17 +54,17 @@ def resize(
         width, height: of the result.
         resample: Pillow's filter.
     """
-    if len(parts := list(bands(size))) == 1:
+    if is_small(size):
         whole = Image.fromarray(rows(0, size[0]))
         return np.array(whole.resize((width, height), resample))
     narrow: NDArray[Any] | None = None
-    for first, last in parts:
+    for first, last in bands(size):
         band = Image.fromarray(rows(first, last)).resize((width, last - first), resample)
+        values = np.asarray(band)
         if narrow is None:
-            values = np.asarray(band)
             narrow = np.empty((size[0], *values.shape[1:]), values.dtype)
-        narrow[first:last] = np.asarray(band)
-    assert narrow is not None  # there are several bands
+        narrow[first:last] = values
+    assert narrow is not None  # an image has rows
     return np.array(Image.fromarray(narrow).resize((width, height), resample))
 
 
@@ -64,8 +76,7 @@ def resize_array(
 ) -> NDArray[Any]:
     """Return `resize` of an array, (H, W, 3) uint8 or (H, W) uint8, float32 or bool.
 
-    Pillow copies the whole image to resize it; here it is copied in bands. Pixels of a bool array
-    are 0 or 1 as float32.
+    Pixels of a bool array are 0 or 1 as float32.
     """
 
     def rows(first: int, last: int) -> NDArray[Any]:

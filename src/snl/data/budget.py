@@ -12,7 +12,7 @@ from snl.errors import ImageError
 
 DECODED_BYTES = 2**30
 """Default of what one reader may take; an image that takes more is decoded alone."""
-_LARGE = 2**26  # bytes of an image after which memory is given back; it takes milliseconds
+_LARGE = 2**25  # bytes of an image after which memory is given back; it takes milliseconds
 
 
 class Budget:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from snl.data.bands import resize_array
 from snl.data.source import name_of, one_line, open_image, opened
 from snl.data.upright import bad_array_message, decoded
 from snl.errors import ImageError
@@ -101,5 +102,4 @@ def to_input(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         raise ImageError(bad_array_message(image))
     if size < 1:
         raise ImageError(f"the input size is {size} pixels; give a size of 1 or more")
-    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
-    return np.array(resized)
+    return np.asarray(resize_array(image, size, size), np.uint8)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from traceback import clear_frames
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ class _Reader:
             image = self._array(number, path)
             return image
         except ImageError as error:
-            return error
+            return _without_images(error)
         finally:  # what decoding took is free here, because `_array` has returned
             self.budget.settle(number, image)
 
@@ -137,7 +138,7 @@ class _Reader:
             kept = loaded.image if isinstance(source, str | Path) else None
             return loaded
         except ImageError as error:
-            return error
+            return _without_images(error)
         finally:  # what decoding took is free here, because `_loaded` has returned
             self.budget.settle(number, kept)
 
@@ -157,6 +158,15 @@ class _Reader:
 
     def _admit(self, number: int, size: int, pixels: int, whole: bool) -> None:
         self.budget.admit(number, size + (3 * pixels if whole else 0))
+
+
+def _without_images(error: ImageError) -> ImageError:
+    """Return an error whose traceback no longer holds the image that could not be read."""
+    part: BaseException | None = error
+    while part is not None:
+        clear_frames(part.__traceback__)
+        part = part.__cause__
+    return error
 
 
 def read(

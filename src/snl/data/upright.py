@@ -112,15 +112,19 @@ class Upright:
         Raises:
             ImageError: as `rows`, or the image is too high and narrow to be resized.
         """
-        if 4 * self.size[0] * width > max(_MOST_NARROW, 4 * self.size[0] * self.size[1]):
-            raise ImageError(
-                f"{self._name} has {self.size[1]} x {self.size[0]} pixels, which is too narrow to "
-                f"be resized to a width of {width}; cut it into shorter images"
-            )
-        if self._turn is None and self._stored.plain is not None:
-            picture = self._stored.plain.resize((width, height), Image.Resampling.BILINEAR)
+        _check_narrow(self.size, width, self._name)
+        plain = self._stored.plain if self._turn is None else None
+        if plain is None:
+            return np.asarray(bands.resize(self.rows, self.size, width, height), np.uint8)
+        if bands.is_small(self.size):
+            picture = plain.resize((width, height), Image.Resampling.BILINEAR)
             return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
-        return np.asarray(bands.resize(self.rows, self.size, width, height), np.uint8)
+
+        def rows(first: int, last: int) -> NDArray[np.uint8]:
+            return np.asarray(plain.crop(self._box(first, last)))
+
+        pixels = bands.resize(rows, self.size, width, height)
+        return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
 
     def _box(self, first: int, last: int) -> Box:
         """Return the box of upright rows in the stored image."""
@@ -150,6 +154,7 @@ class _Array:
         return self._image
 
     def resized(self, width: int, height: int) -> NDArray[np.uint8]:
+        _check_narrow(self.size, width, "the array given")
         return np.asarray(bands.resize_array(self._image, width, height), np.uint8)
 
 
@@ -244,6 +249,19 @@ def _turned(pixels: NDArray[np.uint8], turn: Image.Transpose | None) -> NDArray[
     return np.ascontiguousarray(pixels)
 
 
+def _check_narrow(size: tuple[int, int], width: int, name: str) -> None:
+    """Check that all rows of an image (height, width) at a new width fit in memory.
+
+    Raises:
+        ImageError: they do not.
+    """
+    if 4 * size[0] * width > max(_MOST_NARROW, 4 * size[0] * size[1]):
+        raise ImageError(
+            f"{name} has {size[1]} x {size[0]} pixels, which is too narrow to be resized to a "
+            f"width of {width}; cut it into shorter images"
+        )
+
+
 def _decoding_bytes(image: Image.Image) -> int:
     """Return the memory that decoding an open image takes, estimated from its header."""
     each = 2 if image.mode.startswith("I;16") else 4
@@ -255,4 +273,7 @@ def _decoding_bytes(image: Image.Image) -> int:
         each += 8  # the decoder's frame, and a copy of it
     elif image.info.get("progressive"):
         each += 6  # a JPEG's coefficients
+    converted = image.mode not in ("RGB", "L") or "transparency" in image.info
+    if (converted or "exif" in image.info) and bands.is_small((image.height, image.width)):
+        each += 7  # it may be turned: the whole image in RGB as an array, and again for Pillow
     return image.width * image.height * each
