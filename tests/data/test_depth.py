@@ -22,7 +22,7 @@ from snl.data.sizes import upright_size
 from snl.data.upright import decoded
 from snl.errors import ImageError
 from tests.data.deep_files import deep_png, deep_tiff, netpbm
-from tests.data.image_files import chunk
+from tests.data.image_files import chunk, png
 
 RNG = np.random.default_rng(11)
 GREY16 = RNG.integers(0, 65536, (13, 17), dtype=np.uint16)
@@ -513,14 +513,14 @@ def test_no_warning_of_pillow_is_shown() -> None:
     palette.putpalette([1, 2, 3] * 4)
     sources = [
         encoded(palette, "PNG", transparency=b"\0\x80"),
-        encoded(Image.new("RGB", (14_000, 7_000)), "PNG"),  # above Pillow's own limit
+        png(9600, 9600, 1, 0, bytes(9600 * 1201)),  # above Pillow's own limit
         deep_tiff(GREY16, 1, tags={34665: 4_000_000}),  # EXIF outside the file
     ]
     before = list(warnings.filters)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for data in sources:
-            load(data)
+            load_input(io.BytesIO(data), 8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         threads = [threading.Thread(target=load, args=(sources[i % 3],)) for i in (0, 2, 3, 5)]
