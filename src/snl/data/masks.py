@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from snl.data.images import name_of, open_image, opened
+from snl.data.images import MAX_PIXELS, name_of, open_image, opened
 from snl.data.labelme import read_labelme
 from snl.errors import ImageError
 
@@ -50,7 +50,11 @@ class MaskValues:
 
 
 def load_mask(
-    paths: tuple[Path, ...], size: tuple[int, int] | None = None, *, stretch: bool = False
+    paths: tuple[Path, ...],
+    size: tuple[int, int] | None = None,
+    *,
+    stretch: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.bool_]:
     """Return the union of mask files, (H, W) bool, True for anomalous pixels.
 
@@ -59,6 +63,7 @@ def load_mask(
         size: (H, W) to which each file is resized (nearest neighbour); None: the size of the
             files, which must be the same.
         stretch: allow a size of another aspect ratio, for masks of the network's square input.
+        max_pixels: largest allowed height times width of a file, checked before decoding.
 
     Raises:
         ImageError: a file cannot be read, sizes differ, a file has another aspect ratio than
@@ -68,7 +73,7 @@ def load_mask(
         raise ImageError("no mask file and no size for an empty mask; give one of them")
     union: NDArray[np.bool_] | None = None if size is None else np.zeros(size, np.bool_)
     for path in paths:
-        mask = read_mask(path)
+        mask = read_mask(path, max_pixels=max_pixels)
         if size is not None and mask.shape != size:
             if not stretch:
                 _check_aspect(path, mask.shape, size)
@@ -90,25 +95,25 @@ def load_mask(
     return union
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
+def read_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     """Return the mask in one file, (H, W) bool.
 
     Raises:
         ImageError: it cannot be read.
     """
     if path.suffix.lower() == ".json":
-        return read_labelme(path)
-    return read_values(path).marked
+        return read_labelme(path, max_pixels=max_pixels)
+    return read_values(path, max_pixels=max_pixels).marked
 
 
-def read_values(path: Path) -> MaskValues:
+def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskValues:
     """Return the decoded values of a mask file that is an image.
 
     Raises:
         ImageError: it cannot be read.
     """
-    lossy = _is_lossy(path)
-    image = open_image(path)
+    lossy = _is_lossy(path, max_pixels)
+    image = open_image(path, max_pixels=max_pixels)
     try:
         values = _values(image)
     except Exception as error:
@@ -193,8 +198,8 @@ def _without_transparency(pixels: NDArray[np.uint8]) -> NDArray[Any]:
     return np.where(visible[:, :, None], colour, 0)
 
 
-def _is_lossy(path: Path) -> bool:
-    with opened(path) as image:
+def _is_lossy(path: Path, max_pixels: int) -> bool:
+    with opened(path, max_pixels=max_pixels) as image:
         if image.format == "WEBP":
             return _is_lossy_webp(path)
         return image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
