@@ -280,7 +280,7 @@ def records_in(folder: Path, product: str | None, layout: str = "auto") -> list[
             return [Record(folder, product, "test", "normal")]
         records = normal_images(folder, product)
         if not records:
-            raise DataError(f"{folder}: no normal images in this folder; give another")
+            raise DataError(f"{folder}: no images in this folder that are normal; give another")
         return records
     return [r for r in Catalog.read(folder, layout).records if r.label == "normal"]
 
