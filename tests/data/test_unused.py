@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from snl.data.attach import normal_images
 from snl.data.catalog import Catalog
+from snl.data.pairing import images_in
+from snl.data.unused import skipped_in
 from tests import trees
 from tests.data.catalogs import fails, touch
 
@@ -46,8 +49,8 @@ UNUSED = [
     ("bolt/train/good/a.npy", "1 .npy file in bolt/train/good", "NumPy"),
     ("bolt/train/good/a.raw", "1 .raw file in bolt/train/good", "raw"),
     ("bolt/train/good/IMG_0001", "1 file without an extension in bolt/train/good", "extension"),
-    ("bolt/train/good/a.mp4", "1 .mp4 file in bolt/train/good", "not images"),
-    ("bolt.zip", "1 .zip file (bolt.zip)", "not images"),
+    ("bolt/train/good/a.mp4", "1 .mp4 file in bolt/train/good", "not"),
+    ("bolt.zip", "1 .zip file (bolt.zip)", "not"),
     ("bolt/train/good/.a.png", "1 hidden image in bolt/train/good", "dot"),
     ("bolt/.old/a.png", "1 image in bolt/.old", "dot"),
     ("bolt/ground_truth/dent/x.png", "1 mask file in bolt/ground_truth", "fit no image"),
@@ -155,8 +158,34 @@ def test_an_unreadable_folder_beside_the_data_is_noted(
 
 
 def test_deeply_nested_folders(tmp_path: Path) -> None:
-    deep = tmp_path / "p" / "/".join(["d"] * 600)
+    deep = tmp_path / "p" / "/".join(["d"] * 200)
     deep.mkdir(parents=True)
     touch(tmp_path, "p/a.png")
     touch(deep, "b.png")
     assert len(Catalog.read(tmp_path).records) == 2
+
+
+def test_files_that_a_folder_of_images_leaves_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "b/c.jpg", "b/c_GT.png", "b/masks/c.png", "d.heic", "e.txt")
+    images = images_in(tmp_path)
+    assert [p.name for p in images] == ["a.png", "c.jpg"]
+    lines = sorted(skipped_in(tmp_path, images))
+    assert len(lines) == 3 and "HEI" in lines[0]
+    assert all("masks of other images" in line for line in lines[1:])
+
+
+def test_images_that_are_in_no_split(tmp_path: Path) -> None:
+    trees.make_mvtec(tmp_path)
+    assert Catalog.read(tmp_path).unused() == ()
+    touch(tmp_path, "bolt/train/bad/1.png", "bolt/test/2.png")
+    anomalous, unlabelled = Catalog.read(tmp_path).unused()
+    assert "1 anomalous images in train (bolt/train/bad/1.png, ...) are not used" in anomalous
+    assert "1 images without a label (bolt/test/2.png, ...)" in unlabelled
+
+
+def test_calibration_leaves_out_marked_images(tmp_path: Path) -> None:
+    trees.make_mvtec(tmp_path / "tree")
+    for n in range(3):
+        trees.save_part(tmp_path / f"p/{n}.png", n)
+    trees.save_mask(tmp_path / "p/2_GT.png", 200)
+    assert [r.path.name for r in normal_images(tmp_path / "p", "bolt")] == ["0.png", "1.png"]

@@ -126,20 +126,25 @@ def show_result(text: str, value: Any, json_path: Path | None) -> None:
 def image_files(paths: Sequence[Path]) -> list[Path]:
     """Return the files given and all images below the folders given, each file once.
 
-    Hidden files and masks in folders are not returned. A missing file is returned, so that the
-    error names it when it is read.
+    Hidden files and masks in folders are not returned; notes say which files are left out. A
+    missing file is returned, so that the error names it when it is read.
 
     Raises:
         DataError: a folder without images.
     """
     from snl.data.pairing import images_in
+    from snl.data.unused import skipped_in
     from snl.errors import DataError
 
     files: dict[Path, Path] = {}
     for path in paths:
         inside = images_in(path) if path.is_dir() else [path]
+        skipped = skipped_in(path, inside) if path.is_dir() else []
         if not inside:
-            raise DataError(f"{path}: no images in this folder; give images or another folder")
+            why = f" ({skipped[0]})" if skipped else ""
+            raise DataError(f"{path}: no images in this folder{why}; give images or another folder")
+        for text in skipped:
+            say(f"note: {text}")
         for file in inside:
             files.setdefault(file.resolve(), file)
     return list(files.values())

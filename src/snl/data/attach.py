@@ -12,7 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from snl.data.listing import subfolders
-from snl.data.pairing import Beside, MaskFolder, find_masks, is_mask_folder, split_masks
+from snl.data.pairing import (
+    Beside,
+    MaskFolder,
+    find_masks,
+    is_mask_folder,
+    split_masks,
+    walk_without_masks,
+)
 from snl.data.reading import Reading
 from snl.data.records import Record, make_record
 from snl.data.words import meaning_of
@@ -51,6 +58,13 @@ def attach_masks(records: Sequence[Record], reading: Reading) -> list[Record]:
         )
     _note_names(result, reading)
     return result
+
+
+def normal_images(folder: Path, product: str) -> list[Record]:
+    """Return all images in a folder as normal ones of a product, without those that masks mark."""
+    reading = Reading(folder)
+    records = [make_record(path, product, "test", "normal") for path in walk_without_masks(folder)]
+    return [r for r in attach_masks(records, reading) if r.label == "normal"]
 
 
 def marks_nothing(masks: tuple[Path, ...]) -> bool:

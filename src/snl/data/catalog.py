@@ -29,7 +29,7 @@ from snl.data.layouts import (
     read_folders,
     read_split_tree,
 )
-from snl.data.listing import EXTENSIONS, inside, subfolders
+from snl.data.listing import EXTENSIONS, inside, shown, subfolders
 from snl.data.reading import Reading
 from snl.data.real_iad import is_real_iad, read_real_iad
 from snl.data.records import Record
@@ -164,6 +164,24 @@ class Catalog:
     def test(self) -> tuple[Record, ...]:
         """Return the images of the split `test` that have a label."""
         return tuple(r for r in self.records if r.split == "test" and r.label is not None)
+
+    def unused(self) -> tuple[str, ...]:
+        """Return a sentence for each product with images that are in no split."""
+        lines = []
+        for product in self.products:
+            records = [r for r in self.records if r.product == product]
+            for what, found in (
+                (
+                    "anomalous images in train",
+                    [r for r in records if r.split == "train" and r.label == "anomalous"],
+                ),
+                ("images without a label", [r for r in records if r.label is None]),
+            ):
+                if found:
+                    example = shown(self.relative(found[0].path))
+                    count = f"{len(found)} {what} ({example}, ...)"
+                    lines.append(f"product {shown(product)}: {count} are not used")
+        return tuple(lines)
 
     def of(self, product: str) -> Catalog:
         """Return the catalog of one product alone.

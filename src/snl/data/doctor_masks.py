@@ -69,7 +69,7 @@ def check_masks(
 
 def _check_values(catalog: Catalog, path: Path, max_pixels: int) -> Iterator[Problem]:
     """Warn about masks with values between normal and anomalous: blurred ones, heat maps."""
-    mask = read_values(path, max_pixels)
+    mask = read_values(path, max_pixels=max_pixels)
     between = _share_between(mask)
     marked = float(mask.marked.mean())
     if between > _BETWEEN_OF_IMAGE or (marked and between > _BETWEEN_OF_MARKED * marked):

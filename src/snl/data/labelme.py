@@ -30,7 +30,7 @@ def is_labelme(path: Path) -> bool:
     return isinstance(content, dict) and content.keys() >= _KEYS
 
 
-def read_labelme(path: Path) -> NDArray[np.bool_]:
+def read_labelme(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     """Return the areas of all shapes of a LabelMe file, (H, W) bool at the size it states.
 
     Polygons, rectangles, circles, lines, points and masks are drawn, with their outlines. Corners
@@ -43,7 +43,7 @@ def read_labelme(path: Path) -> NDArray[np.bool_]:
     content = _read(path)
     try:
         width, height = int(content["imageWidth"]), int(content["imageHeight"])
-        if not 0 < width * height <= MAX_PIXELS or width < 0:
+        if not 0 < width * height <= max_pixels or width < 0:
             raise ImageError(f"{name} states an image of {width} x {height} pixels; save it again")
         canvas = Image.new("1", (width, height))
         draw = ImageDraw.Draw(canvas)

@@ -64,7 +64,7 @@ def load_mask(
         size: (H, W) to which each file is resized (nearest neighbour); None: the size of the
             files, which must be the same.
         stretch: allow a size of another aspect ratio, for masks of the network's square input.
-        max_pixels: largest allowed height times width of a file.
+        max_pixels: largest allowed height times width of a file, checked before decoding.
 
     Raises:
         ImageError: a file cannot be read, sizes differ, a file has another aspect ratio than
@@ -74,7 +74,7 @@ def load_mask(
         raise ImageError("no mask file and no size for an empty mask; give one of them")
     union: NDArray[np.bool_] | None = None if size is None else np.zeros(size, np.bool_)
     for path in paths:
-        mask = read_mask(path, max_pixels)
+        mask = read_mask(path, max_pixels=max_pixels)
         if size is not None and mask.shape != size:
             if not stretch:
                 _check_aspect(path, mask.shape, size)
@@ -96,18 +96,18 @@ def load_mask(
     return union
 
 
-def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
+def read_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     """Return the mask in one file, (H, W) bool.
 
     Raises:
         ImageError: it cannot be read.
     """
     if path.suffix.lower() == ".json":
-        return read_labelme(path)
-    return read_values(path, max_pixels).marked
+        return read_labelme(path, max_pixels=max_pixels)
+    return read_values(path, max_pixels=max_pixels).marked
 
 
-def read_values(path: Path, max_pixels: int = MAX_PIXELS) -> MaskValues:
+def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskValues:
     """Return the decoded values of a mask file that is an image.
 
     Raises:

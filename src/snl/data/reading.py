@@ -21,6 +21,8 @@ class Reading:
     """Why the files below a folder are not used."""
     default_reason: str = "the folder is not part of the layout"
     """Why other images are not used."""
+    mask_reason: str = "they fit no image"
+    """Why files in mask folders are not used."""
     unsplit: dict[str, Path] = field(default_factory=dict)
     """Products whose records have no split yet, with the folder that paths are relative to."""
 

@@ -24,7 +24,6 @@ _HARMLESS = """
     .ppt .pptx .ps1 .pt .pth .py .rst .rtf .safetensors .sh .sha256 .snl .sqlite .tmp .toml .tsv
     .txt .url .xls .xlsx .xml .yaml .yml
 """
-_NOT_IMAGES = ("video", "archive", "ZIP archive")
 _HARMLESS_NAMES = """
     authors changelog checksums contributors copying dockerfile licence license makefile md5sums
     notice readme sha256sums
@@ -78,6 +77,18 @@ def unused_notes(
     return notes
 
 
+def skipped_in(folder: Path, images: Collection[Path]) -> list[str]:
+    """Return a note for each folder with files that are not among the images found in a folder.
+
+    Args:
+        folder: a folder of images without labels.
+        images: the files that `images_in` found in it.
+    """
+    masks = "they are masks of other images"
+    reading = Reading(folder, used=set(images), default_reason=masks, mask_reason=masks)
+    return unused_notes(reading, ())
+
+
 def _line(reading: Reading, noun: str, reason: str, paths: list[Path], where: str) -> str:
     example = reading.name(paths[0]) + (", ..." if len(paths) > 1 else "")
     counted = f"{len(paths)} {noun}" if len(paths) > 1 else f"1 {_singular(noun)}"
@@ -106,14 +117,15 @@ def _walk(
     reading: Reading, used: set[Path], parents: set[Path], folders: Collection[Path] | None
 ) -> Iterator[_Unused]:
     stack = [reading.root] if folders is None else sorted(filter(_exists, folders), reverse=True)
-    seen: set[Path] = set()
+    seen: set[tuple[int, int]] = set()
     while stack:
         folder = stack.pop()
         try:
-            real = folder.resolve()
-            if real in seen:
+            status = folder.stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in seen:
                 continue
-            seen.add(real)
+            seen.add(identity)
             found = entries(folder)
         except (DataError, OSError):
             yield _Unused(folder, "folders", "it cannot be read; change its permissions", folder)
@@ -160,19 +172,17 @@ def _describe(path: Path, is_regular: bool, reading: Reading) -> tuple[str, str]
         return ("files", "they are not regular files (pipes, sockets, devices or circular links)")
     if is_image(name):
         if _mask_folder(path, reading) is not None:
-            return ("mask files", "they fit no image")
+            return ("mask files", reading.mask_reason)
         return ("images", _reason(path, reading))
     if suffix == ".json":
         return _describe_json(path, reading)
     if suffix in _HARMLESS.split() or (not suffix and name.casefold() in _HARMLESS_NAMES.split()):
         return None
-    format_name = unsupported_format(path)
-    if format_name is not None and format_name not in _NOT_IMAGES:
-        what = format_name.removesuffix(" image")
-        return (f"{suffix} files", f"the format {what} is not read; convert them to PNG")
+    if (kind := unsupported_format(path)) is not None:
+        return (f"{suffix} files", f"their format is not supported ({kind}); convert them to PNG")
     if not suffix:
         return ("files without an extension", "if they are images, add an extension such as .png")
-    return (f"{shown(suffix)} files", "they are not images")
+    return (f"{shown(suffix)} files", "files with this extension are not read")
 
 
 def _describe_json(path: Path, reading: Reading) -> tuple[str, str] | None:
@@ -180,7 +190,7 @@ def _describe_json(path: Path, reading: Reading) -> tuple[str, str] | None:
         return None
     from snl.data.labelme import is_labelme
 
-    return ("mask files", "they fit no image") if is_labelme(path) else None
+    return ("mask files", reading.mask_reason) if is_labelme(path) else None
 
 
 def _hidden_folder(path: Path) -> Iterator[_Unused]:

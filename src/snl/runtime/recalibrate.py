@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from snl.data.attach import normal_images
 from snl.data.catalog import Catalog
-from snl.data.pairing import images_in
 from snl.data.records import Record
 from snl.decision import edit
 from snl.decision.calibration import Calibration
@@ -276,10 +276,12 @@ def records_in(folder: Path, product: str | None, layout: str = "auto") -> list[
         DataError: there are none.
     """
     if product is not None:
-        files = images_in(folder) if folder.is_dir() else [folder]
-        if not files:
-            raise DataError(f"{folder}: no images in this folder; give another")
-        return [Record(path, product, "test", "normal") for path in files]
+        if not folder.is_dir():
+            return [Record(folder, product, "test", "normal")]
+        records = normal_images(folder, product)
+        if not records:
+            raise DataError(f"{folder}: no images in this folder that are normal; give another")
+        return records
     return [r for r in Catalog.read(folder, layout).records if r.label == "normal"]
 
 

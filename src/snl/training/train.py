@@ -132,7 +132,7 @@ def train(
     if target is not None:
         check_output(target)
     catalog = data if isinstance(data, Catalog) else Catalog.read(data, layout)
-    for text in catalog.notes:
+    for text in (*catalog.notes, *catalog.unused()):
         note(f"note: {text}")
     images = _Images.of(catalog, settings)
     chosen = devices.choose(device)
