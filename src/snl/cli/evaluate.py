@@ -63,12 +63,19 @@ def add_parser(verbs: Any) -> None:
 def run(options: Options) -> int:
     """Evaluate, print the tables and write the metrics and maps."""
     import snl
-    from snl.files import check_output, write_json
+    from snl.data.inputs import catalog_files
+    from snl.evaluation.evaluate import map_files
+    from snl.files import write_json
+    from snl.kinds import MAP, METRICS
+    from snl.outputs import Output, check_outputs
 
-    inspector = snl.load(options.file, options.device, precision=options.precision)
     catalog = snl.Catalog.read(options.data, options.layout)
-    if options.json:
-        check_output(options.json, [options.file])
+    outputs = [Output("--json", options.json, METRICS)] if options.json else []
+    if options.save_maps:
+        files = map_files(options.save_maps, catalog)
+        outputs.append(Output("--save-maps", options.save_maps, MAP, tuple(files.values())))
+    check_outputs(outputs, [options.file, *catalog_files(catalog, options.data)])
+    inspector = snl.load(options.file, options.device, precision=options.precision)
     unknown = sorted(set(catalog.products) - set(inspector.products))
     if unknown:
         say(f"note: not products of this inspector: {', '.join(unknown)}")
@@ -80,11 +87,12 @@ def run(options: Options) -> int:
         products_given=options.products == "given",
         progress=progress_bar("evaluating", options.quiet),
     )
-    show_evaluation(evaluation)
-    if options.json:
+    if options.json:  # before printing: standard output may be closed or full
         measured_on = about(options.file, catalog, inspector, evaluation.skipped)
         measured_on |= {"resolution": options.resolution, "products": options.products}
         write_json(options.json, {**evaluation.to_dict(), "about": measured_on})
+    show_evaluation(evaluation)
+    if options.json:
         say(f"metrics: {options.json}")
     if options.save_maps:
         say(f"maps: {options.save_maps}")

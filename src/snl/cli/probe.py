@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, say_skipped
-from snl.errors import SettingsError
+
+if TYPE_CHECKING:
+    from snl.data.catalog import Catalog
+    from snl.evaluation.probe_results import Interference
 
 SUMMARY = "measure how much products interfere: are blends and pasted patches of two anomalous?"
 
@@ -75,11 +78,10 @@ def run(options: Options) -> int:
     """Probe every pair of products, print the table and write figures and picture."""
     import snl
     from snl.evaluation.probe_results import format_probes
-    from snl.files import write_json
 
-    _check_outputs(options)
-    inspector = snl.load(options.file, options.device, precision=options.precision)
     catalog = snl.Catalog.read(options.data, options.layout)
+    _check_outputs(options, catalog)
+    inspector = snl.load(options.file, options.device, precision=options.precision)
     result = snl.probe(
         inspector,
         catalog,
@@ -89,34 +91,50 @@ def run(options: Options) -> int:
         seed=options.seed,
         progress=progress_bar("probing", options.quiet),
     )
+    written = _write(options, result, about(options.file, catalog, inspector, result.skipped))
     print(format_probes(result), flush=True)
     for text in result.notes:
         say(f"note: {text}")
     say_skipped(result.skipped)
-    if options.json:
-        measured_on = about(options.file, catalog, inspector, result.skipped)
-        write_json(options.json, {**result.to_dict(), "about": measured_on})
-        say(f"figures: {options.json}")
-    if options.picture:
-        from snl.reporting.plots import draw_probes
-
-        say(f"picture: {draw_probes(result, options.picture, Path(options.file).name)}")
+    for text in written:
+        say(text)
     return PROBLEMS if result.skipped else OK
 
 
-def _check_outputs(options: Options) -> None:
+def _write(options: Options, result: Interference, measured_on: dict[str, Any]) -> list[str]:
+    """Write figures and picture, and return what to say about them.
+
+    It is done before anything is printed, because standard output may be closed or full.
+    """
+    from snl.files import write_json
+
+    said = []
+    if options.json:
+        write_json(options.json, {**result.to_dict(), "about": measured_on})
+        said.append(f"figures: {options.json}")
+    if options.picture:
+        from snl.reporting.plots import draw_probes
+
+        draw_probes(result, options.picture, Path(options.file).name)
+        said.append(f"picture: {options.picture}")
+    return said
+
+
+def _check_outputs(options: Options, catalog: Catalog) -> None:
     """Check before any work that the outputs can be written.
 
     Raises:
         SnlError: matplotlib is missing, or an output cannot or must not be written.
     """
-    from snl.files import check_output
+    from snl.data.inputs import catalog_files
+    from snl.kinds import PICTURE, PROBES
+    from snl.outputs import Output, check_outputs
 
     if options.picture:
         from snl.reporting.plots import check_matplotlib
 
         check_matplotlib()
-    for path in filter(None, (options.json, options.picture)):
-        check_output(path, [options.file, options.data])
-    if options.json and options.picture and options.json.resolve() == options.picture.resolve():
-        raise SettingsError(f"{options.json}: is both --json and --picture; give two names")
+    outputs = [Output("--json", options.json, PROBES)] if options.json else []
+    if options.picture:
+        outputs.append(Output("--picture", options.picture, PICTURE))
+    check_outputs(outputs, [options.file, *catalog_files(catalog, options.data)])

@@ -17,12 +17,13 @@ import torch
 
 from snl import __version__, progress
 from snl.data.catalog import Catalog
+from snl.data.inputs import catalog_files
 from snl.data.records import Record
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
 from snl.decision.fit import fit_calibration
 from snl.errors import ImageError
-from snl.files import check_output, content_hash
+from snl.files import content_hash
 from snl.model import device as devices
 from snl.model import weights
 from snl.model.network import Network
@@ -34,11 +35,12 @@ from snl.runtime.metadata import ModelMetadata, TrainingInfo
 from snl.runtime.predictor import Predictor
 from snl.runtime.torch_engine import TorchEngine
 from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, plugins_used, resolve
+from snl.signals import deferred
 from snl.training import checkpoint
 from snl.training.cache import CacheBudget, TrainingData
 from snl.training.fit_statistics import fit_statistics
 from snl.training.loop import RunOptions, check_tensorboard, fit
-from snl.training.run_files import finished_run, locked, run_folder
+from snl.training.run_files import check_output, finished_run, locked_run, run_folder
 from snl.training.selection import format_groups, group, split
 
 STANDARDISE_SAMPLE = 64
@@ -113,9 +115,10 @@ def train(
     target = None if output is None else Path(output)
     if tensorboard:
         check_tensorboard()
-    if target is not None:
-        check_output(target)
     catalog = data if isinstance(data, Catalog) else Catalog.read(data, layout)
+    if target is not None:
+        given = None if isinstance(data, Catalog) else data
+        check_output(target, settings, catalog_files(catalog, given))
     for text in catalog.notes:
         note(f"note: {text}")
     images = _Images.of(catalog, settings)
@@ -125,6 +128,7 @@ def train(
     with ExitStack() as stack:
         folder = run_folder(target, stack)
         if target is not None:
+            stack.enter_context(locked_run(target, folder))
             finished = finished_run(
                 target, folder, network.settings, sources, resume, overwrite, device
             )
@@ -136,8 +140,6 @@ def train(
         network.to(chosen)
         images = _prepare(network, images, quiet, note)
         note(_summary(network.settings, images, chosen))
-        folder.mkdir(exist_ok=True)
-        stack.enter_context(locked(folder))
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
         budget = cache or CacheBudget()
         images, facts = _fit(network, images, sources, options, budget, skip_bad, note)
@@ -148,8 +150,9 @@ def train(
         if skipped:
             note(f"{len(skipped)} images could not be read and were skipped, first: {skipped[0]}")
         if target is not None:
-            inspector.save(target)
-            checkpoint.clear(folder)
+            with deferred():
+                inspector.save(target)
+                checkpoint.clear(folder)
     return inspector
 
 
