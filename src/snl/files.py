@@ -103,7 +103,7 @@ def open_device(path: Path) -> BinaryIO:
     """
     number = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
     os.set_blocking(number, True)
-    return open(number, "wb", buffering=0)
+    return os.fdopen(number, "wb", buffering=0)
 
 
 def check_unprotected(target: Path) -> None:

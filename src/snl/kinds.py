@@ -1,7 +1,7 @@
 """Kinds of files that snl writes: how their names end, and how an earlier file is recognised.
 
-An existing file is replaced only if it is recognisably of the kind that replaces it. All other files
-are somebody's work: images, masks, manifests, labels corrected by hand, files of other programs.
+An existing file is replaced only if it is recognisably of the kind that replaces it. All other
+files are somebody's work: images, masks, manifests, corrected labels, files of other programs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 HEAD = 4096
 """Bytes of a file that most kinds are recognised by."""
+_MAP_HEAD = re.compile(rb"\x93NUMPY.{4}\{'descr': '<f4', .*'shape': \(\d+, \d+\)", re.DOTALL)
 _LARGEST_JSON = 256 * 2**20
 _LARGEST_HEADER = 512 * 2**20
 
@@ -143,10 +144,7 @@ def _is_picture(path: Path, head: bytes) -> bool:
 
 def _is_map(path: Path, head: bytes) -> bool:
     """A float32 array of two dimensions."""
-    return (
-        re.match(rb"\x93NUMPY.{4}\{'descr': '<f4', .*'shape': \(\d+, \d+\)", head, re.DOTALL)
-        is not None
-    )
+    return _MAP_HEAD.match(head) is not None
 
 
 def _has(*keys: str) -> Callable[[Path, bytes], bool]:
@@ -195,6 +193,7 @@ PICTURE = Kind("a picture of snl", "an image", _is_picture)
 MAP = Kind("an anomaly map", "an array", _is_map)
 METRICS = _json_kind("evaluate", "products", "mean", "pooled")
 PROBES = _json_kind("probe", "rows", "columns", "pairs")
+BENCHMARK = _json_kind("bench", "benchmark", "data", "settings")
 DESCRIPTION = _json_kind("info", "file", "model", "history")
 FINDINGS = _json_kind("doctor DATA", "layout", "fingerprint", "problems")
 ENVIRONMENT = _json_kind("doctor", "packages", "extras")

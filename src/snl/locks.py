@@ -123,6 +123,6 @@ def _lock(number: int) -> bool:
 def _is_current(number: int, file: Path) -> bool:
     """Return whether the file was not removed by its last owner before it was locked."""
     try:
-        return os.path.samestat(os.fstat(number), os.stat(file))
+        return os.path.samestat(os.fstat(number), file.stat())
     except FileNotFoundError:
         return False

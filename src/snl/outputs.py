@@ -169,7 +169,7 @@ class _Keys:
     """Paths without links, in one letter case where the file system has only one."""
 
     def __init__(self) -> None:
-        self._folders: dict[Path, tuple[str, bool]] = {}
+        self._folders: dict[Path, tuple[Path, bool]] = {}
 
     def of(self, path: Path) -> str:
         """Return what is equal for all names of a file, whether it exists or not."""
@@ -177,24 +177,18 @@ class _Keys:
             path = Path(os.path.realpath(path))
         folder = self._folders.get(path.parent)
         if folder is None:
-            real = os.path.realpath(path.parent)
+            real = Path(os.path.realpath(path.parent))
             folder = self._folders[path.parent] = (real, _ignores_case(real))
-        key = os.path.join(folder[0], path.name)
+        key = str(folder[0] / path.name)
         return key.casefold() if folder[1] else key
 
 
-def _ignores_case(folder: str) -> bool:
+def _ignores_case(folder: Path) -> bool:
     """Return whether names in a folder, or in the nearest one that exists, have no letter case."""
-    while not os.path.isdir(folder):
-        parent = os.path.dirname(folder)
-        if parent == folder:
-            return False
-        folder = parent
-    swapped = folder.swapcase()
-    if swapped == folder:
-        return False
+    folder = next(part for part in (folder, *folder.parents) if part.is_dir())
+    swapped = Path(str(folder).swapcase())
     try:
-        return os.path.samefile(folder, swapped)
+        return swapped != folder and swapped.samefile(folder)
     except OSError:
         return False
 

@@ -70,7 +70,7 @@ def stoppable() -> Iterator[None]:
         """Repeat a signal that came inside a destructor, where exceptions are dropped."""
         if isinstance(found.exc_value, Stopped):
             _State.last = -_PAUSE
-            _thread.interrupt_main(found.exc_value.number)
+            _thread.interrupt_main(signal.Signals(found.exc_value.number))
         else:
             hook(found)
 

@@ -123,7 +123,7 @@ def _remove(entry: os.DirEntry[str]) -> None:
         shutil.rmtree(entry.path, ignore_errors=True)
     else:
         with suppress(OSError):
-            os.unlink(entry.path)
+            Path(entry.path).unlink()
 
 
 def _is_running(pid: int) -> bool:
@@ -145,7 +145,7 @@ def _host() -> str:
     """Return eight hexadecimal digits for what process numbers belong to: machine or container."""
     spaces = platform.node()
     with suppress(OSError):
-        spaces += os.readlink("/proc/self/ns/pid")
+        spaces += str(Path("/proc/self/ns/pid").readlink())
     return hashlib.blake2b(spaces.encode(), digest_size=4).hexdigest()
 
 

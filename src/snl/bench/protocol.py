@@ -27,6 +27,7 @@ from snl.evaluation.result import Evaluation
 from snl.files import write_json, write_text
 from snl.model import device as devices
 from snl.settings import resolve
+from snl.signals import stoppable
 from snl.training.train import train
 
 

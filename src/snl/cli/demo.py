@@ -92,7 +92,7 @@ def run(options: Options) -> int:
 
 
 def _check_outputs(out: Path) -> None:
-    """Check before any work that what is written into the folder can be, and replaces no other file.
+    """Check before any work that no other files in the folder would be replaced.
 
     Raises:
         SnlError: see `snl.outputs.check_outputs`.

@@ -131,7 +131,7 @@ def open_outputs(
     with ExitStack() as stack:
         if options.monitor:
             stack.enter_context(locked(options.monitor, _BUSY))
-        outputs = Outputs(_sinks(options, inspector, places))
+        outputs = Outputs([*_sinks(options, inspector, places)])
         complete = False
         try:
             yield outputs
@@ -208,10 +208,10 @@ def _places(sources: Sequence[Path], video: str | None, folder: Path, suffix: st
 
     def earlier() -> Iterator[Path]:
         if folder.is_dir():
-            for name in os.listdir(folder):
-                number = name.removeprefix(f"{stem}-").removesuffix(suffix)
-                if name == f"{stem}-{number}{suffix}" and number.isdecimal():
-                    yield folder / name
+            for file in folder.iterdir():
+                number = file.name.removeprefix(f"{stem}-").removesuffix(suffix)
+                if file.name == f"{stem}-{number}{suffix}" and number.isdecimal():
+                    yield file
 
     return _Places(lambda record: folder / f"{stem}-{record['frame']:06}{suffix}", earlier)
 

@@ -60,9 +60,8 @@ _OUT_OF_MEMORY = ("memoryerror", "out of memory", "allocate memory")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
-    0: done; 1: done, with problems found; 2: wrong input, explained in one line; 128 and the number
-    of the signal: stopped, 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. Command lines that cannot be
-    parsed raise `SystemExit(2)`.
+    0: done; 1: done, with problems found; 2: wrong input, explained in one line; 130, 143, 129:
+    stopped by Ctrl-C, SIGTERM, SIGHUP. Command lines that cannot be parsed raise `SystemExit(2)`.
     """
     for stream in (sys.stdout, sys.stderr):  # a console that cannot show a name must not crash
         if isinstance(stream, io.TextIOWrapper):

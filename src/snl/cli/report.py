@@ -49,7 +49,7 @@ def run(options: Options) -> int:
     from snl.reporting.collect import report
 
     catalog = snl.Catalog.read(options.data, options.layout)
-    inputs = [options.file, *catalog_files(catalog, options.data)]
+    inputs: list[str | Path] = [options.file, *catalog_files(catalog, options.data)]
     check_outputs([Output("-o", options.output, PAGE)], inputs)
     inspector = snl.load(options.file, options.device, precision=options.precision)
     evaluation = report(

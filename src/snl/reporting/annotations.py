@@ -206,7 +206,7 @@ def to_labelme(inspection: Inspected, image_path: str | None = None) -> dict[str
                 "the inspection has no image file; give image_path, which LabelMe opens"
             )
         image_path = Path(inspection.path).name
-    document = {
+    document: dict[str, Any] = {
         "version": _LABELME_VERSION,
         "flags": {inspection.decision: True},
         "shapes": [
