@@ -31,6 +31,7 @@ def locked(
     *,
     wait: float = 0.0,
     note: Callable[[str], None] = lambda text: None,
+    error: type[SnlError] = SnlError,
 ) -> Iterator[None]:
     """Keep other processes that lock the same file away from it during the block.
 
@@ -42,6 +43,7 @@ def locked(
         busy: what to say if another process has the lock, after the path.
         wait: seconds to wait for it.
         note: called once with a sentence if it takes long.
+        error: what is raised if another process has the lock.
 
     Raises:
         SnlError: another process has the lock, or its file cannot be written.
@@ -54,9 +56,11 @@ def locked(
         target = real_path(path)
         file = lock_path(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        number = _acquire(file, path, busy, wait, note)
-    except OSError as error:
-        raise not_writable(path, error) from None
+        number = _acquire(file, path, wait, note)
+    except OSError as failure:
+        raise not_writable(path, failure) from None
+    if number is None:
+        raise error(f"{path}: {busy}")
     try:
         yield
     finally:
@@ -70,17 +74,15 @@ def lock_path(target: Path) -> Path:
     return target.with_name(f".{target.name[:200]}.lock")
 
 
-def _acquire(file: Path, path: Path, busy: str, wait: float, note: Callable[[str], None]) -> int:
-    """Return the descriptor of the locked file."""
+def _acquire(file: Path, path: Path, wait: float, note: Callable[[str], None]) -> int | None:
+    """Return the descriptor of the locked file; None: another process had the lock all the time."""
     started = time.monotonic()
     said = False
     while True:
         number = _try(file)
-        if number is not None:
-            return number
         waited = time.monotonic() - started
-        if waited >= wait:
-            raise SnlError(f"{path}: {busy}")
+        if number is not None or waited >= wait:
+            return number
         if waited >= _PATIENCE and not said:
             said = True
             note(f"{path}: another process is changing it; waiting for up to {wait:.0f} s")
@@ -112,10 +114,10 @@ def _lock(number: int) -> bool:
             import fcntl
 
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _TAKEN:
+    except OSError as failure:
+        if failure.errno in _TAKEN:
             return False
-        if error.errno not in _UNSUPPORTED:
+        if failure.errno not in _UNSUPPORTED:
             raise
     return True
 

@@ -157,8 +157,8 @@ def run(options: Options) -> int:
 
     changes = options.undo or any(getattr(options, name) is not None for name in _CHANGES)
     target = Path(options.output or options.file)
-    if not changes and not options.output:
-        return _run(options, target)  # only shows the calibration
+    if (not changes and not options.output) or not Path(options.file).is_file():
+        return _run(options, target)  # only shows the calibration, or says that there is none
     _check_output(options, target)
     with locked(target, _BUSY, wait=_WAIT, note=say):
         return _run(options, target)

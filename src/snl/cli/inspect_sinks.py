@@ -6,7 +6,6 @@ is on the disk when the process is killed, or at most some seconds older.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -201,6 +200,8 @@ class Stdout:
 
     def add(self, result: Inspection, record: Record) -> None:
         """Print the record."""
+        import json
+
         line = json.dumps(record, allow_nan=False)
         try:
             if sys.stdout is None:
@@ -245,6 +246,8 @@ class JsonLines:
 
     def add(self, result: Inspection, record: Record) -> None:
         """Write the record as a line."""
+        import json
+
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         self._count += 1
         if len(self._waiting) + len(line) > _MOST_WAITING:

@@ -78,7 +78,10 @@ def run(options: Options) -> int:
     """Probe every pair of products, print the table and write figures and picture."""
     import snl
     from snl.evaluation.probe_results import format_probes
+    from snl.reporting.plots import check_matplotlib
 
+    if options.picture:
+        check_matplotlib()
     catalog = snl.Catalog.read(options.data, options.layout)
     _check_outputs(options, catalog)
     inspector = snl.load(options.file, options.device, precision=options.precision)
@@ -124,16 +127,12 @@ def _check_outputs(options: Options, catalog: Catalog) -> None:
     """Check before any work that the outputs can be written.
 
     Raises:
-        SnlError: matplotlib is missing, or an output cannot or must not be written.
+        SnlError: an output cannot or must not be written.
     """
     from snl.data.inputs import catalog_files
     from snl.kinds import PICTURE, PROBES
     from snl.outputs import Output, check_outputs
 
-    if options.picture:
-        from snl.reporting.plots import check_matplotlib
-
-        check_matplotlib()
     outputs = [Output("--json", options.json, PROBES)] if options.json else []
     if options.picture:
         outputs.append(Output("--picture", options.picture, PICTURE))

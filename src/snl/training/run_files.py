@@ -97,7 +97,7 @@ def locked_run(target: Path, folder: Path) -> Iterator[None]:
         "another training is writing there, or snl calibrate is changing it; wait for it, or "
         "choose another -o"
     )
-    with locked(target, busy):
+    with locked(target, busy, error=TrainingError):
         shutil.rmtree(folder / "cache", ignore_errors=True)
         folder.mkdir(exist_ok=True)
         try:
