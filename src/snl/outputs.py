@@ -17,7 +17,7 @@ from pathlib import Path
 
 from snl.errors import SnlError
 from snl.files import check_unprotected, is_device, not_writable, real_path
-from snl.kinds import OPENVINO, OPENVINO_WEIGHTS, Kind
+from snl.kinds import DRIFT, OPENVINO, OPENVINO_WEIGHTS, Kind
 
 LONGEST_NAME = 255
 """Bytes of a file name, as most file systems allow."""
@@ -79,6 +79,11 @@ def check_outputs(outputs: Iterable[Output], inputs: Iterable[str | Path] = ()) 
 def _check_place(output: Output) -> None:
     """Check that a file is not a folder, and the other way round."""
     path = output.path
+    if is_device(path) and not _takes_device(output, path):
+        raise SnlError(
+            f"{path}: cannot be written (it is a device or a pipe); give {output.option} the path "
+            f"of a {'file' if output.files is None else 'folder'}"
+        )
     if output.files is None:
         if not path.name or path.is_dir():
             raise SnlError(f"{path}: is a folder; give the path of a file as {output.option}")
@@ -86,6 +91,18 @@ def _check_place(output: Output) -> None:
         raise SnlError(
             f"{path}: cannot be written (it is a file); give {output.option} the path of a folder"
         )
+
+
+def _takes_device(output: Output, path: Path) -> bool:
+    """Return whether results can go to a device, or to another program by the shell's >(...).
+
+    A pipe with a name is refused: whether anybody reads it cannot be known before the work.
+    """
+    if output.files is not None or output.kind.group not in ("a JSON file", "a web page"):
+        return False
+    if output.kind is DRIFT:
+        return False  # it is read, too
+    return stat.S_ISCHR(path.stat().st_mode) or path.absolute().parts[1:2] in (("dev",), ("proc",))
 
 
 def _check_names(output: Output) -> None:

@@ -18,7 +18,9 @@ FULL = os.environ.get("SNL_HOSTILE") == "full"
 @pytest.mark.timeout(3600 if FULL else 300)
 def test_killed_commands_lose_nothing(tmp_path: Path) -> None:
     """In a process of its own, which forks: pytest's may have threads."""
-    counts = ["--count", "25", "--few", "5", "--cold", "1"] if FULL else ["--count", "1", "--few", "0"]
+    counts = (
+        ["--count", "25", "--few", "5", "--cold", "1"] if FULL else ["--count", "1", "--few", "0"]
+    )
     output = tmp_path / "kills.json"
     command = [sys.executable, "-m", "tests.hostile.kills", *counts, "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli.options import STDOUT
+from snl.errors import SnlError
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
@@ -117,11 +119,28 @@ def show_result(text: str, value: Any, json_path: Path | None) -> None:
 
         print(json.dumps(value, indent=2, allow_nan=False), flush=True)
         return
-    if json_path is not None:
-        from snl.files import write_json
+    with written_first(json_path, value):
+        print(text, flush=True)
 
-        write_json(json_path, value)  # before printing: standard output may be closed or full
-    print(text, flush=True)
+
+@contextmanager
+def written_first(json_path: Path | None, value: Any) -> Iterator[None]:
+    """Write a result as JSON before the block prints it: standard output may be closed or full.
+
+    Raises:
+        SnlError: the file cannot be written; after the block, so that the result is printed.
+    """
+    from snl.files import write_json
+
+    failure = None
+    if json_path is not None:
+        try:
+            write_json(json_path, value)
+        except SnlError as error:
+            failure = error
+    yield
+    if failure is not None:
+        raise failure
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation
+from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation, written_first
 
 SUMMARY = "measure detection and localization on labelled test images"
 
@@ -65,7 +65,6 @@ def run(options: Options) -> int:
     import snl
     from snl.data.inputs import catalog_files
     from snl.evaluation.evaluate import map_files
-    from snl.files import write_json
     from snl.kinds import MAP, METRICS
     from snl.outputs import Output, check_outputs
 
@@ -87,11 +86,10 @@ def run(options: Options) -> int:
         products_given=options.products == "given",
         progress=progress_bar("evaluating", options.quiet),
     )
-    if options.json:  # before printing: standard output may be closed or full
-        measured_on = about(options.file, catalog, inspector, evaluation.skipped)
-        measured_on |= {"resolution": options.resolution, "products": options.products}
-        write_json(options.json, {**evaluation.to_dict(), "about": measured_on})
-    show_evaluation(evaluation)
+    measured_on = about(options.file, catalog, inspector, evaluation.skipped)
+    measured_on |= {"resolution": options.resolution, "products": options.products}
+    with written_first(options.json, {**evaluation.to_dict(), "about": measured_on}):
+        show_evaluation(evaluation)
     if options.json:
         say(f"metrics: {options.json}")
     if options.save_maps:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, say_skipped
+from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, say_skipped, written_first
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
-    from snl.evaluation.probe_results import Interference
 
 SUMMARY = "measure how much products interfere: are blends and pasted patches of two anomalous?"
 
@@ -78,7 +77,7 @@ def run(options: Options) -> int:
     """Probe every pair of products, print the table and write figures and picture."""
     import snl
     from snl.evaluation.probe_results import format_probes
-    from snl.reporting.plots import check_matplotlib
+    from snl.reporting.plots import check_matplotlib, draw_probes
 
     if options.picture:
         check_matplotlib()
@@ -94,33 +93,17 @@ def run(options: Options) -> int:
         seed=options.seed,
         progress=progress_bar("probing", options.quiet),
     )
-    written = _write(options, result, about(options.file, catalog, inspector, result.skipped))
-    print(format_probes(result), flush=True)
-    for text in result.notes:
-        say(f"note: {text}")
-    say_skipped(result.skipped)
-    for text in written:
-        say(text)
-    return PROBLEMS if result.skipped else OK
-
-
-def _write(options: Options, result: Interference, measured_on: dict[str, Any]) -> list[str]:
-    """Write figures and picture, and return what to say about them.
-
-    It is done before anything is printed, because standard output may be closed or full.
-    """
-    from snl.files import write_json
-
-    said = []
+    measured_on = about(options.file, catalog, inspector, result.skipped)
+    with written_first(options.json, {**result.to_dict(), "about": measured_on}):
+        print(format_probes(result), flush=True)
+        for text in result.notes:
+            say(f"note: {text}")
+        say_skipped(result.skipped)
     if options.json:
-        write_json(options.json, {**result.to_dict(), "about": measured_on})
-        said.append(f"figures: {options.json}")
+        say(f"figures: {options.json}")
     if options.picture:
-        from snl.reporting.plots import draw_probes
-
-        draw_probes(result, options.picture, Path(options.file).name)
-        said.append(f"picture: {options.picture}")
-    return said
+        say(f"picture: {draw_probes(result, options.picture, Path(options.file).name)}")
+    return PROBLEMS if result.skipped else OK
 
 
 def _check_outputs(options: Options, catalog: Catalog) -> None:
