@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, STOPPED, progress_bar, say
+from snl.cli.common import OK, progress_bar, say
 
 if TYPE_CHECKING:
     from snl.bench.task import Task
@@ -110,6 +110,7 @@ def _measure_speed(options: Options) -> int:
 
 def _run_protocol(options: Options) -> int:
     from snl.bench import protocol
+    from snl.signals import Stopped
 
     task = _task(options)
     try:
@@ -117,10 +118,10 @@ def _run_protocol(options: Options) -> int:
             print(protocol.run_seed(task, options.only))
             return OK
         print(protocol.run(task))
-    except KeyboardInterrupt as stop:
+    except Stopped as stop:
         without = " without --overwrite" if options.overwrite else ""
-        say(f"{str(stop) or 'stopped'}; the same command{without} goes on from there")
-        return STOPPED
+        say(f"{stop}; the same command{without} goes on from there")
+        return stop.status
     say(f"results: {task.output}")
     return OK
 

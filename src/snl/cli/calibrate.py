@@ -18,6 +18,9 @@ SUMMARY = "show the calibration of a bundle or change it, in seconds and without
 OPTIONAL_PATH = "normals"
 """See `snl.cli.main.parse`."""
 
+_WAIT = 60.0
+"""Seconds to wait for another process that changes the file."""
+_BUSY = "another snl process is changing it; wait for it, then run the command again"
 _CHANGES = (
     *("normals", "rate", "uncertain_rate", "unknown_rate", "regions_rate", "tail"),
     *("false_alarms", "misses", "ignore", "mm_per_pixel", "smallest", "tile"),
@@ -152,17 +155,29 @@ def _add_feedback(verb: Any) -> None:
 
 def run(options: Options) -> int:
     """Change the calibration if requested, save it, and print it."""
+    from snl.locks import locked
+
+    changes = options.undo or any(getattr(options, name) is not None for name in _CHANGES)
+    target = Path(options.output or options.file)
+    if (not changes and not options.output) or not Path(options.file).is_file():
+        return _run(options, target)  # only shows the calibration, or says that there is none
+    _check_output(options, target)
+    with locked(target, _BUSY, wait=_WAIT, note=say):
+        return _run(options, target)
+
+
+def _run(options: Options, target: Path) -> int:
+    """Load the file, change and save it while it is locked, and print its calibration."""
     import snl
     from snl.decision.edit import combine
-    from snl.files import check_output
     from snl.runtime.recalibrate import format_calibration
+    from snl.signals import deferred
 
     inspector = snl.load(
         options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
     )
-    target = options.output or options.file
-    images = image_files([*(options.false_alarms or ()), *(options.misses or ())])
-    check_output(target, images)
+    if options.output and target.is_file():
+        _check_same_network(inspector, target)
     caught = True
     edits: list[Calibration] = []
     if options.undo:
@@ -172,10 +187,56 @@ def run(options: Options) -> int:
         if edits:  # all changes of one command are one version, which --undo takes back
             inspector.recalibrate(combine(inspector.calibration, edits))
     if options.output or options.undo or edits:
-        inspector.save(target)  # before printing: the reader of the table may close the pipe
+        with deferred():  # before printing: the reader of the table may close the pipe
+            inspector.save(target)
         say(f"{target}: calibrated; --undo takes the last change back")
     print(format_calibration(inspector), flush=True)
     return OK if caught else PROBLEMS
+
+
+def _check_output(options: Options, target: Path) -> None:
+    """Check before any work that the file can be written, and is none of those that are read.
+
+    Raises:
+        SnlError: see `snl.outputs.check_outputs`; also a name of another kind of file.
+    """
+    from snl.kinds import model_kind
+    from snl.outputs import Output, check_outputs
+
+    kind = model_kind(Path(options.file))
+    inputs = image_files([*(options.false_alarms or ()), *(options.misses or ())])
+    inputs += [Path(text.rpartition("=")[2]) for text in options.ignore or ()]
+    if options.normals is not None and options.normals.exists():
+        inputs += [options.normals, *_normal_files(options)]
+    # the file itself is checked when it is loaded
+    output = Output("-o", target, kind, anything=target == Path(options.file))
+    check_outputs([output], inputs)
+
+
+def _normal_files(options: Options) -> Iterator[Path]:
+    """Yield the files of NORMALS."""
+    from snl.runtime.recalibrate import records_in
+
+    assert options.normals is not None
+    for record in records_in(options.normals, options.product, options.layout):
+        yield record.path
+        yield from record.mask
+
+
+def _check_same_network(inspector: Inspector, target: Path) -> None:
+    """Check that an existing file holds the same network, of which this is a new calibration.
+
+    Raises:
+        SettingsError: it holds another one, which would be lost.
+    """
+    from snl.runtime.describe import describe
+
+    existing = describe(target)["model"]["network"]
+    if existing != inspector.predictor.metadata.network:
+        raise SettingsError(
+            f"{target}: exists and holds another model; it is not replaced: move it away, or "
+            "choose another name for -o"
+        )
 
 
 def _undo(options: Options, inspector: Inspector) -> None:

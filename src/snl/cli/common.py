@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli.options import STDOUT
+from snl.errors import SnlError
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
     from snl.evaluation.result import Evaluation
+    from snl.kinds import Kind
     from snl.runtime.inspector import Inspector
 
 OK, PROBLEMS, BAD_INPUT, STOPPED = 0, 1, 2, 130
@@ -97,16 +100,16 @@ def about(
     }
 
 
-def check_json(path: Path | None, inputs: Sequence[str | Path] = ()) -> None:
+def check_json(path: Path | None, kind: Kind, inputs: Iterable[str | Path] = ()) -> None:
     """Check before any work that the file of `--json` can be written.
 
     Raises:
-        SnlError: it is a folder, cannot be written, or is one of `inputs`.
+        SnlError: see `snl.outputs.check_outputs`.
     """
     if path is not None and path != STDOUT:
-        from snl.files import check_output
+        from snl.outputs import Output, check_outputs
 
-        check_output(path, inputs)
+        check_outputs([Output("--json", path, kind)], inputs)
 
 
 def show_result(text: str, value: Any, json_path: Path | None) -> None:
@@ -116,11 +119,28 @@ def show_result(text: str, value: Any, json_path: Path | None) -> None:
 
         print(json.dumps(value, indent=2, allow_nan=False), flush=True)
         return
-    print(text, flush=True)
-    if json_path is not None:
-        from snl.files import write_json
+    with written_first(json_path, value):
+        print(text, flush=True)
 
-        write_json(json_path, value)
+
+@contextmanager
+def written_first(json_path: Path | None, value: Any) -> Iterator[None]:
+    """Write a result as JSON before the block prints it: standard output may be closed or full.
+
+    Raises:
+        SnlError: the file cannot be written; after the block, so that the result is printed.
+    """
+    from snl.files import write_json
+
+    failure = None
+    if json_path is not None:
+        try:
+            write_json(json_path, value)
+        except SnlError as error:
+            failure = error
+    yield
+    if failure is not None:
+        raise failure
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
@@ -153,7 +173,8 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 def save_overlay(picture: Any, path: Path) -> Path:
     """Write a PIL image as PNG and return its path."""
     from snl.files import atomic
+    from snl.kinds import picture_text
 
     with atomic(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=picture_text())
     return path

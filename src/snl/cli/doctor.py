@@ -61,9 +61,11 @@ def _check_data(data: Path, options: Options) -> int:
     from snl.data.catalog import Catalog
     from snl.data.diagnosis import format_diagnosis, to_dict
     from snl.data.doctor import diagnose
+    from snl.data.inputs import catalog_files
+    from snl.kinds import FINDINGS
 
     catalog = Catalog.read(data, options.layout)
-    check_json(options.json)
+    check_json(options.json, FINDINGS, catalog_files(catalog, data))
     diagnosis = diagnose(
         catalog,
         max_pixels=options.max_pixels,
@@ -75,10 +77,11 @@ def _check_data(data: Path, options: Options) -> int:
 
 def _check_environment(options: Options) -> int:
     from snl.environment import describe_environment
+    from snl.kinds import ENVIRONMENT
 
     if options.layout != "auto":
         raise SettingsError(f"--layout {options.layout} has no DATA to read; give DATA with it")
-    check_json(options.json)
+    check_json(options.json, ENVIRONMENT)
     report = describe_environment(progress_bar("importing packages", options.quiet, "package"))
     show_result(format_environment(report), report, options.json)
     return PROBLEMS if report["problems"] else OK

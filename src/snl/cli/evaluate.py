@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation
+from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation, written_first
 
 SUMMARY = "measure detection and localization on labelled test images"
 
@@ -65,14 +65,20 @@ def add_parser(verbs: Any) -> None:
 def run(options: Options) -> int:
     """Evaluate, print the tables and write the metrics and maps."""
     import snl
-    from snl.files import check_output, write_json
+    from snl.data.inputs import catalog_files
+    from snl.evaluation.evaluate import map_files
+    from snl.kinds import MAP, METRICS
+    from snl.outputs import Output, check_outputs
 
+    catalog = snl.Catalog.read(options.data, options.layout)
+    outputs = [Output("--json", options.json, METRICS)] if options.json else []
+    if options.save_maps:
+        files = map_files(options.save_maps, catalog)
+        outputs.append(Output("--save-maps", options.save_maps, MAP, tuple(files.values())))
+    check_outputs(outputs, [options.file, *catalog_files(catalog, options.data)])
     inspector = snl.load(
         options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
     )
-    catalog = snl.Catalog.read(options.data, options.layout)
-    if options.json:
-        check_output(options.json, [options.file])
     unknown = sorted(set(catalog.products) - set(inspector.products))
     if unknown:
         say(f"note: not products of this inspector: {', '.join(unknown)}")
@@ -84,11 +90,11 @@ def run(options: Options) -> int:
         products_given=options.products == "given",
         progress=progress_bar("evaluating", options.quiet),
     )
-    show_evaluation(evaluation)
+    measured_on = about(options.file, catalog, inspector, evaluation.skipped)
+    measured_on |= {"resolution": options.resolution, "products": options.products}
+    with written_first(options.json, {**evaluation.to_dict(), "about": measured_on}):
+        show_evaluation(evaluation)
     if options.json:
-        measured_on = about(options.file, catalog, inspector, evaluation.skipped)
-        measured_on |= {"resolution": options.resolution, "products": options.products}
-        write_json(options.json, {**evaluation.to_dict(), "about": measured_on})
         say(f"metrics: {options.json}")
     if options.save_maps:
         say(f"maps: {options.save_maps}")

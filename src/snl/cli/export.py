@@ -73,13 +73,17 @@ def add_parser(verbs: Any) -> None:
 def run(options: Options) -> int:
     """Export, check, and report the differences between bundle and export."""
     import snl
+    from snl.data.inputs import catalog_files
     from snl.exporting.write import export
-    from snl.files import check_output
+    from snl.kinds import ONNX, OPENVINO
+    from snl.outputs import Output, check_outputs
 
     output, format = _target(options)
-    check_output(output, [options.file])
-    inspector = snl.load(options.file, options.device, max_pixels=options.max_pixels)
     data = None if options.data is None else snl.Catalog.read(options.data, options.layout)
+    inputs = [] if data is None else catalog_files(data, options.data)
+    kind = ONNX if format == "onnx" else OPENVINO
+    check_outputs([Output("-o", output, kind)], [options.file, *inputs])
+    inspector = snl.load(options.file, options.device, max_pixels=options.max_pixels)
     checked = export(
         inspector,
         output,
@@ -99,7 +103,7 @@ def _target(options: Options) -> tuple[Path, str]:
 
     output = options.output
     formats = {suffix: name for name, suffix in SUFFIXES.items()}
-    format = options.format or formats.get(output.suffix, "onnx")
+    format = options.format or formats.get(output.suffix.lower(), "onnx")
     if output.is_dir() or not output.suffix:
         output = output / Path(options.file).with_suffix(SUFFIXES[format]).name
     return output, format

@@ -49,9 +49,10 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: Options) -> int:
     """Read the file and print its description."""
+    from snl.kinds import DESCRIPTION
     from snl.runtime.describe import describe
 
-    check_json(options.json, [options.file])
+    check_json(options.json, DESCRIPTION, [options.file])
     description = describe(options.file)
     show_result(format_description(description), description, options.json)
     return OK

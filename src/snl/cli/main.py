@@ -32,6 +32,7 @@ from snl.cli import (
 from snl.cli.common import BAD_INPUT, OK, STOPPED, say
 from snl.cli.options import format_examples
 from snl.errors import SnlError
+from snl.signals import Stopped, stoppable
 
 VERBS: dict[str, Any] = {
     "demo": demo,
@@ -59,20 +60,21 @@ _OUT_OF_MEMORY = ("memoryerror", "out of memory", "allocate memory")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
-    0: done; 1: done, with problems found; 2: wrong input, explained in one line; 130: stopped by
-    Ctrl-C. Command lines that cannot be parsed raise `SystemExit(2)`.
+    0: done; 1: done, with problems found; 2: wrong input, explained in one line; 130, 143, 129:
+    stopped by Ctrl-C, SIGTERM, SIGHUP. Command lines that cannot be parsed raise `SystemExit(2)`.
     """
     for stream in (sys.stdout, sys.stderr):  # a console that cannot show a name must not crash
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     verb, options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        return int(verb.run(options))
+        with stoppable():
+            return int(verb.run(options))
     except SnlError as error:
         return _fail(" ".join(str(error).split()))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         say("stopped")
-        return STOPPED
+        return stop.status if isinstance(stop, Stopped) else STOPPED
     except BrokenPipeError:  # the reader (head, less) has closed the pipe, so nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK

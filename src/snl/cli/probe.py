@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, say_skipped
-from snl.errors import SettingsError
+from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, say_skipped, written_first
+
+if TYPE_CHECKING:
+    from snl.data.catalog import Catalog
 
 SUMMARY = "measure how much products interfere: are blends and pasted patches of two anomalous?"
 
@@ -80,13 +82,15 @@ def run(options: Options) -> int:
     """Probe every pair of products, print the table and write figures and picture."""
     import snl
     from snl.evaluation.probe_results import format_probes
-    from snl.files import write_json
+    from snl.reporting.plots import check_matplotlib, draw_probes
 
-    _check_outputs(options)
+    if options.picture:
+        check_matplotlib()
+    catalog = snl.Catalog.read(options.data, options.layout)
+    _check_outputs(options, catalog)
     inspector = snl.load(
         options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
     )
-    catalog = snl.Catalog.read(options.data, options.layout)
     result = snl.probe(
         inspector,
         catalog,
@@ -96,34 +100,30 @@ def run(options: Options) -> int:
         seed=options.seed,
         progress=progress_bar("probing", options.quiet),
     )
-    print(format_probes(result), flush=True)
-    for text in result.notes:
-        say(f"note: {text}")
-    say_skipped(result.skipped)
+    measured_on = about(options.file, catalog, inspector, result.skipped)
+    with written_first(options.json, {**result.to_dict(), "about": measured_on}):
+        print(format_probes(result), flush=True)
+        for text in result.notes:
+            say(f"note: {text}")
+        say_skipped(result.skipped)
     if options.json:
-        measured_on = about(options.file, catalog, inspector, result.skipped)
-        write_json(options.json, {**result.to_dict(), "about": measured_on})
         say(f"figures: {options.json}")
     if options.picture:
-        from snl.reporting.plots import draw_probes
-
         say(f"picture: {draw_probes(result, options.picture, Path(options.file).name)}")
     return PROBLEMS if result.skipped else OK
 
 
-def _check_outputs(options: Options) -> None:
+def _check_outputs(options: Options, catalog: Catalog) -> None:
     """Check before any work that the outputs can be written.
 
     Raises:
-        SnlError: matplotlib is missing, or an output cannot or must not be written.
+        SnlError: an output cannot or must not be written.
     """
-    from snl.files import check_output
+    from snl.data.inputs import catalog_files
+    from snl.kinds import PICTURE, PROBES
+    from snl.outputs import Output, check_outputs
 
+    outputs = [Output("--json", options.json, PROBES)] if options.json else []
     if options.picture:
-        from snl.reporting.plots import check_matplotlib
-
-        check_matplotlib()
-    for path in filter(None, (options.json, options.picture)):
-        check_output(path, [options.file, options.data])
-    if options.json and options.picture and options.json.resolve() == options.picture.resolve():
-        raise SettingsError(f"{options.json}: is both --json and --picture; give two names")
+        outputs.append(Output("--picture", options.picture, PICTURE))
+    check_outputs(outputs, [options.file, *catalog_files(catalog, options.data)])

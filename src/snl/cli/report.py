@@ -45,14 +45,17 @@ def add_parser(verbs: Any) -> None:
 def run(options: Options) -> int:
     """Evaluate and write the page."""
     import snl
-    from snl.files import check_output
+    from snl.data.inputs import catalog_files
+    from snl.kinds import PAGE
+    from snl.outputs import Output, check_outputs
     from snl.reporting.collect import report
 
-    check_output(options.output, [options.file, options.data])
+    catalog = snl.Catalog.read(options.data, options.layout)
+    inputs: list[str | Path] = [options.file, *catalog_files(catalog, options.data)]
+    check_outputs([Output("-o", options.output, PAGE)], inputs)
     inspector = snl.load(
         options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
     )
-    catalog = snl.Catalog.read(options.data, options.layout)
     evaluation = report(
         inspector,
         catalog,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, STOPPED, say
+from snl.cli.common import OK, say
 
 if TYPE_CHECKING:
     from snl.runtime.inspector import Inspector
@@ -76,8 +76,8 @@ def add_parser(verbs: Any) -> None:
 def run(options: Options) -> int:
     """Train, write the bundle, and report what its calibration guarantees."""
     import snl
+    from snl.signals import Stopped
     from snl.training.cache import CacheBudget
-    from snl.training.loop import Interrupted
 
     started = time.perf_counter()
     try:
@@ -99,9 +99,9 @@ def run(options: Options) -> int:
             quiet=options.quiet,
             note=say,
         )
-    except Interrupted as stop:
+    except Stopped as stop:
         say(f"{stop}; to continue, run the same command with --resume")
-        return STOPPED
+        return stop.status
     training = inspector.training.facts
     seconds = time.perf_counter() - started
     say(

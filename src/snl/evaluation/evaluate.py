@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from snl.data.catalog import Catalog
+from snl.data.inputs import catalog_files
 from snl.data.listing import inside
 from snl.data.masks import load_mask
 from snl.data.records import Record
@@ -27,7 +28,9 @@ from snl.evaluation.image_score import ImageScore
 from snl.evaluation.metrics import DetectionMetrics, LocalizationMetrics, pro_curve, roc_curve
 from snl.evaluation.result import EvaluatedImage, Evaluation, mean_of, ordered
 from snl.files import atomic
+from snl.kinds import MAP
 from snl.limits import MAX_PIXELS
+from snl.outputs import Output, check_outputs
 from snl.runtime.predictor import BatchModel, predict_images
 
 
@@ -77,6 +80,10 @@ def evaluate(
             f"{catalog.root}: no labelled test images (layout '{catalog.layout}'); put normal ones "
             "into <product>/test/good and anomalous ones into <product>/test/<defect>"
         )
+    maps = {} if save_maps is None else map_files(save_maps, catalog)
+    if save_maps is not None:
+        output = Output("save_maps", Path(save_maps), MAP, tuple(maps.values()))
+        check_outputs([output], catalog_files(catalog))
     calibration: Calibration | None = getattr(model, "calibration", None)
     tile = calibration.tile if calibration else 0
     max_pixels = getattr(model, "max_pixels", MAX_PIXELS)
@@ -107,7 +114,7 @@ def evaluate(
         if mask is not None:
             localization[record.product].update(resize_map(anomaly_map, mask.shape), mask)
         if save_maps is not None:
-            _save_map(Path(save_maps), catalog.root, record, resize_map(anomaly_map, size))
+            _save_map(maps[record.path], resize_map(anomaly_map, size))
         known = calibration is None or record.product in calibration.products
         label = str(record.label)
         scores.append(
@@ -188,9 +195,19 @@ def _mask(
         return None
 
 
-def _save_map(folder: Path, root: Path, record: Record, anomaly_map: np.ndarray) -> None:
-    outside = Path("outside", *record.path.absolute().parts[1:])  # avoids name collisions
-    place = inside(record.path, root) or outside
-    path = folder / place.with_name(place.name + ".npy")
+def map_files(folder: str | Path, catalog: Catalog) -> dict[Path, Path]:
+    """Return the file of the raw map for each labelled test image.
+
+    It has the image's path below the data's root, with `.npy` appended.
+    """
+    return {
+        record.path: Path(folder) / place.with_name(place.name + ".npy")
+        for record in catalog.test()
+        for outside in [Path("outside", *record.path.absolute().parts[1:])]  # avoids collisions
+        for place in [inside(record.path, catalog.root) or outside]
+    }
+
+
+def _save_map(path: Path, anomaly_map: np.ndarray) -> None:
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, anomaly_map)

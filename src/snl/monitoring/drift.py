@@ -19,6 +19,7 @@ import numpy as np
 
 from snl.errors import SnlError
 from snl.files import write_text
+from snl.kinds import DRIFT
 from snl.monitoring.product_stream import Stream
 from snl.monitoring.state_file import (
     read_count,
@@ -28,6 +29,7 @@ from snl.monitoring.state_file import (
     read_numbers,
     read_text,
 )
+from snl.outputs import Output, check_outputs
 
 KIND, FORMAT = "drift", 1
 
@@ -198,11 +200,12 @@ class DriftMonitor:
         """Write the state to a JSON file; an existing file is replaced atomically.
 
         Raises:
-            SnlError: the file cannot be written.
+            SnlError: the file cannot be written, or is not the state of a drift monitor.
         """
+        check_outputs([Output("the state", Path(path), DRIFT)])
         state = self.to_dict()
         state = {**state, "sha256": _digest(state)}
-        write_text(path, json.dumps(state, allow_nan=False) + "\n")
+        write_text(path, json.dumps(state, allow_nan=False) + "\n", durable=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

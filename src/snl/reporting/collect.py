@@ -13,9 +13,12 @@ from PIL import Image
 from snl import __version__
 from snl.data.bands import resize_array
 from snl.data.catalog import Catalog
+from snl.data.inputs import catalog_files
 from snl.drawing.heat import heat
 from snl.evaluation.evaluate import evaluate
 from snl.evaluation.result import EvaluatedImage, Evaluation
+from snl.kinds import PAGE
+from snl.outputs import Output, check_outputs
 from snl.reporting.page import ReportData, Shown, write_page
 from snl.reporting.thumbnails import LONGEST, mask_thumbnail, thumbnail
 
@@ -45,7 +48,7 @@ def report(
 
     Raises:
         DataError: there are no labelled test images.
-        SnlError: the file cannot be written.
+        SnlError: the file cannot be written, or would replace an input or another file.
 
     Example:
         >>> evaluation = snl.report(snl.load("parts.snl"), "parts/", "report.html")
@@ -53,6 +56,7 @@ def report(
         True
     """
     catalog = data if isinstance(data, Catalog) else Catalog.read(data)
+    check_outputs([Output("the report", Path(path), PAGE)], catalog_files(catalog))
     shown: list[Shown] = []
     evaluation = evaluate(
         inspector,

@@ -96,7 +96,7 @@ def draw_probes(result: Interference, path: str | Path, title: str = "") -> Path
     )
     with atomic(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # missing characters are drawn as boxes
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", metadata={"Software": "snl"})
     return Path(path)
 
 

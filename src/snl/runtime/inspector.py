@@ -15,8 +15,11 @@ from snl.decision.decide import decide
 from snl.decision.inspection import Inspection
 from snl.dependencies import require
 from snl.drawing.panel import panel_size
-from snl.errors import ImageError, SettingsError
+from snl.errors import BundleError, ImageError, SettingsError
+from snl.files import FileState, file_state
+from snl.kinds import model_kind
 from snl.limits import MAX_PIXELS
+from snl.outputs import Output, check_outputs
 from snl.runtime.engine import PRECISIONS, Engine, Outputs
 from snl.runtime.metadata import HISTORY, ModelMetadata, TrainingInfo
 from snl.runtime.predictor import Predictor
@@ -44,6 +47,7 @@ class Inspector:
     def __init__(self, predictor: Predictor, calibrations: Sequence[Calibration]) -> None:
         self.predictor = predictor
         self.calibrations = list(calibrations)
+        self._read: tuple[Path, FileState] | None = None
 
     def __repr__(self) -> str:
         s = self.settings
@@ -294,8 +298,26 @@ class Inspector:
 
         Raises:
             SettingsError: the name belongs to another kind of file.
+            BundleError: the file that this inspector was loaded from has changed since: another
+                process has calibrated it, and its calibration would be lost.
+            SnlError: the file cannot be written, or another kind of file would be replaced.
         """
-        self.engine.save(Path(path), self.metadata)
+        path = Path(path)
+        check_outputs([Output("the model", path, model_kind(path))])
+        own = self._read is not None and path.resolve() == self._read[0]
+        if own and self._read is not None and file_state(path) not in (None, self._read[1]):
+            raise BundleError(
+                f"{path}: was changed by another process after it was loaded; load it again and "
+                "repeat the change"
+            )
+        self.engine.save(path, self.metadata)
+        if own:
+            self._remember(path)
+
+    def _remember(self, path: Path) -> None:
+        """Remember the state of the file that this inspector corresponds to."""
+        state = file_state(path)
+        self._read = None if state is None else (path.resolve(), state)
 
     def close(self) -> None:
         """Release the network's memory; the inspector cannot be used afterwards."""
@@ -357,9 +379,14 @@ def load(
     if precision not in PRECISIONS:
         raise SettingsError(f"precision '{precision}': choose of {', '.join(PRECISIONS)}")
     check_max_pixels(max_pixels)
-    engine, metadata = _load_engine(Path(path), device, threads, precision)
+    path = Path(path)
+    before = file_state(path)
+    engine, metadata = _load_engine(path, device, threads, precision)
     predictor = Predictor(engine, metadata, max_pixels=max_pixels)
-    return Inspector(predictor, metadata.calibrations)
+    inspector = Inspector(predictor, metadata.calibrations)
+    if before is not None:
+        inspector._read = path.resolve(), before
+    return inspector
 
 
 def _load_engine(

@@ -87,10 +87,10 @@ class OnnxEngine:
 
     def save(self, path: Path, metadata: ModelMetadata) -> None:
         """Write the same graph with other metadata."""
-        if path.suffix != ".onnx":
+        if path.suffix.lower() != ".onnx":
             raise SettingsError(f"{path}: the name of an ONNX file ends in .onnx; rename it")
         graph, _ = split(_read(self.path))
-        with atomic(path) as temporary:
+        with atomic(path, durable=True) as temporary:
             temporary.write_bytes(join(graph, to_metadata(metadata, self.checksum)))
 
     def close(self) -> None:

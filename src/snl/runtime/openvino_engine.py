@@ -110,10 +110,10 @@ class OpenvinoEngine:
 
     def save(self, path: Path, metadata: ModelMetadata) -> None:
         """Write the same graph with other metadata; the file of the weights stays as it is."""
-        if path.suffix != ".xml":
+        if path.suffix.lower() != ".xml":
             raise SettingsError(f"{path}: the name of an OpenVINO file ends in .xml; rename it")
         if path.resolve() != self.path.resolve():
-            with atomic(path.with_suffix(".bin")) as temporary:
+            with atomic(path.with_suffix(".bin"), durable=True) as temporary:
                 shutil.copyfile(self.path.with_suffix(".bin"), temporary)
         _write(self.path, path, to_metadata(metadata, self.checksum))
 
@@ -179,5 +179,5 @@ def _write(source: Path, path: Path, metadata: dict[str, str]) -> None:
         for old in info.findall(key):
             info.remove(old)
         ElementTree.SubElement(info, key, value=metadata[key])
-    with atomic(path) as temporary:
+    with atomic(path, durable=True) as temporary:
         tree.write(temporary, encoding="utf-8", xml_declaration=True)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +24,7 @@ from snl.model.device import autocast, choose_precision
 from snl.model.losses import distillation
 from snl.model.network import Network
 from snl.settings import TrainingSettings
+from snl.signals import Stopped, deferred
 from snl.training import checkpoint
 from snl.training.cache import TrainingData
 
@@ -50,11 +47,11 @@ class RunOptions:
     quiet: bool = False
 
 
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped by Ctrl-C or SIGTERM, after the checkpoint was written."""
+class Interrupted(Stopped):
+    """Training was stopped by Ctrl-C, SIGTERM or SIGHUP, after the checkpoint was written."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"stopped after step {step}")
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(number, f"stopped after step {step}")
         self.step = step
 
 
@@ -75,7 +72,7 @@ def fit(
     Raises:
         TrainingError: a loss or gradient that is not finite (the message names step and term), or
             a checkpoint of other settings.
-        Interrupted: Ctrl-C or SIGTERM; the checkpoint has been written.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; the checkpoint has been written.
     """
     settings = network.settings.training
     torch.manual_seed(settings.seed)
@@ -87,8 +84,11 @@ def fit(
     threads = torch.get_num_threads()
     identity = {**sources, "images": len(data), "settings": network.settings.to_dict()}
     start, seconds = 0, 0.0
+    record: dict[str, Any] = {}
     if options.resume and (options.folder / checkpoint.NAME).is_file():
-        start, seconds, precision = checkpoint.restore(options.folder, network, optimizer, identity)
+        start, seconds, precision, record = checkpoint.restore(
+            options.folder, network, optimizer, identity
+        )
     else:
         checkpoint.clear(options.folder)
         initialise(network, data)
@@ -99,10 +99,9 @@ def fit(
     def save(step: int) -> None:
         spent = seconds + time.perf_counter() - began
         checkpoint.save(
-            options.folder, network, optimizer, step, identity, spent, precision, threads
+            options.folder, network, optimizer, step, identity, spent, precision, threads, record
         )
 
-    record: dict[str, Any] = {}
     schedule = (indices(step, len(data), settings) for step in range(start, settings.steps))
     bar = tqdm(
         total=settings.steps,
@@ -113,7 +112,7 @@ def fit(
         mininterval=progress.interval(),
         dynamic_ncols=True,
     )
-    with bar, _stop_signals() as stop_requested, log:
+    with bar, deferred() as stop_requested, log:
         for step, batch in enumerate(data.stream(schedule), start + 1):
             rate = learning_rate(step, settings)
             for group in optimizer.param_groups:
@@ -130,13 +129,13 @@ def fit(
             bar.update()
             if step % LOG_EVERY == 0 or step in (1, settings.steps):
                 log.write(record)
-            if step < settings.steps and (
-                stop_requested() or now - saved >= options.checkpoint_every
-            ):
+            # the last step is saved too: what follows takes time and may be interrupted
+            due = now - saved >= options.checkpoint_every or step == settings.steps
+            if due or stop_requested():
                 save(step)
                 saved = now
-                if stop_requested():
-                    raise Interrupted(step)
+                if number := stop_requested():
+                    raise Interrupted(number, step)
     student.eval()
     return {
         "steps": settings.steps,
@@ -252,32 +251,6 @@ def initialise(network: Network, data: TrainingData) -> None:
     for module, samples in zip(modules, rows, strict=True):
         sample = torch.cat(samples)
         module.initialise(sample[:: math.ceil(len(sample) / INITIALISATION_ROWS)], settings.seed)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether to stop after the current step.
-
-    Ctrl-C and SIGTERM request the stop; a second signal stops immediately.
-    """
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(number: int, frame: object) -> None:
-        requested.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield requested.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Log:

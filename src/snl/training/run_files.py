@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from filelock import FileLock, Timeout
-
-from snl.errors import TrainingError
+from snl.errors import SettingsError, SnlError, TrainingError
+from snl.kinds import BUNDLE
+from snl.locks import locked
+from snl.outputs import Output, check_outputs
 from snl.runtime.inspector import Inspector, load
 from snl.settings import Settings
+from snl.temporary import temporary_folder
 from snl.training import checkpoint
 
 
 def run_folder(target: Path | None, stack: ExitStack) -> Path:
     """The folder of the unfinished run; without a target a temporary one."""
     if target is None:
-        return Path(stack.enter_context(TemporaryDirectory(prefix="snl-")))
+        return stack.enter_context(temporary_folder("snl-train"))
+    return folder_of(target)
+
+
+def folder_of(target: Path) -> Path:
+    """Return the folder beside a bundle that holds its unfinished run."""
     return target.with_name(target.name + ".run")
 
 
@@ -63,18 +70,38 @@ def finished_run(
     return None
 
 
+def check_output(target: Path, settings: Settings, inputs: Iterable[Path]) -> None:
+    """Check before any work that the bundle can be written and replaces nothing that is read.
+
+    Raises:
+        SettingsError: the name belongs to another kind of file.
+        SnlError: see `snl.outputs.check_outputs`; also if the folder of the run is a file.
+    """
+    problem = BUNDLE.name_problem(target)
+    if problem and not target.is_file():
+        raise SettingsError(f"{target}: {problem} (-o)")
+    weights = Path(settings.teacher.weights)
+    check_outputs([Output("-o", target, BUNDLE)], [*inputs, weights])
+    folder = folder_of(target)
+    if folder.exists() and not folder.is_dir():
+        raise SnlError(f"{folder}: is a file, where the unfinished run is kept; choose another -o")
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a second training away from the same output; the lock ends with the process."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise TrainingError(
-            f"{folder}: another training is writing there; wait for it, or choose another -o"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-        (folder / ".lock").unlink(missing_ok=True)
+def locked_run(target: Path, folder: Path) -> Iterator[None]:
+    """Keep other processes away from the output, and remove what a killed run left in its folder.
+
+    An empty folder is removed at the end.
+    """
+    busy = (
+        "another training is writing there, or snl calibrate is changing it; wait for it, or "
+        "choose another -o"
+    )
+    with locked(target, busy, error=TrainingError):
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()

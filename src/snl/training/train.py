@@ -17,6 +17,7 @@ import torch
 
 from snl import __version__, progress
 from snl.data.catalog import Catalog
+from snl.data.inputs import catalog_files
 from snl.data.opening import check_max_pixels
 from snl.data.records import Record
 from snl.data.stream import batches, read
@@ -24,7 +25,7 @@ from snl.data.tiles import samples
 from snl.data.white_level import describe, sample_range
 from snl.decision.fit import fit_calibration
 from snl.errors import ImageError
-from snl.files import check_output, content_hash
+from snl.files import content_hash
 from snl.limits import MAX_PIXELS
 from snl.model import device as devices
 from snl.model import weights
@@ -37,11 +38,12 @@ from snl.runtime.metadata import ModelMetadata, TrainingInfo
 from snl.runtime.predictor import Predictor
 from snl.runtime.torch_engine import TorchEngine
 from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, plugins_used, resolve
+from snl.signals import deferred
 from snl.training import checkpoint
 from snl.training.cache import CacheBudget, TrainingData
 from snl.training.fit_statistics import fit_statistics
 from snl.training.loop import RunOptions, check_tensorboard, fit
-from snl.training.run_files import finished_run, locked, run_folder
+from snl.training.run_files import check_output, finished_run, locked_run, run_folder
 from snl.training.selection import format_groups, group, split
 
 STANDARDISE_SAMPLE = 64
@@ -129,9 +131,10 @@ def train(
     target = None if output is None else Path(output)
     if tensorboard:
         check_tensorboard()
-    if target is not None:
-        check_output(target)
     catalog = data if isinstance(data, Catalog) else Catalog.read(data, layout)
+    if target is not None:
+        given = None if isinstance(data, Catalog) else data
+        check_output(target, settings, catalog_files(catalog, given))
     for text in (*catalog.notes, *catalog.unused()):
         note(f"note: {text}")
     images = _Images.of(catalog, settings)
@@ -149,6 +152,7 @@ def train(
     with ExitStack() as stack:
         folder = run_folder(target, stack)
         if target is not None:
+            stack.enter_context(locked_run(target, folder))
             finished = finished_run(
                 target, folder, network.settings, sources, resume, overwrite, device
             )
@@ -161,8 +165,6 @@ def train(
         network.to(chosen)
         images = _prepare(network, images, max_pixels, quiet, note)
         note(_summary(network.settings, images, chosen))
-        folder.mkdir(exist_ok=True)
-        stack.enter_context(locked(folder))
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
         reading = _Reading(cache or CacheBudget(), skip_bad, max_pixels)
         images, facts = _fit(network, images, sources, options, reading, note)
@@ -177,8 +179,9 @@ def train(
         if skipped:
             note(f"{len(skipped)} images could not be read and were skipped, first: {skipped[0]}")
         if target is not None:
-            inspector.save(target)
-            checkpoint.clear(folder)
+            with deferred():
+                inspector.save(target)
+                checkpoint.clear(folder)
     return inspector
 
 
