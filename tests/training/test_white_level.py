@@ -140,6 +140,16 @@ def test_clipped_samples_and_other_kinds_are_remarked(
     assert captured.err.count(kind) == 1
 
 
+def test_evaluate_mentions_images_of_another_kind(
+    bundle12: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2):
+        save(tmp_path / "part" / "test" / "good" / f"{number}.png", draw(number)[0][:, :, 0])
+        save(tmp_path / "part" / "test" / "dent" / f"{number}.png", draw(number)[0][:, :, 1])
+    assert main(["evaluate", str(bundle12), str(tmp_path), "--device", "cpu", "--quiet"]) == 0
+    assert "note: 4 images: each is an 8-bit grey image" in capsys.readouterr().err
+
+
 def test_a_bundle_without_facts_about_images_remarks_nothing(
     bundle: Path, parts12: Path, tmp_path: Path
 ) -> None:

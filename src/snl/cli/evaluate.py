@@ -7,6 +7,7 @@ from typing import Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation, written_first
+from snl.cli.remarks import say_remarks
 
 SUMMARY = "measure detection and localization on labelled test images"
 
@@ -94,6 +95,7 @@ def run(options: Options) -> int:
     measured_on |= {"resolution": options.resolution, "products": options.products}
     with written_first(options.json, {**evaluation.to_dict(), "about": measured_on}):
         show_evaluation(evaluation)
+        say_remarks(evaluation.remarks)
     if options.json:
         say(f"metrics: {options.json}")
     if options.save_maps:
