@@ -204,6 +204,10 @@ class Settings:
     tile: Annotated[int, Range(0, 8192)] = 0
     """Side in pixels of the square tiles that images are cut into; each is resized to `image_size`
     (equal values: the image's own scale). 0: whole images."""
+    white_level: Annotated[int, Range(0, 65535)] = 0
+    """Sample value that is white in images of more than 8 bits whose files do not state it, 255 to
+    65535. 0: the smallest of 255, 1023, 4095, 16383 and 65535 that no normal training image
+    exceeds; the number found is stored with the model."""
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     student: StudentSettings = field(default_factory=StudentSettings)
     cram: CramSettings = field(default_factory=CramSettings)
@@ -587,6 +591,10 @@ def _check(s: Settings) -> Settings:
     if 0 < s.tile < 32:
         raise SettingsError(
             f"setting 'tile' is {s.tile}; it must be in 32..8192, or 0 for whole images"
+        )
+    if 0 < s.white_level < 255:
+        raise SettingsError(
+            f"setting 'white_level' is {s.white_level}; it must be in 255..65535, or 0 to find it"
         )
     if not s.student.blocks:
         raise SettingsError("setting 'student.blocks' is empty; give at least one number")

@@ -214,13 +214,31 @@ def test_dark_and_blank_images(valid: Path) -> None:
     ]
 
 
-def test_dark_16_bit_images_are_explained(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("factor", "level"), [(4, "1023 (10 bits)"), (16, "4095 (12 bits)")])
+def test_16_bit_images_that_use_fewer_bits_are_explained(
+    factor: int, level: str, tmp_path: Path
+) -> None:
     for n in range(12):
-        deep = trees.draw(n)[0][:, :, 0].astype(np.uint16) * 8
+        deep = trees.draw(n)[0][:, :, 0].astype(np.uint16) * factor
         (tmp_path / "p").mkdir(exist_ok=True)
         save(tmp_path / "p" / f"{n}.png", deep)
-    dark = [p for p in check(tmp_path).problems if p.kind == "dark image"]
-    assert len(dark) == 12 and all("16 bits" in p.what for p in dark)
+    problems = check(tmp_path).problems
+    (found,) = [p for p in problems if p.kind == "unused sample range"]
+    assert found.severity == "warning" and "product" in found.where
+    assert level in found.what and "--set white_level=N" in found.what
+    assert not [p for p in problems if p.kind in ("dark image", "blank image")]
+
+
+def test_16_bit_images_that_use_16_bits_or_state_fewer_are_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    for n in range(6):
+        grey = trees.draw(n)[0][:, :, 0].astype(np.uint16)
+        save(tmp_path / "p" / f"full-{n}.png", grey * 257)
+        head = b"P5 %d %d 4095\n" % grey.shape[::-1]
+        (tmp_path / "p" / f"{n}.pgm").write_bytes(head + (grey * 16).astype(">u2").tobytes())
+    problems = check(tmp_path).problems
+    kinds = {p.kind for p in problems}
+    assert not kinds & {"unused sample range", "dark image", "clipped samples"}
 
 
 def test_names_that_collide_on_windows(tmp_path: Path) -> None:

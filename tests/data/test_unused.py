@@ -43,7 +43,7 @@ UNUSED = [
     ("previews/a/b/c.png", "1 image in previews", "neither train nor test"),
     ("bolt/test_private/a.png", "1 image in bolt/test_private", "no labels"),
     ("bolt/train/good/a.jp2", "1 .jp2 file in bolt/train/good", "JPEG 2000"),
-    ("bolt/train/good/a.HEIC", "1 .heic file in bolt/train/good", "HEIF"),
+    ("bolt/train/good/a.HEIC", "1 .heic file in bolt/train/good", "HEIC"),
     ("bolt/train/good/a.avif", "1 .avif file in bolt/train/good", "AVIF"),
     ("bolt/train/good/a.gif", "1 .gif file in bolt/train/good", "not"),
     ("bolt/train/good/a.npy", "1 .npy file in bolt/train/good", "NumPy"),

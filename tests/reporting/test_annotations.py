@@ -27,7 +27,7 @@ def inspection(seed: int, path: str | None = "parts/a.png", **changes: Any) -> S
     levels = gaussian_filter(rng.normal(size=(height, width)), 4).astype(np.float32)
     values = {
         "path": path,
-        "image": np.zeros((height, width, 3), np.uint8),
+        "size": (height, width),
         "anomaly_map": levels,
         "score": 1.5,
         "decision": "anomalous",

@@ -137,6 +137,7 @@ def _measure(plan: _Plan, seed: int, device: str) -> None:
         cache=task.cache,
         skip_bad=False,
         checkpoint_every=task.checkpoint_every,
+        max_pixels=task.max_pixels,
         quiet=task.quiet,
         note=task.note,
     )

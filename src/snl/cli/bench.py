@@ -16,7 +16,11 @@ SUMMARY = "measure a method on MVTec AD or VisA over several seeds, next to publ
 
 
 class Options(
-    shared.SettingsOptions, shared.BudgetOptions, shared.DeviceOption, shared.QuietOption
+    shared.SettingsOptions,
+    shared.BudgetOptions,
+    shared.PixelsOption,
+    shared.DeviceOption,
+    shared.QuietOption,
 ):
     """Options of `snl bench`."""
 
@@ -78,6 +82,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_settings(verb, "paper")
     verb.add_argument("--overwrite", action="store_true", help="repeat what is already finished")
     shared.add_budget(verb)
+    shared.add_max_pixels(verb)
     verb.add_argument(
         "--device",
         "--devices",
@@ -142,6 +147,7 @@ def _task(options: Options) -> Task:
         device=options.device,
         cache=CacheBudget(options.cache_memory, options.cache_disk),
         checkpoint_every=options.checkpoint_every,
+        max_pixels=options.max_pixels,
         overwrite=options.overwrite,
         quiet=options.quiet,
         note=say,

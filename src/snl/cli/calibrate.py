@@ -29,6 +29,7 @@ class Options(
     shared.RateOptions,
     shared.PrecisionOption,
     shared.LayoutOption,
+    shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
 ):
@@ -106,6 +107,7 @@ def add_parser(verbs: Any) -> None:
     )
     shared.add_precision(verb)
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -155,7 +157,9 @@ def run(options: Options) -> int:
     from snl.files import check_output
     from snl.runtime.recalibrate import format_calibration
 
-    inspector = snl.load(options.file, options.device, precision=options.precision)
+    inspector = snl.load(
+        options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
+    )
     target = options.output or options.file
     images = image_files([*(options.false_alarms or ()), *(options.misses or ())])
     check_output(target, images)
@@ -232,10 +236,12 @@ def _masks(
     from snl.decision.edit import set_ignore_mask
     from snl.errors import DataError
 
-    side = inspector.image_size
+    side, most = inspector.image_size, inspector.max_pixels
     for name, file in _pairs(options.ignore, "--ignore", options.product, calibration.products):
         calibration.check_product(name)
-        mask = None if file == "none" else load_mask((Path(file),), (side, side), stretch=True)
+        mask = None
+        if file != "none":
+            mask = load_mask((Path(file),), (side, side), stretch=True, max_pixels=most)
         try:
             calibration = set_ignore_mask(calibration, name, mask)
         except DataError:

@@ -15,7 +15,7 @@ OPTIONAL_PATH = "data"
 """See `snl.cli.main.parse`."""
 
 
-class Options(shared.LayoutOption, shared.QuietOption):
+class Options(shared.LayoutOption, shared.PixelsOption, shared.QuietOption):
     """Options of `snl doctor`."""
 
     data: Path | None
@@ -46,6 +46,7 @@ def add_parser(verbs: Any) -> None:
         "--json", type=Path, metavar="OUT", help="write the result as JSON; -: to stdout, no text"
     )
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_quiet(verb)
 
 
@@ -63,7 +64,11 @@ def _check_data(data: Path, options: Options) -> int:
 
     catalog = Catalog.read(data, options.layout)
     check_json(options.json)
-    diagnosis = diagnose(catalog, progress=progress_bar("reading images", options.quiet))
+    diagnosis = diagnose(
+        catalog,
+        max_pixels=options.max_pixels,
+        progress=progress_bar("reading images", options.quiet),
+    )
     show_result(format_diagnosis(diagnosis), to_dict(diagnosis), options.json)
     return OK if diagnosis.ok else PROBLEMS
 

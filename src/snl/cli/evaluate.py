@@ -15,6 +15,7 @@ class Options(
     shared.ProductsOption,
     shared.PrecisionOption,
     shared.LayoutOption,
+    shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
 ):
@@ -56,6 +57,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_products_known(verb)
     shared.add_precision(verb)
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -65,7 +67,9 @@ def run(options: Options) -> int:
     import snl
     from snl.files import check_output, write_json
 
-    inspector = snl.load(options.file, options.device, precision=options.precision)
+    inspector = snl.load(
+        options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
+    )
     catalog = snl.Catalog.read(options.data, options.layout)
     if options.json:
         check_output(options.json, [options.file])

@@ -16,7 +16,7 @@ FORMATS = ("onnx", "openvino")
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-class Options(shared.LayoutOption, shared.DeviceOption, shared.QuietOption):
+class Options(shared.LayoutOption, shared.PixelsOption, shared.DeviceOption, shared.QuietOption):
     """Options of `snl export`."""
 
     file: str
@@ -65,6 +65,7 @@ def add_parser(verbs: Any) -> None:
         "--batch", type=shared.count, metavar="N", help="fixed batch size (default: any size)"
     )
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -77,7 +78,7 @@ def run(options: Options) -> int:
 
     output, format = _target(options)
     check_output(output, [options.file])
-    inspector = snl.load(options.file, options.device)
+    inspector = snl.load(options.file, options.device, max_pixels=options.max_pixels)
     data = None if options.data is None else snl.Catalog.read(options.data, options.layout)
     checked = export(
         inspector,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from snl.cli import options as shared
 from snl.cli.common import BAD_INPUT, OK, STOPPED, image_files, progress_bar, save_overlay, say
 from snl.cli.inspect_outputs import OutputOptions, open_monitor, open_outputs
+from snl.cli.remarks import Remarks
 from snl.errors import DataError, ImageError, SettingsError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ SUMMARY = "inspect new images: one JSON line each, overlays if requested"
 class Options(
     OutputOptions,
     shared.RateOptions,
+    shared.PixelsOption,
     shared.PrecisionOption,
     shared.DeviceOption,
     shared.QuietOption,
@@ -97,6 +99,7 @@ def add_parser(verbs: Any) -> None:
         "measures which number is best",
     )
     shared.add_precision(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -106,7 +109,13 @@ def run(options: Options) -> int:
     import snl
     from snl.data.video import is_video
 
-    inspector = snl.load(options.file, options.device, options.threads, options.precision)
+    inspector = snl.load(
+        options.file,
+        options.device,
+        options.threads,
+        options.precision,
+        max_pixels=options.max_pixels,
+    )
     if options.tile is not None:
         _check_tile(inspector, options.tile, bool(options.monitor))
     rates = inspector.rates_for(  # refuses an unknown product or a wrong rate before any work
@@ -151,6 +160,7 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
     progress = progress_bar("inspecting", options.quiet or not options.json)
     lines: list[str] = []
     failed: list[ImageError] = []
+    remarks = Remarks()
     status = OK
 
     def refuse(error: ImageError) -> None:
@@ -166,7 +176,9 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
                 options.batch_size,
                 on_error=refuse,
                 tile=options.tile,
+                overlays=bool(options.out),
             ):
+                remarks.add(result.path, result.remarks)
                 record = result.to_dict()
                 add_outputs(result, record)
                 lines.append(json.dumps(record, allow_nan=False))
@@ -179,6 +191,7 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
             status = STOPPED
     if options.json:
         write_text(options.json, "".join(line + "\n" for line in lines))
+    remarks.summarise()
     _summarise(options, len(lines))
     _advise(inspector, options.product, rates)
     if failed:

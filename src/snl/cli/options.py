@@ -74,6 +74,26 @@ def add_layout(verb: argparse.ArgumentParser) -> None:
     )
 
 
+class PixelsOption(argparse.Namespace):
+    """See `add_max_pixels`."""
+
+    max_pixels: int
+
+
+def add_max_pixels(verb: argparse.ArgumentParser) -> None:
+    """Add --max-pixels."""
+    from snl.limits import MAX_PIXELS
+
+    verb.add_argument(
+        "--max-pixels",
+        type=count,
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"largest width x height of an image (default: {MAX_PIXELS}); larger ones are errors, "
+        "because a small file can be an image that fills the memory",
+    )
+
+
 class DeviceOption(argparse.Namespace):
     """See `add_device`."""
 

@@ -13,7 +13,11 @@ SUMMARY = "measure how much products interfere: are blends and pasted patches of
 
 
 class Options(
-    shared.PrecisionOption, shared.LayoutOption, shared.DeviceOption, shared.QuietOption
+    shared.PrecisionOption,
+    shared.LayoutOption,
+    shared.PixelsOption,
+    shared.DeviceOption,
+    shared.QuietOption,
 ):  # fmt: skip
     """Options of `snl probe`."""
 
@@ -67,6 +71,7 @@ def add_parser(verbs: Any) -> None:
     )
     shared.add_precision(verb)
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -78,7 +83,9 @@ def run(options: Options) -> int:
     from snl.files import write_json
 
     _check_outputs(options)
-    inspector = snl.load(options.file, options.device, precision=options.precision)
+    inspector = snl.load(
+        options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
+    )
     catalog = snl.Catalog.read(options.data, options.layout)
     result = snl.probe(
         inspector,

@@ -20,6 +20,7 @@ class Options(
     shared.SettingsOptions,
     shared.BudgetOptions,
     shared.LayoutOption,
+    shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
 ):
@@ -67,6 +68,7 @@ def add_parser(verbs: Any) -> None:
         "--tensorboard", action="store_true", help="write scalars to FILE.run/tensorboard"
     )
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -93,6 +95,7 @@ def run(options: Options) -> int:
             skip_bad=options.on_bad_image == "skip",
             checkpoint_every=options.checkpoint_every,
             tensorboard=options.tensorboard,
+            max_pixels=options.max_pixels,
             quiet=options.quiet,
             note=say,
         )

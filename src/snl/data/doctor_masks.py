@@ -9,10 +9,11 @@ import numpy as np
 
 from snl.data.catalog import Catalog
 from snl.data.diagnosis import Problem
-from snl.data.images import name_of
 from snl.data.masks import MaskValues, load_mask, read_values, same_aspect
 from snl.data.records import Record
+from snl.data.source import name_of
 from snl.errors import ImageError
+from snl.limits import MAX_PIXELS
 
 _MOST = 0.5
 """Share of an image above which its mask is probably inverted."""
@@ -23,17 +24,20 @@ _BETWEEN_VALUES = 8
 _LOSSY_MARGIN = 48
 
 
-def check_masks(catalog: Catalog, record: Record, size: tuple[int, int]) -> Iterator[Problem]:
+def check_masks(
+    catalog: Catalog, record: Record, size: tuple[int, int], max_pixels: int = MAX_PIXELS
+) -> Iterator[Problem]:
     """Yield the problems of the masks of an anomalous image.
 
     Args:
         catalog: the data set.
         record: the image, with mask files.
         size: width and height of the image.
+        max_pixels: largest allowed number of pixels of a mask.
     """
     where = catalog.relative(record.mask[0])
     try:
-        mask = load_mask(record.mask)
+        mask = load_mask(record.mask, max_pixels=max_pixels)
     except ImageError as error:
         what = str(error).removeprefix(name_of(record.mask[0])).strip()
         yield Problem("error", where, what, "unreadable mask")
@@ -60,12 +64,12 @@ def check_masks(catalog: Catalog, record: Record, size: tuple[int, int]) -> Iter
         yield Problem("warning", where, what, "mask of most of the image")
     for path in record.mask:
         if path.suffix.lower() != ".json":
-            yield from _check_values(catalog, path)
+            yield from _check_values(catalog, path, max_pixels)
 
 
-def _check_values(catalog: Catalog, path: Path) -> Iterator[Problem]:
+def _check_values(catalog: Catalog, path: Path, max_pixels: int) -> Iterator[Problem]:
     """Warn about masks with values between normal and anomalous: blurred ones, heat maps."""
-    mask = read_values(path)
+    mask = read_values(path, max_pixels=max_pixels)
     between = _share_between(mask)
     marked = float(mask.marked.mean())
     if between > _BETWEEN_OF_IMAGE or (marked and between > _BETWEEN_OF_MARKED * marked):

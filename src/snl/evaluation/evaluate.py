@@ -27,6 +27,7 @@ from snl.evaluation.image_score import ImageScore
 from snl.evaluation.metrics import DetectionMetrics, LocalizationMetrics, pro_curve, roc_curve
 from snl.evaluation.result import EvaluatedImage, Evaluation, mean_of, ordered
 from snl.files import atomic
+from snl.limits import MAX_PIXELS
 from snl.runtime.predictor import BatchModel, predict_images
 
 
@@ -77,6 +78,8 @@ def evaluate(
             "into <product>/test/good and anomalous ones into <product>/test/<defect>"
         )
     calibration: Calibration | None = getattr(model, "calibration", None)
+    tile = calibration.tile if calibration else 0
+    max_pixels = getattr(model, "max_pixels", MAX_PIXELS)
     detection = {r.product: DetectionMetrics() for r in records}
     localization = {r.product: LocalizationMetrics() for r in records}
     scores: list[ImageScore] = []
@@ -87,8 +90,10 @@ def evaluate(
         [record.path for record in records],
         errors,
         batch_size,
-        tile=calibration.tile if calibration else 0,
+        tile=tile,
         scoring=calibration.scoring if calibration else None,
+        keep_images=visit is not None and tile > 0,
+        max_pixels=max_pixels,
     )
     for prediction in predictions:
         record = records[prediction.index]
@@ -98,7 +103,7 @@ def evaluate(
         mask = None
         if record.mask_known:
             shape = size if resolution == "original" else anomaly_map.shape
-            mask = _mask(record, shape, mask_errors)
+            mask = _mask(record, shape, max_pixels, mask_errors)
         if mask is not None:
             localization[record.product].update(resize_map(anomaly_map, mask.shape), mask)
         if save_maps is not None:
@@ -167,7 +172,9 @@ def _curves(
     }
 
 
-def _mask(record: Record, size: tuple[int, int], errors: list[ImageError]) -> np.ndarray | None:
+def _mask(
+    record: Record, size: tuple[int, int], max_pixels: int, errors: list[ImageError]
+) -> np.ndarray | None:
     """Return the mask at a size, empty for a normal image.
 
     If it cannot be read, return None and add the error to `errors`.
@@ -175,7 +182,7 @@ def _mask(record: Record, size: tuple[int, int], errors: list[ImageError]) -> np
     if record.label == "normal":
         return np.zeros(size, dtype=bool)
     try:
-        return load_mask(record.mask, size)
+        return load_mask(record.mask, size, max_pixels=max_pixels)
     except ImageError as error:
         errors.append(error)
         return None

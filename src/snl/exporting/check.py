@@ -70,7 +70,12 @@ def check_images(inspector: Inspector, data: Catalog | None) -> np.ndarray:
             for record in part[:: max(1, len(part) // CHECK_IMAGES)][:CHECK_IMAGES]
         ]
         errors: list[ImageError] = []
-        stream = read([record.path for record in records], inspector.image_size)
+        stream = read(
+            [record.path for record in records],
+            inspector.image_size,
+            max_pixels=inspector.max_pixels,
+            white_level=inspector.settings.white_level,
+        )
         groups = [pixels for _, pixels in batches(stream, 16, errors)]
         if groups:
             return np.concatenate(groups)

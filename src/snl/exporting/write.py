@@ -207,7 +207,10 @@ def _finish_openvino(
 def _normal_images(inspector: Inspector, data: Catalog, batch: int) -> list[np.ndarray]:
     """Return normal training images, or tiles of them, uint8 (batch, size, size, 3) each."""
     paths = [record.path for record in data.train()]
-    stream = read(samples(paths, inspector.tile, INT8_IMAGES), inspector.image_size)
+    most = inspector.max_pixels
+    sources = samples(paths, inspector.tile, INT8_IMAGES, max_pixels=most)
+    level = inspector.settings.white_level
+    stream = read(sources, inspector.image_size, max_pixels=most, white_level=level)
     groups = [pixels for _, pixels in batches(stream, batch, [])]
     if not groups:
         raise SettingsError(f"{data.root}: no normal training images; int8 is calibrated on them")

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from snl.decision.regions import Region
 from snl.errors import DataError, SnlError
 from snl.files import atomic
@@ -38,7 +36,7 @@ class Inspected(Protocol):
 
     Attributes:
         path: image file; None if the image was not read from a file.
-        image: uint8 (H, W, 3).
+        size: (height, width) of the image in pixels.
         score: raw anomaly score of the image.
         decision: decision about the image.
         product: product of the image; None if unknown.
@@ -49,7 +47,7 @@ class Inspected(Protocol):
     @property
     def path(self) -> str | None: ...
     @property
-    def image(self) -> np.ndarray: ...
+    def size(self) -> tuple[int, int]: ...
     @property
     def score(self) -> float: ...
     @property
@@ -171,14 +169,14 @@ def to_labelme(inspection: Inspected, image_path: str | None = None) -> dict[str
         ],
         "imagePath": image_path,
         "imageData": None,
-        "imageHeight": int(inspection.image.shape[0]),
-        "imageWidth": int(inspection.image.shape[1]),
+        "imageHeight": int(inspection.size[0]),
+        "imageWidth": int(inspection.size[1]),
     }
 
 
 def _image(inspection: Inspected, number: int, root: str | Path | None) -> dict[str, Any]:
     """Return the COCO record of an image."""
-    height, width = inspection.image.shape[:2]
+    height, width = inspection.size
     return {
         "id": number,
         "file_name": _file_name(inspection.path, root) or f"image-{number}",

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from snl import __version__
+from snl.data.bands import resize_array
 from snl.data.catalog import Catalog
 from snl.drawing.heat import heat
 from snl.evaluation.evaluate import evaluate
@@ -71,15 +72,12 @@ def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog) -> Show
     height, width = seen.size
     factor = LONGEST / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    image = np.asarray(Image.fromarray(seen.image).resize(size, Image.Resampling.BILINEAR))
-    map_picture = Image.fromarray(np.asarray(seen.anomaly_map, np.float32))
-    anomaly_map = np.asarray(map_picture.resize(size, Image.Resampling.BILINEAR))
+    image = resize_array(seen.image, *size)
+    anomaly_map = resize_array(np.asarray(seen.anomaly_map, np.float32), *size)
     overlay = heat(image, anomaly_map, inspector.calibration.map_range)
     mask = None
     if seen.mask is not None and seen.mask.any():
-        coverage = Image.fromarray(seen.mask.astype(np.float32))
-        coverage = coverage.resize(size, Image.Resampling.BOX)
-        mask = mask_thumbnail(np.asarray(coverage) > 0)
+        mask = mask_thumbnail(resize_array(seen.mask, *size, Image.Resampling.BOX) > 0)
     given = verdict.product_from == "given"
     return Shown(
         path=catalog.relative(result.path),

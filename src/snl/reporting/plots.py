@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snl.data.images import one_line
+from snl.data.source import one_line
 from snl.errors import DependencyError
 from snl.evaluation.probe_results import percent
 from snl.files import atomic

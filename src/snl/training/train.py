@@ -17,12 +17,15 @@ import torch
 
 from snl import __version__, progress
 from snl.data.catalog import Catalog
+from snl.data.opening import check_max_pixels
 from snl.data.records import Record
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
+from snl.data.white_level import describe, sample_range
 from snl.decision.fit import fit_calibration
 from snl.errors import ImageError
 from snl.files import check_output, content_hash
+from snl.limits import MAX_PIXELS
 from snl.model import device as devices
 from snl.model import weights
 from snl.model.network import Network
@@ -62,6 +65,15 @@ class _Images:
         return cls(catalog, *split(catalog, settings))
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How training images are read; see `train`."""
+
+    cache: CacheBudget
+    skip_bad: bool
+    max_pixels: int
+
+
 def train(
     data: Catalog | str | Path,
     *,
@@ -77,6 +89,7 @@ def train(
     skip_bad: bool = True,
     checkpoint_every: float = 60.0,
     tensorboard: bool = False,
+    max_pixels: int = MAX_PIXELS,
     quiet: bool = False,
     note: Note = lambda text: None,
 ) -> Inspector:
@@ -96,6 +109,8 @@ def train(
         skip_bad: skip images that cannot be read (they are counted) instead of stopping.
         checkpoint_every: seconds between checkpoints.
         tensorboard: write TensorBoard scalars beside the JSON log.
+        max_pixels: largest allowed height times width of an image, a protection of this machine's
+            memory. The inspector returned has the same limit; the bundle does not store it.
         quiet: no progress bars.
         note: called with a sentence about every step.
 
@@ -109,6 +124,7 @@ def train(
     Example:
         >>> inspector = snl.train("parts/", output="new.snl")
     """
+    check_max_pixels(max_pixels)
     settings = resolve(method, preset, overrides)
     target = None if output is None else Path(output)
     if tensorboard:
@@ -120,6 +136,14 @@ def train(
         note(f"note: {text}")
     images = _Images.of(catalog, settings)
     chosen = devices.choose(device)
+    found = sample_range(
+        [*images.used, *images.held_out],
+        max_pixels=max_pixels,
+        progress=_bar("finding the white level", quiet),
+    )
+    for text in describe(found, settings.white_level):
+        note(f"note: {text}")
+    settings = settings.replace({"white_level": settings.white_level or found.level})
     network = _untrained(settings, note)
     sources = {"data": catalog.fingerprint(), "teacher": fingerprint(network.teacher)}
     with ExitStack() as stack:
@@ -129,20 +153,25 @@ def train(
                 target, folder, network.settings, sources, resume, overwrite, device
             )
             if finished is not None:
+                finished.predictor.max_pixels = max_pixels
                 note(f"{target}: already trained with these settings on these images")
                 return finished
         recorded = checkpoint.recorded_threads(folder) if resume else 0
         stack.enter_context(devices.cpu_threads(recorded or settings.training.threads))
         network.to(chosen)
-        images = _prepare(network, images, quiet, note)
+        images = _prepare(network, images, max_pixels, quiet, note)
         note(_summary(network.settings, images, chosen))
         folder.mkdir(exist_ok=True)
         stack.enter_context(locked(folder))
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
-        budget = cache or CacheBudget()
-        images, facts = _fit(network, images, sources, options, budget, skip_bad, note)
+        reading = _Reading(cache or CacheBudget(), skip_bad, max_pixels)
+        images, facts = _fit(network, images, sources, options, reading, note)
+        facts["images"] = {
+            "kinds": found.kinds(network.settings.white_level),
+            "highest": dict(found.highest),
+        }
         metadata = _metadata(network, images, sources["data"], facts)
-        predictor = Predictor(TorchEngine(network, device), metadata)
+        predictor = Predictor(TorchEngine(network, device), metadata, max_pixels=max_pixels)
         inspector = _calibrated(predictor, images, skip_bad, _bar("calibrating", quiet))
         skipped = facts["skipped"]
         if skipped:
@@ -173,13 +202,16 @@ def _untrained(settings: Settings, note: Note) -> Network:
     return network
 
 
-def _prepare(network: Network, images: _Images, quiet: bool, note: Note) -> _Images:
+def _prepare(
+    network: Network, images: _Images, max_pixels: int, quiet: bool, note: Note
+) -> _Images:
     """Standardise an untrained teacher, or group images without product names by a trained one."""
     settings = network.settings
     if settings.teacher.weights == "random":
-        standardise(network, [record.path for record in images.used])
+        standardise(network, [record.path for record in images.used], max_pixels)
     elif settings.training.product_groups == "auto":
-        grouped = group(images.catalog, network, _bar("grouping images", quiet))
+        bar = _bar("grouping images", quiet)
+        grouped = group(images.catalog, network, bar, max_pixels=max_pixels)
         if grouped is not images.catalog:
             note(format_groups(grouped))
             return _Images.of(grouped, settings)
@@ -200,8 +232,7 @@ def _fit(
     images: _Images,
     sources: dict[str, str],
     options: RunOptions,
-    budget: CacheBudget,
-    skip_bad: bool,
+    reading: _Reading,
     note: Note,
 ) -> tuple[_Images, dict[str, Any]]:
     """Train the student and fit the error statistics.
@@ -213,17 +244,19 @@ def _fit(
     data = TrainingData(
         network,
         [record.path for record in images.used],
-        budget=budget,
+        budget=reading.cache,
         folder=options.folder,
         batch_size=settings.training.batch_size,
-        skip_bad=skip_bad,
+        skip_bad=reading.skip_bad,
+        max_pixels=reading.max_pixels,
         progress=_bar("reading images", options.quiet),
         note=note,
     )
     with closing(data):
         facts = fit(network, data, sources, options)
     began = perf_counter()
-    fit_statistics(network, data.paths, _bar("errors on normal images", options.quiet))
+    bar = _bar("errors on normal images", options.quiet)
+    fit_statistics(network, data.paths, bar, max_pixels=reading.max_pixels)
     facts["statistics_seconds"] = round(perf_counter() - began, 2)
     facts["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
     facts["teacher"] = sources["teacher"]
@@ -287,10 +320,15 @@ def _calibrated(
     return Inspector(predictor, [calibration])
 
 
-def standardise(network: Network, paths: Sequence[Path]) -> None:
+def standardise(network: Network, paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> None:
     """Fit an untrained teacher's normalisation layers to a sample of the training images."""
-    sources = samples(paths, network.settings.tile, STANDARDISE_SAMPLE)
-    stream = read(sources, network.settings.image_size)
+    sources = samples(paths, network.settings.tile, STANDARDISE_SAMPLE, max_pixels=max_pixels)
+    stream = read(
+        sources,
+        network.settings.image_size,
+        max_pixels=max_pixels,
+        white_level=network.settings.white_level,
+    )
     for _, pixels in batches(stream, STANDARDISE_SAMPLE, []):
         images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
         network.teacher.standardise(images)
