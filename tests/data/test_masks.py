@@ -12,7 +12,7 @@ from PIL import Image
 
 from snl.data.masks import load_mask, looks_like_mask
 from snl.errors import ImageError
-from tests.data.image_files import from_array
+from tests.data.image_files import filtered, from_array, png
 
 REGION = np.zeros((5, 7), bool)
 REGION[1:3, 2:6] = True
@@ -117,6 +117,16 @@ def test_transparency_over_one_colour_is_the_mask(
     image = transparent(colour, background).convert(mode)
     path = save_mask(tmp_path / "m.png", image)
     np.testing.assert_array_equal(load_mask((path,)), REGION)
+
+
+@pytest.mark.parametrize(("channels", "colour"), [(2, 4), (3, 2), (4, 6)])
+def test_16_bits_per_colour(channels: int, colour: int, tmp_path: Path) -> None:
+    samples = np.zeros((5, 7, channels), ">u2")
+    samples[REGION] = 3
+    if channels != 3:
+        samples[:, :, -1] = 65535
+    (tmp_path / "m.png").write_bytes(png(7, 5, 16, colour, filtered(samples)))
+    np.testing.assert_array_equal(load_mask((tmp_path / "m.png",)), REGION)
 
 
 def test_colours_count_where_a_mask_is_opaque(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 
 from snl.data.catalog import Catalog
 from snl.data.diagnosis import Problem
-from snl.data.images import name_of
 from snl.data.masks import MaskValues, load_mask, read_values, same_aspect
 from snl.data.records import Record
+from snl.data.source import name_of
 from snl.errors import ImageError
 from snl.limits import MAX_PIXELS
 
@@ -33,7 +33,7 @@ def check_masks(
         catalog: the data set.
         record: the image, with mask files.
         size: width and height of the image.
-        max_pixels: largest allowed height times width of a mask.
+        max_pixels: largest allowed number of pixels of a mask.
     """
     where = catalog.relative(record.mask[0])
     try:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from snl.data.images import MAX_PIXELS, name_of, open_image
+from snl.data.source import name_of, open_image
 from snl.errors import ImageError
+from snl.limits import MAX_PIXELS
 
 _LARGEST_FILE = 200_000_000
 _KEYS = {"shapes", "imageWidth", "imageHeight"}

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from snl.data.images import name_of, open_image, opened
 from snl.data.labelme import read_labelme
+from snl.data.source import name_of, open_image, opened
+from snl.data.stored import deep_samples
 from snl.errors import ImageError
 from snl.limits import MAX_PIXELS
 
@@ -113,14 +114,19 @@ def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskValues:
     Raises:
         ImageError: it cannot be read.
     """
-    lossy = _is_lossy(path, max_pixels)
+    name = name_of(path)
+    with opened(path, max_pixels=max_pixels) as image:
+        lossy = _is_lossy(image, path)
+        deep = deep_samples(image, name)  # Pillow would keep the high bytes only
+        if deep is not None:
+            return MaskValues(_without_transparency(deep), lossy)
     image = open_image(path, max_pixels=max_pixels)
     try:
         values = _values(image)
     except Exception as error:
         raise ImageError(
-            f"{name_of(path)} has the colour mode {image.mode}, which is not supported for masks; "
-            "save it as grey"
+            f"{name} has the colour mode {image.mode}, which is not supported for masks; save it "
+            "as grey"
         ) from error
     if image.mode == "1":
         values = values.astype(np.uint8)
@@ -187,9 +193,11 @@ def _values(image: Image.Image) -> NDArray[Any]:
     return np.asarray(image.convert("RGB"))
 
 
-def _without_transparency(pixels: NDArray[np.uint8]) -> NDArray[Any]:
-    """Return the values of a mask with an alpha channel, (H, W, 4) uint8."""
-    colour, alpha = pixels[:, :, :3], pixels[:, :, 3]
+def _without_transparency(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return the values of a mask of 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) channels."""
+    if pixels.shape[2] == 3:
+        return pixels
+    colour, alpha = pixels[:, :, :-1], pixels[:, :, -1]
     if alpha.min() == alpha.max():
         return colour
     visible = alpha > 0
@@ -199,11 +207,10 @@ def _without_transparency(pixels: NDArray[np.uint8]) -> NDArray[Any]:
     return np.where(visible[:, :, None], colour, 0)
 
 
-def _is_lossy(path: Path, max_pixels: int) -> bool:
-    with opened(path, max_pixels=max_pixels) as image:
-        if image.format == "WEBP":
-            return _is_lossy_webp(path)
-        return image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
+def _is_lossy(image: Image.Image, path: Path) -> bool:
+    if image.format == "WEBP":
+        return _is_lossy_webp(path)
+    return image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
 
 
 def _is_lossy_webp(path: Path) -> bool:

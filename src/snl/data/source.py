@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from snl.data import tiff
 from snl.data.formats import (
@@ -79,6 +80,7 @@ def opened(
                 source = stack.enter_context(_open_file(Path(source), name))
             image = stack.enter_context(_open_header(_seekable(source), name))
             _check_size(image, name, max_pixels)
+            _correct_bmp(image)
             yield image
 
 
@@ -152,22 +154,7 @@ def _open_header(file: BinaryIO, name: str) -> Image.Image:
         raise
     if image.format == "TIFF":
         tiff.prepare(image, name)
-    if image.format == "BMP" and image.mode == "1" and start[28:30] == b"\x08\0":
-        _correct_bmp(image)
     return image
-
-
-def _correct_bmp(image: Image.Image) -> None:
-    """Make Pillow decode 8 bits per pixel of a BMP with a palette of black and white.
-
-    It takes such a file for one of 1 bit per pixel.
-    """
-    assert isinstance(image, ImageFile.ImageFile)
-    image.tile = [
-        tile._replace(args=("1;8", *tile.args[1:]))
-        for tile in image.tile
-        if isinstance(tile.args, tuple)
-    ]
 
 
 def _seekable(source: BinaryIO) -> BinaryIO:
@@ -189,6 +176,26 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
             f"allow it with --max-pixels {width * height} (max_pixels in Python), or make it "
             "smaller"
         )
+
+
+def _correct_bmp(image: Image.Image) -> None:
+    """Make Pillow decode 8 bits per pixel of a BMP with a palette of black and white.
+
+    It takes such a file for one of 1 bit per pixel, and all pixels would be black.
+    """
+    file = getattr(image, "fp", None)
+    if image.format != "BMP" or image.mode != "1" or file is None:
+        return
+    position = file.tell()
+    file.seek(28)
+    bits = int.from_bytes(file.read(2), "little")
+    file.seek(position)
+    if bits == 8 and isinstance(image, ImageFile):
+        image.tile = [
+            tile._replace(args=("1;8", *tile.args[1:]))
+            for tile in image.tile
+            if isinstance(tile.args, tuple)
+        ]
 
 
 def _decode(image: Image.Image) -> Image.Image:

@@ -119,6 +119,22 @@ def of_array(array: NDArray[np.uint16], white_level: int = 0) -> Stored:
     return _integers(stored, _of_array(values), white_level)
 
 
+def deep_samples(image: Image.Image, name: str) -> NDArray[Any] | None:
+    """Return the samples of an open image of 16-bit colour, (H, W, C) uint16; None for others.
+
+    Args:
+        image: as `snl.data.source.opened` returns it.
+        name: what messages call it.
+
+    Raises:
+        ImageError: a kind that would be decoded wrongly.
+        Exception: what Pillow's decoders raise.
+    """
+    if not (isinstance(image, ImageFile.ImageFile) and image.tile and _is_deep_colour(image)):
+        return None
+    return _deep_colour(image, name)((0, 0, *image.size))
+
+
 def _is_deep_colour(image: ImageFile.ImageFile) -> bool:
     """Return True if Pillow would keep only 8 of the 16 bits of each sample."""
     if image.format == "TIFF":
