@@ -25,6 +25,7 @@ from snl.exporting.check import (
     Checked,
     check_aurocs,
     check_differences,
+    check_finite,
     check_images,
     compare_aurocs,
     output_differences,
@@ -95,6 +96,7 @@ def export(
         finish(graph, file, precision, inspector.metadata, images)
         exported = load(file, "cpu")
         differences = output_differences(inspector, exported, pixels, batch)
+        check_finite(path, precision, differences)
         aurocs, recalibrated = None, False
         if precision == "fp32":
             check_differences(path, differences)

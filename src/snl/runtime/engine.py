@@ -76,9 +76,9 @@ class Engine(Protocol):
         """Release the network's memory; only `close` may be called afterwards."""
 
 
-def closed(name: str | Path) -> SettingsError:
-    """Return the error of a call after `close`; `name` is of the model file."""
-    return SettingsError(f"{name}: this inspector was closed; load the file again with snl.load")
+def closed() -> SettingsError:
+    """Return the error of a call after `close`."""
+    return SettingsError("the inspector was closed; load its file again with snl.load")
 
 
 def replaced(path: Path) -> BundleError:

@@ -13,7 +13,6 @@ from snl.decision.regions import peaks
 from snl.decision.sample import PEAKS, NormalSample
 from snl.decision.scoring import score_map
 from snl.errors import ImageError
-from snl.files import content_hash
 from snl.runtime.predictor import Predictor
 
 
@@ -56,7 +55,8 @@ def measure(
         products.append(product)
         highest = peaks(anomaly_map, PEAKS).astype(np.float32)
         background = float(np.quantile(anomaly_map, 0.99))
-        rows.append((score, prediction.embedding, highest, background, content_hash(record.path)))
+        content = predictor.training.content_hash(record.path)
+        rows.append((score, prediction.embedding, highest, background, content))
         if progress:
             progress(len(rows) + len(errors) - before, len(records))
     if progress and len(rows) < len(records):
@@ -66,12 +66,12 @@ def measure(
         embeddings = np.empty((0, predictor.embedding_width), np.float32)
         hashes = np.empty(0, np.uint64)
         return NormalSample((), none, embeddings, np.empty((0, PEAKS), np.float32), none, hashes)
-    scores, embedding, highest_peaks, backgrounds, content = zip(*rows, strict=True)
+    scores, embedding, highest_peaks, backgrounds, hashes_read = zip(*rows, strict=True)
     return NormalSample(
         tuple(products),
         np.asarray(scores, np.float32),
         np.asarray(embedding, np.float32),
         np.asarray(highest_peaks, np.float32),
         np.asarray(backgrounds, np.float32),
-        np.array(content, np.uint64),
+        np.array(hashes_read, np.uint64),
     )

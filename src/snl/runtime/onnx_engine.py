@@ -100,7 +100,7 @@ class OnnxEngine:
         """Compute raw maps, scores and embeddings of images uint8 (B, size, size, 3)."""
         session = self._session
         if session is None:
-            raise closed(self.path)
+            raise closed()
         return in_batches(lambda batch: session.run(OUTPUTS, {"pixels": batch}), pixels, self.batch)
 
     def save(self, path: Path, metadata: ModelMetadata) -> None:

@@ -103,7 +103,7 @@ class OpenvinoEngine:
         """Compute raw maps, scores and embeddings of images uint8 (B, size, size, 3)."""
         requests = self._requests
         if requests is None:
-            raise closed(self.path)
+            raise closed()
         return in_batches(requests.run, pixels, self.batch)
 
     def save(self, path: Path, metadata: ModelMetadata) -> None:

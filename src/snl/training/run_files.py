@@ -7,12 +7,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 from filelock import FileLock, Timeout
 
+from snl.data.catalog import Catalog
 from snl.errors import TrainingError
 from snl.runtime.inspector import Inspector, load
 from snl.settings import Settings
 from snl.training import checkpoint
+from snl.training.contents import content_hashes
 
 
 def run_folder(target: Path | None, stack: ExitStack) -> Path:
@@ -26,6 +29,7 @@ def finished_run(
     target: Path,
     folder: Path,
     settings: Settings,
+    catalog: Catalog,
     sources: Mapping[str, str],
     resume: bool,
     overwrite: bool,
@@ -41,12 +45,7 @@ def finished_run(
         return None  # the checkpoint itself is checked when it is restored
     if resume and target.is_file():
         inspector = load(target, device)
-        training = inspector.training
-        made_of = {
-            "data": training.data.get("fingerprint"),
-            "teacher": training.facts.get("teacher"),
-        }
-        if inspector.settings == settings and made_of == sources:
+        if inspector.settings == settings and _made_of(inspector, catalog, sources):
             return inspector
     if overwrite:
         return None
@@ -61,6 +60,26 @@ def finished_run(
             "--overwrite"
         )
     return None
+
+
+def _made_of(inspector: Inspector, catalog: Catalog, sources: Mapping[str, str]) -> bool:
+    """Return whether a bundle was trained on these images with these teacher weights.
+
+    Bundles of earlier versions have only the hashes of their training images' ends.
+    """
+    training = inspector.training
+    made_of = {
+        "data": training.data.get("fingerprint"),
+        "image contents": training.data.get("contents", sources["image contents"]),
+        "teacher": training.facts.get("teacher"),
+    }
+    if made_of != sources:
+        return False
+    if "contents" in training.data:
+        return True
+    present = content_hashes(catalog.train(), ends=training.hashed == "ends").values()
+    known = np.array([value for value in present if value is not None], np.uint64)
+    return bool(np.isin(training.hashes, known).all())
 
 
 @contextmanager

@@ -21,12 +21,13 @@ from snl.data.records import Record
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
 from snl.decision.fit import fit_calibration
-from snl.errors import ImageError
-from snl.files import check_output, content_hash
+from snl.errors import ImageError, NotFiniteError, TrainingError
+from snl.files import check_output
 from snl.model import device as devices
 from snl.model import weights
 from snl.model.network import Network
 from snl.model.teacher import Teacher, default_stages
+from snl.runtime import bundle
 from snl.runtime.convert import network_version
 from snl.runtime.inspector import Inspector
 from snl.runtime.measure import measure
@@ -34,8 +35,9 @@ from snl.runtime.metadata import ModelMetadata, TrainingInfo
 from snl.runtime.predictor import Predictor
 from snl.runtime.torch_engine import TorchEngine
 from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, plugins_used, resolve
-from snl.training import checkpoint
+from snl.training import checkpoint, contents
 from snl.training.cache import CacheBudget, TrainingData
+from snl.training.contents import Hashes, content_hashes
 from snl.training.fit_statistics import fit_statistics
 from snl.training.loop import RunOptions, check_tensorboard, fit
 from snl.training.run_files import finished_run, locked, run_folder
@@ -121,12 +123,17 @@ def train(
     images = _Images.of(catalog, settings)
     chosen = devices.choose(device)
     network = _untrained(settings, note)
-    sources = {"data": catalog.fingerprint(), "teacher": fingerprint(network.teacher)}
+    hashes = content_hashes(catalog.train(), _bar("comparing images", quiet))
+    sources = {
+        "data": catalog.fingerprint(),
+        "image contents": contents.fingerprint(hashes),
+        "teacher": fingerprint(network.teacher),
+    }
     with ExitStack() as stack:
         folder = run_folder(target, stack)
         if target is not None:
             finished = finished_run(
-                target, folder, network.settings, sources, resume, overwrite, device
+                target, folder, network.settings, catalog, sources, resume, overwrite, device
             )
             if finished is not None:
                 note(f"{target}: already trained with these settings on these images")
@@ -141,7 +148,7 @@ def train(
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
         budget = cache or CacheBudget()
         images, facts = _fit(network, images, sources, options, budget, skip_bad, note)
-        metadata = _metadata(network, images, sources["data"], facts)
+        metadata = _metadata(network, images, sources, hashes, facts)
         predictor = Predictor(TorchEngine(network, device), metadata)
         inspector = _calibrated(predictor, images, skip_bad, _bar("calibrating", quiet))
         skipped = facts["skipped"]
@@ -222,8 +229,10 @@ def _fit(
     )
     with closing(data):
         facts = fit(network, data, sources, options)
+    _check_finite(network)
     began = perf_counter()
     fit_statistics(network, data.paths, _bar("errors on normal images", options.quiet))
+    _check_finite(network)
     facts["statistics_seconds"] = round(perf_counter() - began, 2)
     facts["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
     facts["teacher"] = sources["teacher"]
@@ -232,7 +241,13 @@ def _fit(
     return replace(images, used=[r for r in images.used if r.path in readable]), facts
 
 
-def _metadata(network: Network, images: _Images, data: str, facts: dict[str, Any]) -> ModelMetadata:
+def _metadata(
+    network: Network,
+    images: _Images,
+    sources: Mapping[str, str],
+    hashes: Hashes,
+    facts: dict[str, Any],
+) -> ModelMetadata:
     """Everything that is known after training; there is no calibration yet."""
     state = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
     training = TrainingInfo(
@@ -240,11 +255,12 @@ def _metadata(network: Network, images: _Images, data: str, facts: dict[str, Any
         data={
             "name": Path(images.catalog.root).resolve().name,
             "layout": images.catalog.layout,
-            "fingerprint": data,
+            "fingerprint": sources["data"],
+            "contents": sources["image contents"],
             "images": len(images.used) + len(images.held_out),
         },
         facts=facts,
-        hashes=np.array([content_hash(record.path) for record in images.used], np.uint64),
+        hashes=np.array([hashes[r.path] for r in images.used if hashes[r.path]], np.uint64),
     )
     return ModelMetadata(
         network.settings,
@@ -273,6 +289,9 @@ def _calibrated(
         measure(predictor, records, errors, tile=settings.tile, progress=_part(bar, before, total))
         for records, before in ((reference, 0), (images.held_out, len(reference)))
     )
+    for error in errors:
+        if isinstance(error, NotFiniteError):
+            raise _diverged(settings, str(error))
     if errors and not skip_bad:
         raise errors[0]
     predictor.training.facts["skipped"].extend(str(error) for error in errors)
@@ -285,6 +304,26 @@ def _calibrated(
         network=predictor.metadata.network,
     )
     return Inspector(predictor, [calibration])
+
+
+def _check_finite(network: Network) -> None:
+    """Check the weights and the error statistics of a trained network.
+
+    Raises:
+        TrainingError: a value that no bundle may have, because results would not be finite.
+    """
+    state = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
+    try:
+        bundle.check_finite(state)
+    except ValueError as error:
+        raise _diverged(network.settings, str(error)) from None
+
+
+def _diverged(settings: Settings, reason: str) -> TrainingError:
+    return TrainingError(
+        f"the training diverged, nothing was written ({reason}); lower training.lr (now "
+        f"{settings.training.lr:g}) and start over with --overwrite"
+    )
 
 
 def standardise(network: Network, paths: Sequence[Path]) -> None:
