@@ -162,7 +162,9 @@ def recalibrate(inspector: Inspector, exported: Inspector, data: Catalog) -> boo
     ]
     if not held_out or len(records) < len(held_out):
         return False
-    calibration, _ = add_normals(exported, exported.calibration, records, reason="export")
+    calibration, _ = add_normals(
+        exported, exported.calibration, records, force=True, reason="export"
+    )
     exported.recalibrate(calibration)
     return True
 

@@ -40,6 +40,7 @@ def measure(
     masks = ignore_masks or {}
     before = len(errors)
     products: list[str] = []
+    read: list[str] = []
     rows: list[tuple[float, np.ndarray, np.ndarray, float, int]] = []
     paths = [record.path for record in records]
     for prediction in predictor.predict_images(paths, errors, tile=tile):
@@ -53,6 +54,7 @@ def measure(
             anomaly_map = np.where(ignored, 0, anomaly_map)
             score = score_map(anomaly_map, predictor.settings.map)
         products.append(product)
+        read.append(str(record.path))
         highest = peaks(anomaly_map, PEAKS).astype(np.float32)
         background = float(np.quantile(anomaly_map, 0.99))
         content = predictor.training.content_hash(record.path)
@@ -74,4 +76,5 @@ def measure(
         np.asarray(highest_peaks, np.float32),
         np.asarray(backgrounds, np.float32),
         np.array(hashes_read, np.uint64),
+        tuple(read),
     )
