@@ -37,7 +37,7 @@ _DARK_MEAN = 5.0
 """Mean pixel value (0 to 255) below which an image is almost black."""
 _FLAT_RANGE = 2
 """Largest difference of pixel values (0 to 255) in a blank image."""
-_SAME_ASPECT = 0.01
+SAME_ASPECT = 0.01
 """Largest relative difference of the aspect ratios of a mask and its image."""
 
 
@@ -94,6 +94,11 @@ def diagnose(
     return Diagnosis(catalog, tuple(problems), counts)
 
 
+def same_aspect(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Return True if two sizes have nearly the same ratio of height to width."""
+    return abs((first[1] * second[0]) / (first[0] * second[1]) - 1) <= SAME_ASPECT
+
+
 def _check_image(catalog: Catalog, record: Record) -> _CheckedImage:
     where = catalog.relative(record.path)
     try:
@@ -129,9 +134,8 @@ def _check_mask(catalog: Catalog, record: Record, size: tuple[int, int]) -> Iter
         return
     (height, width), (w, h) = mask.shape, size
     if (width, height) != size:
-        same_aspect = abs((width * h) / (height * w) - 1) <= _SAME_ASPECT
         what = f"is {width} x {height} pixels but its image is {w} x {h}; "
-        if same_aspect:
+        if same_aspect((height, width), (h, w)):
             what += "it will be resized; save it at the size of the image to avoid that"
             yield Problem("warning", where, what, "mask of another size")
         else:

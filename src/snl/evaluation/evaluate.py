@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from snl.data.catalog import Catalog
-from snl.data.images import load_mask
+from snl.data.doctor import same_aspect
+from snl.data.images import load_mask, name_of
 from snl.data.listing import inside
 from snl.data.records import Record
 from snl.decision.calibration import Calibration
@@ -57,7 +58,8 @@ def evaluate(
         progress: called with (done, total).
 
     Returns:
-        The metrics. Pixel metrics count only images with a known mask (`n_masked`); a metric that
+        The metrics. Pixel metrics count only images with a known mask (`n_masked`) of the image's
+        shape; a metric that
         is undefined because there are only normal or only anomalous images is None and left out of
         the mean.
 
@@ -98,7 +100,7 @@ def evaluate(
         mask = None
         if record.mask_known:
             shape = size if resolution == "original" else anomaly_map.shape
-            mask = _mask(record, shape, mask_errors)
+            mask = _mask(record, shape, size, mask_errors)
         if mask is not None:
             localization[record.product].update(resize_map(anomaly_map, mask.shape), mask)
         if save_maps is not None:
@@ -167,18 +169,43 @@ def _curves(
     }
 
 
-def _mask(record: Record, size: tuple[int, int], errors: list[ImageError]) -> np.ndarray | None:
+def _mask(
+    record: Record, size: tuple[int, int], image: tuple[int, int], errors: list[ImageError]
+) -> np.ndarray | None:
     """Return the mask at a size, empty for a normal image.
 
-    If it cannot be read, return None and add the error to `errors`.
+    If it cannot be read, or does not have the shape of the image, return None and add the error to
+    `errors`.
+
+    Args:
+        record: of the image.
+        size: (H, W) of the result.
+        image: (height, width) of the image.
+        errors: list of errors.
     """
     if record.label == "normal":
         return np.zeros(size, dtype=bool)
     try:
+        for path in record.mask:
+            _check_shape(path, image)
         return load_mask(record.mask, size)
     except ImageError as error:
         errors.append(error)
         return None
+
+
+def _check_shape(path: Path, image: tuple[int, int]) -> None:
+    """Check that a mask file has nearly the aspect ratio of its image.
+
+    Raises:
+        ImageError: it has another one, so it would be stretched, or it cannot be read.
+    """
+    height, width = load_mask((path,)).shape
+    if not same_aspect((height, width), image):
+        raise ImageError(
+            f"{name_of(path)} is {width} x {height} pixels but its image is {image[1]} x "
+            f"{image[0]}, which is another shape; save the mask at the size of the image"
+        )
 
 
 def _save_map(folder: Path, root: Path, record: Record, anomaly_map: np.ndarray) -> None:

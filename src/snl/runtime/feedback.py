@@ -23,8 +23,12 @@ from snl.files import content_hash
 from snl.runtime.metadata import TrainingInfo
 
 FACTOR = 2.0
-"""A score above this many times the threshold is named; a change that raises a threshold by more
-than this factor is refused."""
+"""A change that raises a threshold by more than this factor is refused; a score whose z-score is
+more than this many times that of the threshold is named."""
+NOTED = 1.1
+"""A threshold that rises by more than this factor is noted."""
+_LEAST_Z = 2.0
+"""z-score at which a threshold counts as at least, where normal images vary little."""
 CHANCE = 0.01
 """Images that do not look like their product are refused if so many of them would be found among
 images of the product with at most this probability."""
@@ -129,10 +133,14 @@ def doubts_about_thresholds(before: Calibration, after: Calibration) -> Doubts:
     for product in before.products:
         rate = before.rates_for(product).anomalous
         old, new = (c.scores.threshold(rate, product)[0] for c in (before, after))
-        if old is not None and new is not None and new > FACTOR * old > 0:
+        if old is None or new is None or old <= 0 or new <= NOTED * old:
+            continue
+        change = f"from {old:.4g} to {new:.4g}, {new / old:.2g} times as high"
+        doubts.remarks.append(f"{product}: the threshold rises {change}")
+        if new > FACTOR * old:
             doubts.refusals.append(
-                f"{product}: its threshold would rise from {old:.4g} to {new:.4g}, so that defects "
-                f"with scores below it would pass; {_INSIST}"
+                f"{product}: its threshold would rise {change}, and defects with scores below it "
+                f"would pass; {_INSIST}"
             )
     return doubts
 
@@ -236,16 +244,15 @@ def _is_known(calibration: Calibration, distance: float) -> bool:
 
 def _high(calibration: Calibration, score: float, product: str) -> str | None:
     """Return how far a score is beyond normal ones; None: it is not."""
-    rate = calibration.rates_for(product).anomalous
-    limit, _ = calibration.scores.threshold(rate, product)
+    limit, _ = calibration.scores.threshold(calibration.rates_for(product).anomalous, product)
     if limit is None:
         limit = float(calibration.sets[product].scores.max(initial=0))
-    if not 0 < FACTOR * limit < score:
+    z, usual = (calibration.scores.standardise(value, product) for value in (score, limit))
+    if limit <= 0 or score <= limit or z <= FACTOR * max(usual, _LEAST_Z):
         return None
-    z = calibration.scores.standardise(score, product)
     return (
-        f"its score {score:.4g} is {score / limit:.1f} times the highest usual one of {product} "
-        f"(threshold {limit:.4g}, z {z:.1f}); is it free of defects?"
+        f"its score {score:.4g} (z {z:.1f}) is far above those of normal images of {product} "
+        f"(threshold {limit:.4g}, z {usual:.1f}); is it free of defects?"
     )
 
 
