@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -193,13 +194,23 @@ def file_state(path: Path) -> FileState | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def content_hash(path: str | Path) -> int:
-    """Return a 64-bit hash of a file: of its size, its first and its last 64 KiB.
+def content_hash(path: str | Path, *, ends: bool = False) -> int:
+    """Return a 64-bit hash of a file's content.
+
+    Args:
+        path: a regular file.
+        ends: hash only its size, its first and its last 64 KiB, as bundles of earlier versions do.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or it is a pipe or another special file.
     """
-    with Path(path).open("rb") as file:
+    path = Path(path)
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with path.open("rb") as file:
+        if not ends:
+            whole = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))
+            return int.from_bytes(whole.digest(), "little")
         size = file.seek(0, os.SEEK_END)
         digest = hashlib.blake2b(str(size).encode(), digest_size=8)
         for start in (0, max(0, size - _HASHED_BYTES)):
@@ -243,26 +254,75 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], di
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    if path.is_dir():
-        raise BundleError(f"{path}: is a folder, not a {kind}; give a file written by snl train -o")
-    if not path.is_file():
-        raise BundleError(f"{path}: no such file; create one with: snl train DATA -o {path.name}")
+    check_readable(path, kind, "written by snl train -o", f"snl train DATA -o {path.name}")
     try:
         with safe_open(path, framework="np") as file:
             document = _document(path, file.metadata(), kind)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0][:100]
+        digest = _digest(arrays, document["facts"])
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
         raise BundleError(
             f"{path}: not a readable {kind} (truncated, damaged or of another kind: {reason}); "
             "give a file written by snl train -o, or copy it again from the original"
         ) from None
-    if _digest(arrays, document["facts"]) != document.get("sha256"):
+    if digest != document.get("sha256"):
         raise BundleError(
             f"{path}: its contents do not match their checksum: it was damaged or edited; "
             "copy it again from the original"
         )
     return arrays, document["facts"]
+
+
+def check_readable(path: Path, kind: str, origin: str, command: str) -> None:
+    """Check that a model file is there and may be read, without waiting and without reading it.
+
+    Args:
+        path: of the file.
+        kind: of file, `origin`: of such files, `command`: that makes one; for messages.
+
+    Raises:
+        BundleError: it is missing, a folder, a pipe, a socket or a device, or its permissions
+            forbid reading it.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise BundleError(f"{path}: is a folder, not a {kind}; give a file {origin}")
+        if not stat.S_ISREG(mode):
+            raise BundleError(
+                f"{path}: is a pipe, a socket or a device, not a file; give a file {origin}"
+            )
+        path.open("rb").close()
+    except PermissionError:
+        raise BundleError(
+            f"{path}: cannot be read (permission denied); allow this user to read the file and to "
+            "enter its folders"
+        ) from None
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null character
+        raise BundleError(f"{path}: no such file; create one with: {command}") from None
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror or error}); give a file {origin}"
+        ) from None
+
+
+def strict_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text; NaN and infinity, which JSON does not have, are refused.
+
+    Raises:
+        ValueError: not JSON, or a number that is not finite.
+        RecursionError: nested too deeply.
+    """
+
+    def refuse(name: str) -> float:
+        raise ValueError(f"it contains the number {name}")
+
+    def finite(digits: str) -> float:
+        value = float(digits)
+        return value if math.isfinite(value) else refuse(digits)
+
+    return json.loads(text, parse_constant=refuse, parse_float=finite)
 
 
 def _document(path: Path, metadata: Mapping[str, str] | None, kind: str) -> dict[str, Any]:
@@ -271,7 +331,7 @@ def _document(path: Path, metadata: Mapping[str, str] | None, kind: str) -> dict
         raise BundleError(
             f"{path}: a safetensors file, but not made by snl; give a file written by snl train -o"
         )
-    document = json.loads(text)
+    document = strict_json(text)
     if not isinstance(document, dict) or not isinstance(document.get("facts"), dict):
         raise ValueError("its metadata is not a JSON object")
     supported, actual = FORMATS.get(kind, 1), document.get("format")

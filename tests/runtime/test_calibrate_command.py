@@ -107,7 +107,7 @@ def test_new_normal_images_replace_those_of_their_products(
     assert inspector.calibration.log_score_stats == before.log_score_stats
     # with --product the folder's name does not matter
     renamed = folder / "bolt"
-    again = calibrate(renamed, "--product", "plate")
+    again = calibrate(renamed, "--product", "plate", "--force")
     assert len(again.calibration.sets["plate"]) == 30
     np.testing.assert_array_equal(again.calibration.sets["bolt"].scores, bolt.scores)
 

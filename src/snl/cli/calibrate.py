@@ -50,6 +50,7 @@ class Options(
     mm_per_pixel: list[str] | None
     smallest: list[str] | None
     tile: int | None
+    force: bool
     undo: bool
     output: Path | None
 
@@ -64,7 +65,7 @@ def add_parser(verbs: Any) -> None:
         "snl calibrate parts.snl --rate 0.02 --product bottle",
         "snl calibrate parts.snl normals/ --add",
         "snl calibrate parts.snl --false-alarms ok1.jpg ok2.jpg --product bottle",
-        "snl calibrate parts.snl --misses bad1.jpg",
+        "snl calibrate parts.snl --misses bad1.jpg --product bottle",
         "snl calibrate parts.snl --ignore bottle=label.png --mm-per-pixel bottle=0.05",
         "snl calibrate parts.snl --undo",
     )
@@ -103,6 +104,13 @@ def add_parser(verbs: Any) -> None:
         metavar="N",
         help="inspect images in tiles of N pixels from now on, 0: whole images; needs NORMALS of "
         "all products",
+    )
+    verb.add_argument(
+        "--force",
+        action="store_true",
+        help="take NORMALS, --false-alarms and --misses even if the calibration speaks against "
+        "them: images of another or an unknown product, in a folder of the opposite label, among "
+        "the normal images already, or a threshold that would more than double",
     )
     verb.add_argument("--undo", action="store_true", help="undo the last change")
     verb.add_argument(
@@ -184,12 +192,14 @@ def _run(options: Options, target: Path) -> int:
         _undo(options, inspector)
     else:
         caught = _change(options, inspector, edits)
+        edits = _with_effect(inspector, edits)
         if edits:  # all changes of one command are one version, which --undo takes back
             inspector.recalibrate(combine(inspector.calibration, edits))
     if options.output or options.undo or edits:
         with deferred():  # before printing: the reader of the table may close the pipe
             inspector.save(target)
-        say(f"{target}: calibrated; --undo takes the last change back")
+        undo = "; --undo takes the last change back" if edits else ""
+        say(f"{target}: {'calibrated' if edits or options.undo else 'written'}{undo}")
     print(format_calibration(inspector), flush=True)
     return OK if caught else PROBLEMS
 
@@ -239,6 +249,16 @@ def _check_same_network(inspector: Inspector, target: Path) -> None:
         )
 
 
+def _with_effect(inspector: Inspector, edits: list[Calibration]) -> list[Calibration]:
+    """Return the changes, or none if together they change nothing."""
+    from snl.decision.edit import combine, is_same
+
+    if not edits or not is_same(combine(inspector.calibration, edits), inspector.calibration):
+        return edits
+    say("nothing changed: the result is the calibration in force")
+    return []
+
+
 def _undo(options: Options, inspector: Inspector) -> None:
     """Undo the last change.
 
@@ -258,6 +278,7 @@ def _change(options: Options, inspector: Inspector, edits: list[Calibration]) ->
     inspector.check_product(options.product)
     if options.add and options.normals is None:
         raise SettingsError("--add has nothing to add; give NORMALS with it")
+    _check_contradictions(options)
     edits += _tile(options, inspector, _latest(inspector, edits))
     edits += _masks(options, inspector, _latest(inspector, edits))
     edits += _numbers(options, _latest(inspector, edits))
@@ -267,6 +288,20 @@ def _change(options: Options, inspector: Inspector, edits: list[Calibration]) ->
     changed, caught = _misses(options, inspector, _latest(inspector, edits))
     edits += changed
     return caught
+
+
+def _check_contradictions(options: Options) -> None:
+    """Check that no image is given both as normal and as missed."""
+    from snl.runtime.feedback import check_contradictions
+    from snl.runtime.recalibrate import records_in
+
+    if not options.misses:
+        return
+    normal = image_files(options.false_alarms or ())
+    if options.normals is not None:
+        records = records_in(options.normals, options.product, options.layout)
+        normal += [record.path for record in records]
+    check_contradictions(normal, image_files(options.misses))
 
 
 def _latest(inspector: Inspector, edits: list[Calibration]) -> Calibration:
@@ -342,6 +377,8 @@ def _normals(
         calibration,
         recalibrate.records_in(options.normals, options.product, options.layout),
         add=options.add,
+        named=options.product is not None,
+        force=options.force,
         progress=progress_bar("calibrating", options.quiet),
         note=say,
     )
@@ -362,11 +399,14 @@ def _false_alarms(
     if not options.false_alarms:
         return
     paths = image_files(options.false_alarms)
-    changed, alarms = learn_false_alarms(inspector, calibration, paths, options.product, say)
+    changed, alarms = learn_false_alarms(
+        inspector, calibration, paths, options.product, say, force=options.force
+    )
     for alarm in alarms:
         if alarm.p_value is not None:
             say(f"{alarm.path}: normal image of {alarm.product} from now on, p {alarm.p_value:.2g}")
-    yield changed
+    if changed is not calibration:
+        yield changed
 
 
 def _rates(options: Options, calibration: Calibration) -> Iterator[Calibration]:
@@ -396,11 +436,15 @@ def _misses(
     if not options.misses:
         return [], True
     paths = image_files(options.misses)
-    changed, misses = learn_misses(inspector, calibration, paths, options.product)
+    changed, misses = learn_misses(
+        inspector, calibration, paths, options.product, note=say, force=options.force
+    )
     for miss in misses:
         p = "-" if miss.p_value is None else f"{miss.p_value:.2g}"
         outcome = (
-            "caught from now on"
+            f"judged '{miss.before}' already"
+            if miss.before != "normal"
+            else "caught from now on"
             if miss.caught
             else f"would take a rate above {MAX_UNCERTAIN_RATE:g}; not caught"
         )

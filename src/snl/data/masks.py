@@ -56,6 +56,7 @@ def load_mask(
     size: tuple[int, int] | None = None,
     *,
     stretch: bool = False,
+    image_size: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.bool_]:
     """Return the union of mask files, (H, W) bool, True for anomalous pixels.
@@ -65,19 +66,23 @@ def load_mask(
         size: (H, W) to which each file is resized (nearest neighbour); None: the size of the
             files, which must be the same.
         stretch: allow a size of another aspect ratio, for masks of the network's square input.
+        image_size: (H, W) of the image, whose aspect ratio a file must have instead of that of
+            `size`.
         max_pixels: largest allowed height times width of a file, checked before decoding.
 
     Raises:
         ImageError: a file cannot be read, sizes differ, a file has another aspect ratio than
-            `size`, or there is neither a file nor a size.
+            the image or `size`, or there is neither a file nor a size.
     """
     if not paths and size is None:
         raise ImageError("no mask file and no size for an empty mask; give one of them")
     union: NDArray[np.bool_] | None = None if size is None else np.zeros(size, np.bool_)
     for path in paths:
         mask = read_mask(path, max_pixels=max_pixels)
+        if image_size is not None:
+            _check_aspect(path, mask.shape, image_size)
         if size is not None and mask.shape != size:
-            if not stretch:
+            if not stretch and image_size is None:
                 _check_aspect(path, mask.shape, size)
             resized = Image.fromarray(mask.view(np.uint8)).resize(
                 (size[1], size[0]), Image.Resampling.NEAREST

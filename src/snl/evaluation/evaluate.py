@@ -63,7 +63,8 @@ def evaluate(
         progress: called with (done, total).
 
     Returns:
-        The metrics. Pixel metrics count only images with a known mask (`n_masked`); a metric that
+        The metrics. Pixel metrics count only images with a known mask (`n_masked`) of the image's
+        shape; a metric that
         is undefined because there are only normal or only anomalous images is None and left out of
         the mean.
 
@@ -114,7 +115,7 @@ def evaluate(
         mask = None
         if record.mask_known:
             shape = size if resolution == "original" else anomaly_map.shape
-            mask = _mask(record, shape, max_pixels, mask_errors)
+            mask = _mask(record, shape, size, max_pixels, mask_errors)
         if mask is not None:
             localization[record.product].update(resize_map(anomaly_map, mask.shape), mask)
         if save_maps is not None:
@@ -185,16 +186,27 @@ def _curves(
 
 
 def _mask(
-    record: Record, size: tuple[int, int], max_pixels: int, errors: list[ImageError]
+    record: Record,
+    size: tuple[int, int],
+    image_size: tuple[int, int],
+    max_pixels: int,
+    errors: list[ImageError],
 ) -> np.ndarray | None:
     """Return the mask at a size, empty for a normal image.
 
-    If it cannot be read, return None and add the error to `errors`.
+    If it cannot be read, or does not have the shape of the image, return None and add the error to
+    `errors`.
+
+    Args:
+        record: of the image.
+        size: (H, W) of the result.
+        image: (height, width) of the image.
+        errors: list of errors.
     """
     if record.label == "normal":
         return np.zeros(size, dtype=bool)
     try:
-        return load_mask(record.mask, size, max_pixels=max_pixels)
+        return load_mask(record.mask, size, image_size=image_size, max_pixels=max_pixels)
     except ImageError as error:
         errors.append(error)
         return None

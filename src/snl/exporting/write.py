@@ -27,6 +27,7 @@ from snl.exporting.check import (
     Checked,
     check_aurocs,
     check_differences,
+    check_finite,
     check_images,
     compare_aurocs,
     output_differences,
@@ -104,6 +105,7 @@ def export(
         finish(graph, file, precision, inspector.metadata, images)
         exported = load(file, "cpu")
         differences = output_differences(inspector, exported, pixels, batch)
+        check_finite(path, precision, differences)
         aurocs, recalibrated = None, False
         if precision == "fp32":
             check_differences(path, differences)

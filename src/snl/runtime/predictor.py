@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from snl.data.image_file import ImageFile
+from snl.data.images import name_of
 from snl.data.opening import check_max_pixels
 from snl.data.stream import Fit, Loaded, batches, read
 from snl.decision.prediction import Prediction
 from snl.decision.scoring import score_map
-from snl.errors import ImageError, SettingsError
+from snl.errors import ImageError, NotFiniteError, SettingsError
 from snl.limits import MAX_PIXELS
 from snl.runtime.engine import Engine, Outputs
 from snl.runtime.metadata import ModelMetadata, TrainingInfo
@@ -54,13 +55,16 @@ def predict_images(
 ) -> Iterator[Prediction]:
     """Yield the prediction of every readable image, in order, in bounded memory.
 
-    Images are decoded while the model processes the previous ones.
+    An image whose result is not finite is treated as one that cannot be read: its error is appended
+    to `errors`, and the other images of its batch are not affected. Images are decoded while the
+    model processes the previous ones.
 
     Args:
         model: any `BatchModel`.
         sources: paths, PIL images, or arrays (H, W, 3) RGB or (H, W) grey, uint8 or uint16; any
             iterable.
-        errors: list to which the errors of unreadable images are appended.
+        errors: list to which the errors of unreadable images, and of results that are not finite,
+            are appended.
         batch_size: images per call of the model.
         tile: side in pixels of the tiles that images are processed in; 0: whole images. With tiles,
             maps have the images' own sizes.
@@ -81,21 +85,31 @@ def predict_images(
     )
     for group, pixels in batches(loaded, 1 if tile else batch_size, errors):
         if tile:
-            yield _tiled(
+            source = group[0].source
+            tiled = _tiled(
                 model, group.pop(), tile, scoring or MapSettings(), keep_images, max_pixels
             )
+            if _is_finite(tiled.anomaly_map, tiled.score, tiled.embedding):
+                yield tiled
+            else:
+                errors.append(not_finite(model, source))
+            del tiled
             continue
         maps, scores, *rest = model.predict(pixels)
         embeddings = rest[0] if rest else np.empty((len(maps), 0), np.float32)
         extra = rest[1] if len(rest) > 1 else {}
         for row, item in enumerate(group):
+            outputs = {name: values[row] for name, values in extra.items()}
+            if not _is_finite(maps[row], scores[row], embeddings[row], *outputs.values()):
+                errors.append(not_finite(model, item.source))
+                continue
             yield Prediction(
                 anomaly_map=maps[row],
                 score=float(scores[row]),
                 embedding=embeddings[row],
                 size=item.original,
                 path=_path(item),
-                outputs={name: values[row] for name, values in extra.items()},
+                outputs=outputs,
                 image=item.image,
                 picture=item.picture,
                 file=_file(item, item.pixels, max_pixels, _white_level(model)),
@@ -127,6 +141,23 @@ def _tiled(
         index=item.index,
         remarks=_remarks(item, model),
     )
+
+
+def _is_finite(*values: Any) -> bool:
+    """Return whether all numbers are finite."""
+    return all(bool(np.isfinite(value).all()) for value in values)
+
+
+def not_finite(model: BatchModel, source: object) -> NotFiniteError:
+    """Return the error of an image for which a model's result is not finite."""
+    engine = getattr(model, "engine", None)
+    if getattr(engine, "precision", "fp32") != "fp32":
+        remedy = "its numbers are too large for this precision; use --precision fp32"
+    elif engine is not None and not hasattr(engine, "network"):
+        remedy = "its numbers are too large for this export; use one of --precision fp32"
+    else:
+        remedy = "its numbers are too large for the network; leave the image out"
+    return NotFiniteError(f"the network's result for {name_of(source)} is not finite: {remedy}")
 
 
 def _path(item: Loaded) -> str | None:
@@ -234,7 +265,10 @@ class Predictor:
         return network
 
     def predict(self, pixels: np.ndarray) -> Outputs:
-        """Compute raw maps, scores and embeddings of images uint8 (B, size, size, 3)."""
+        """Compute raw maps, scores and embeddings of images uint8 (B, size, size, 3).
+
+        Values that are not finite are returned as they are; `predict_images` reports them.
+        """
         return self.engine.predict(pixels)
 
     def predict_images(

@@ -126,4 +126,9 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
         keys = dict.fromkeys([*old, *new])
         inner = [differences(old.get(k), new.get(k), f"{name}.{k}".strip(".")) for k in keys]
         return [difference for part in inner for difference in part]
-    return [] if old == new else [f"{name} (was {old}, now {new})"]
+    return [] if old == new else [f"{name} (was {_short(old)}, now {_short(new)})"]
+
+
+def _short(value: Any) -> Any:
+    """Return a value without most digits of a checksum."""
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else value

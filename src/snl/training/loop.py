@@ -30,6 +30,8 @@ from snl.training.cache import TrainingData
 
 LOG = "log.jsonl"
 LOG_EVERY = 10
+DIVERGED = 10.0
+"""A training whose last loss is more than this many times its first one has failed."""
 INITIALISATION_ROWS = 20_000
 """Feature vectors that data-initialised modules are initialised from."""
 
@@ -70,8 +72,8 @@ def fit(
         Training facts: steps, seconds, images per second, last loss and its terms.
 
     Raises:
-        TrainingError: a loss or gradient that is not finite (the message names step and term), or
-            a checkpoint of other settings.
+        TrainingError: a loss or gradient that is not finite (the message names step and term), a
+            loss that has grown tenfold, or a checkpoint of other settings.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP; the checkpoint has been written.
     """
     settings = network.settings.training
@@ -136,6 +138,7 @@ def fit(
                 saved = now
                 if number := stop_requested():
                     raise Interrupted(number, step)
+    _check_loss(log.first, record.get("loss"), settings)
     student.eval()
     return {
         "steps": settings.steps,
@@ -190,6 +193,15 @@ def train_step(
             )
     optimizer.step()
     return {"step": step, "loss": loss, "terms": logged, "gradient": gradient}
+
+
+def _check_loss(first: float | None, last: float | None, settings: TrainingSettings) -> None:
+    """Raise TrainingError if the loss has grown instead of fallen."""
+    if first is not None and last is not None and last > DIVERGED * max(first, 1e-3):
+        raise TrainingError(
+            f"the training diverged, nothing was written: the loss rose from {first:.3g} to "
+            f"{last:.3g}; lower training.lr (now {settings.lr:g}) and start over with --overwrite"
+        )
 
 
 def make_optimizer(student: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -262,11 +274,15 @@ class _Log:
         if start and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
             lines = [line for line in lines if _step_of(line) <= start]
+        self.first: float | None = _loss_of(lines[0]) if lines else None
+        """Loss of the first step; None: unknown."""
         write_text(path, "".join(line + "\n" for line in lines))
         self._file = path.open("a", encoding="utf-8")
         self._board = _board(options.folder, start) if options.tensorboard else None
 
     def write(self, record: dict[str, Any]) -> None:
+        if record["step"] == 1:
+            self.first = record["loss"]
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         if self._board is not None:
@@ -299,6 +315,12 @@ def check_tensorboard() -> None:
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise DependencyError("--tensorboard needs TensorBoard: pip install 'snl-ad[tensorboard]'")
+
+
+def _loss_of(line: str) -> float | None:
+    """Return the loss of the log line of step 1; None: another line."""
+    record = json.loads(line)
+    return float(record["loss"]) if record["step"] == 1 else None
 
 
 def _step_of(line: str) -> float:

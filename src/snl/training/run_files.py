@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
+from snl.data.catalog import Catalog
 from snl.errors import SettingsError, SnlError, TrainingError
 from snl.kinds import BUNDLE
 from snl.locks import locked
@@ -15,6 +18,7 @@ from snl.runtime.inspector import Inspector, load
 from snl.settings import Settings
 from snl.temporary import temporary_folder
 from snl.training import checkpoint
+from snl.training.contents import content_hashes
 
 
 def run_folder(target: Path | None, stack: ExitStack) -> Path:
@@ -33,6 +37,7 @@ def finished_run(
     target: Path,
     folder: Path,
     settings: Settings,
+    catalog: Catalog,
     sources: Mapping[str, str],
     resume: bool,
     overwrite: bool,
@@ -48,12 +53,7 @@ def finished_run(
         return None  # the checkpoint itself is checked when it is restored
     if resume and target.is_file():
         inspector = load(target, device)
-        training = inspector.training
-        made_of = {
-            "data": training.data.get("fingerprint"),
-            "teacher": training.facts.get("teacher"),
-        }
-        if inspector.settings == settings and made_of == sources:
+        if inspector.settings == settings and _made_of(inspector, catalog, sources):
             return inspector
     if overwrite:
         return None
@@ -85,6 +85,26 @@ def check_output(target: Path, settings: Settings, inputs: Iterable[Path]) -> No
     folder = folder_of(target)
     if folder.exists() and not folder.is_dir():
         raise SnlError(f"{folder}: is a file, where the unfinished run is kept; choose another -o")
+
+
+def _made_of(inspector: Inspector, catalog: Catalog, sources: Mapping[str, str]) -> bool:
+    """Return whether a bundle was trained on these images with these teacher weights.
+
+    Bundles of earlier versions have only the hashes of their training images' ends.
+    """
+    training = inspector.training
+    made_of = {
+        "data": training.data.get("fingerprint"),
+        "image contents": training.data.get("contents", sources["image contents"]),
+        "teacher": training.facts.get("teacher"),
+    }
+    if made_of != sources:
+        return False
+    if "contents" in training.data:
+        return True
+    present = content_hashes(catalog.train(), ends=training.hashed == "ends").values()
+    known = np.array([value for value in present if value is not None], np.uint64)
+    return bool(np.isin(training.hashes, known).all())
 
 
 @contextmanager

@@ -24,13 +24,13 @@ from snl.data.stream import batches, read
 from snl.data.tiles import samples
 from snl.data.white_level import describe, sample_range
 from snl.decision.fit import fit_calibration
-from snl.errors import ImageError
-from snl.files import content_hash
+from snl.errors import ImageError, NotFiniteError, TrainingError
 from snl.limits import MAX_PIXELS
 from snl.model import device as devices
 from snl.model import weights
 from snl.model.network import Network
 from snl.model.teacher import Teacher, default_stages
+from snl.runtime import bundle
 from snl.runtime.convert import network_version
 from snl.runtime.inspector import Inspector
 from snl.runtime.measure import measure
@@ -39,8 +39,9 @@ from snl.runtime.predictor import Predictor
 from snl.runtime.torch_engine import TorchEngine
 from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, plugins_used, resolve
 from snl.signals import deferred
-from snl.training import checkpoint
+from snl.training import checkpoint, contents
 from snl.training.cache import CacheBudget, TrainingData
+from snl.training.contents import Hashes, content_hashes
 from snl.training.fit_statistics import fit_statistics
 from snl.training.loop import RunOptions, check_tensorboard, fit
 from snl.training.run_files import check_output, finished_run, locked_run, run_folder
@@ -148,13 +149,18 @@ def train(
         note(f"note: {text}")
     settings = settings.replace({"white_level": settings.white_level or found.level})
     network = _untrained(settings, note)
-    sources = {"data": catalog.fingerprint(), "teacher": fingerprint(network.teacher)}
+    hashes = content_hashes(catalog.train(), _bar("comparing images", quiet))
+    sources = {
+        "data": catalog.fingerprint(),
+        "image contents": contents.fingerprint(hashes),
+        "teacher": fingerprint(network.teacher),
+    }
     with ExitStack() as stack:
         folder = run_folder(target, stack)
         if target is not None:
             stack.enter_context(locked_run(target, folder))
             finished = finished_run(
-                target, folder, network.settings, sources, resume, overwrite, device
+                target, folder, network.settings, catalog, sources, resume, overwrite, device
             )
             if finished is not None:
                 finished.predictor.max_pixels = max_pixels
@@ -172,7 +178,7 @@ def train(
             "kinds": found.kinds(network.settings.white_level),
             "highest": dict(found.highest),
         }
-        metadata = _metadata(network, images, sources["data"], facts)
+        metadata = _metadata(network, images, sources, hashes, facts)
         predictor = Predictor(TorchEngine(network, device), metadata, max_pixels=max_pixels)
         inspector = _calibrated(predictor, images, skip_bad, _bar("calibrating", quiet))
         skipped = facts["skipped"]
@@ -257,9 +263,11 @@ def _fit(
     )
     with closing(data):
         facts = fit(network, data, sources, options)
+    _check_finite(network)
     began = perf_counter()
     bar = _bar("errors on normal images", options.quiet)
     fit_statistics(network, data.paths, bar, max_pixels=reading.max_pixels)
+    _check_finite(network)
     facts["statistics_seconds"] = round(perf_counter() - began, 2)
     facts["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
     facts["teacher"] = sources["teacher"]
@@ -268,7 +276,13 @@ def _fit(
     return replace(images, used=[r for r in images.used if r.path in readable]), facts
 
 
-def _metadata(network: Network, images: _Images, data: str, facts: dict[str, Any]) -> ModelMetadata:
+def _metadata(
+    network: Network,
+    images: _Images,
+    sources: Mapping[str, str],
+    hashes: Hashes,
+    facts: dict[str, Any],
+) -> ModelMetadata:
     """Everything that is known after training; there is no calibration yet."""
     state = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
     training = TrainingInfo(
@@ -276,11 +290,12 @@ def _metadata(network: Network, images: _Images, data: str, facts: dict[str, Any
         data={
             "name": Path(images.catalog.root).resolve().name,
             "layout": images.catalog.layout,
-            "fingerprint": data,
+            "fingerprint": sources["data"],
+            "contents": sources["image contents"],
             "images": len(images.used) + len(images.held_out),
         },
         facts=facts,
-        hashes=np.array([content_hash(record.path) for record in images.used], np.uint64),
+        hashes=np.array([hashes[r.path] for r in images.used if hashes[r.path]], np.uint64),
     )
     return ModelMetadata(
         network.settings,
@@ -309,6 +324,9 @@ def _calibrated(
         measure(predictor, records, errors, tile=settings.tile, progress=_part(bar, before, total))
         for records, before in ((reference, 0), (images.held_out, len(reference)))
     )
+    for error in errors:
+        if isinstance(error, NotFiniteError):
+            raise _diverged(settings, str(error))
     if errors and not skip_bad:
         raise errors[0]
     predictor.training.facts["skipped"].extend(str(error) for error in errors)
@@ -321,6 +339,26 @@ def _calibrated(
         network=predictor.metadata.network,
     )
     return Inspector(predictor, [calibration])
+
+
+def _check_finite(network: Network) -> None:
+    """Check the weights and the error statistics of a trained network.
+
+    Raises:
+        TrainingError: a value that no bundle may have, because results would not be finite.
+    """
+    state = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
+    try:
+        bundle.check_finite(state)
+    except ValueError as error:
+        raise _diverged(network.settings, str(error)) from None
+
+
+def _diverged(settings: Settings, reason: str) -> TrainingError:
+    return TrainingError(
+        f"the training diverged, nothing was written ({reason}); lower training.lr (now "
+        f"{settings.training.lr:g}) and start over with --overwrite"
+    )
 
 
 def standardise(network: Network, paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> None:
