@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "snl"
 
 BASE = [
     *("errors", "files", "registry", "settings", "progress", "dependencies", "text_table"),
-    *("kmeans", "environment"),
+    *("kmeans", "environment", "text"),
 ]
 LAYERS = [
     *("base", "data", "demo", "drawing", "model", "decision", "monitoring", "runtime", "training"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, STOPPED, progress_bar, say
+from snl.cli.common import OK, STOPPED, progress_bar, say, show
 
 if TYPE_CHECKING:
     from snl.bench.task import Task
@@ -99,7 +99,7 @@ def _measure_speed(options: Options) -> int:
     from snl.bench.inference import format_speeds, measure
 
     progress = progress_bar("measuring", options.quiet)
-    print(format_speeds(measure(options.root, options.device, progress)), flush=True)
+    show(format_speeds(measure(options.root, options.device, progress)))
     return OK
 
 

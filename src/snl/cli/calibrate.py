@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, PROBLEMS, image_files, progress_bar, say
+from snl.cli.common import OK, PROBLEMS, image_files, progress_bar, say, show
 from snl.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def run(options: Options) -> int:
     if options.output or options.undo or edits:
         inspector.save(target)  # before printing: the reader of the table may close the pipe
         say(f"{target}: calibrated; --undo takes the last change back")
-    print(format_calibration(inspector), flush=True)
+    show(format_calibration(inspector))
     return OK if caught else PROBLEMS
 
 

@@ -89,7 +89,7 @@ def run(options: Options) -> int:
         seed=options.seed,
         progress=progress_bar("probing", options.quiet),
     )
-    print(format_probes(result), flush=True)
+    show(format_probes(result))
     for text in result.notes:
         say(f"note: {text}")
     say_skipped(result.skipped)
