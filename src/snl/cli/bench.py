@@ -59,11 +59,15 @@ def add_parser(verbs: Any) -> None:
         "-o", "--out", type=Path, metavar="DIR", help="output folder (default: bench-mvtec, ...)"
     )
     verb.add_argument(
-        "--seeds", type=shared.count, default=3, metavar="N", help="use seeds 0..N-1 (default: 3)"
+        "--seeds",
+        type=shared.whole(1, 1000),
+        default=3,
+        metavar="N",
+        help="use seeds 0..N-1 (default: 3)",
     )
     verb.add_argument(
         "--seed",
-        type=shared.index,
+        type=shared.seed,
         dest="only",
         metavar="K",
         help="run only this seed and print no table, to run seeds as separate jobs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,13 +135,13 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     from snl.data.listing import images_in
     from snl.errors import DataError
 
-    files: dict[Path, Path] = {}
+    files: dict[str, Path] = {}
     for path in paths:
         inside = images_in(path) if path.is_dir() else [path]
         if not inside:
             raise DataError(f"{path}: no images in this folder; give images or another folder")
         for file in inside:
-            files.setdefault(file.resolve(), file)
+            files.setdefault(os.path.realpath(file), file)  # accepts loops of links
     return list(files.values())
 
 

@@ -69,6 +69,9 @@ def explain(error: BaseException, from_stdout: bool = False) -> str | None:
             "no further thread can be started; raise the limit of processes and threads "
             "(ulimit -u) or close other programs"
         )
+    if isinstance(error, RuntimeError) and text.startswith("symlink loop"):
+        name = _name(str(error).partition(" from ")[2].strip("'"))
+        return f"{name}: {os.strerror(errno.ELOOP)}; {_REMEDIES[errno.ELOOP]}"
     if isinstance(error, RecursionError):
         return (
             f"an input is nested too deeply to be read ({printable(error)[:80]}); check the JSON "
@@ -124,7 +127,7 @@ def _name(name: object) -> str:
 
 def _has_cwd() -> bool:
     try:
-        os.getcwd()
+        Path.cwd()
     except OSError:
         return False
     return True
@@ -190,7 +193,7 @@ def _write_new(folder: Path, text: str) -> Path:
     path = folder / f"error-{stamp}-{now // 1000 % 10**6:06}-{os.getpid()}.txt"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     number = os.open(path, flags, 0o600)
-    with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+    with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
     with suppress(OSError):
         for old in sorted(folder.glob("error-*.txt"))[:-KEPT]:

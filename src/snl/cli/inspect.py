@@ -71,7 +71,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_rates(verb)
     verb.add_argument(
         "--tile",
-        type=shared.index,
+        type=shared.tile,
         metavar="N",
         help="inspect images in tiles of N pixels, 0: whole images (default: as calibrated)",
     )
@@ -83,14 +83,14 @@ def add_parser(verbs: Any) -> None:
     )
     verb.add_argument(
         "--batch-size",
-        type=shared.count,
+        type=shared.batch_size,
         default=8,
         metavar="N",
         help="images in one batch (default: 8; 1: lowest latency)",
     )
     verb.add_argument(
         "--threads",
-        type=shared.index,
+        type=shared.threads,
         default=0,
         metavar="N",
         help="threads of the network, 0: chosen by the runtime (default); snl bench inference "

@@ -84,6 +84,9 @@ def open_monitor(state: Path | None, inspector: Inspector, stack: ExitStack) -> 
         monitor = baseline.resume(state, inspector.calibration)
     else:
         monitor = baseline.start(inspector.calibration)
+    few = baseline.note(monitor, inspector.calibration)
+    if few:
+        say(f"note: {few}")
     stack.callback(lambda: monitor.save(state))
     reported = {product for product, drift in monitor.status().items() if drift.alarm}
     count = 0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, say_skipped
+from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, say_skipped, show
 from snl.errors import SettingsError
 
 SUMMARY = "measure how much products interfere: are blends and pasted patches of two anomalous?"
@@ -50,20 +50,24 @@ def add_parser(verbs: Any) -> None:
     verb.add_argument("--products", metavar="A,B", help="use only these products of DATA")
     verb.add_argument(
         "--images",
-        type=int,
+        type=shared.whole(1, 1000),
         default=20,
         metavar="N",
         help="images for each pair and probe (default: 20)",
     )
     verb.add_argument(
         "--share",
-        type=float,
+        type=shared.number_in(0, 1),
         default=0.5,
         metavar="X",
         help="weight of the row's product in a blend (default: 0.5)",
     )
     verb.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the random choices (default: 0)"
+        "--seed",
+        type=shared.seed,
+        default=0,
+        metavar="N",
+        help="seed of the random choices (default: 0)",
     )
     shared.add_precision(verb)
     shared.add_layout(verb)

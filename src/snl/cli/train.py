@@ -51,7 +51,7 @@ def add_parser(verbs: Any) -> None:
         "-o", "--output", type=Path, required=True, metavar="FILE", help="bundle to write (.snl)"
     )
     shared.add_settings(verb)
-    verb.add_argument("--seed", type=int, metavar="N", help="seed of all random numbers")
+    verb.add_argument("--seed", type=shared.seed, metavar="N", help="seed of all random numbers")
     verb.add_argument(
         "--resume", action="store_true", help="continue an interrupted run from its last checkpoint"
     )
