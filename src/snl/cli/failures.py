@@ -105,8 +105,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _explain_system(error: OSError, from_stdout: bool) -> str:
     reason = error.strerror or printable(error) or type(error).__name__
     number = error.errno or 0
-    if not from_stdout and error.filename is None and number == errno.ENOENT and not _has_cwd():
-        return "the working directory does not exist any more; change to another folder"
     remedy = _REMEDIES.get(number, "check the path and the disk")
     if from_stdout:
         if number in (errno.EACCES, errno.EPERM, errno.ENOENT):
@@ -125,12 +123,20 @@ def _name(name: object) -> str:
     return text if len(text) <= 300 else f"{text[:150]}...{text[-100:]}"
 
 
-def _has_cwd() -> bool:
+def check_working_directory() -> None:
+    """Check that the working directory exists.
+
+    Raises:
+        SnlError: it was deleted.
+    """
     try:
         Path.cwd()
-    except OSError:
-        return False
-    return True
+    except FileNotFoundError:
+        raise SnlError(
+            "the working directory does not exist any more; change to another folder"
+        ) from None
+    except OSError:  # one that cannot be read can be used
+        return
 
 
 def _explain_import(error: ImportError) -> str | None:

@@ -29,7 +29,7 @@ from snl.cli import (
     train,
 )
 from snl.cli.console import BAD_INPUT, say
-from snl.cli.failures import is_out_of_memory
+from snl.cli.failures import check_working_directory, is_out_of_memory
 from snl.cli.options import format_examples
 from snl.cli.safety import guard
 from snl.errors import SnlError
@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     verb, options = parse(arguments)
+    check_working_directory()  # without it, libraries end the process with messages of their own
     try:
         return int(verb.run(options))
     except Exception as error:

@@ -30,13 +30,11 @@ def guard(run: Callable[[], int], arguments: Sequence[str] = ()) -> int:
         arguments: words of the command line, for the file with the details of an internal error.
     """
     try:
-        status = run()
-        _flush()
-    except SystemExit:
         try:
-            _flush()  # the text of --help and --version
-        except OSError as error:
-            return _failed(error, arguments)
+            status = run()
+        finally:
+            _flush()  # the text of --help and --version too, whose errors argparse hides
+    except SystemExit:
         raise
     except KeyboardInterrupt:
         say("stopped")
@@ -121,13 +119,41 @@ def _open_streams() -> None:
                 os.close(opened)
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        old = sys.stdout
+        lines, through = old.line_buffering, old.write_through
+        sys.stdout = _Results(
+            old.detach(),
+            old.encoding,
+            "backslashreplace",
+            line_buffering=lines,
+            write_through=through,
+        )
     errors = io.FileIO(2, "w", closefd=False)
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     sys.stderr = _Messages(
         io.BufferedWriter(errors), encoding, "backslashreplace", line_buffering=True
     )
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+class _Results(io.TextIOWrapper):
+    """Standard output that remembers its first error: nothing that was lost is forgotten."""
+
+    failure: OSError | None = None
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
 
 
 class _Messages(io.TextIOWrapper):
@@ -147,8 +173,12 @@ class _Messages(io.TextIOWrapper):
 
 
 def _flush() -> None:
+    """Write what is buffered for standard output; raise its first error, now or earlier."""
     if sys.stdout is not None and not sys.stdout.closed:
         sys.stdout.flush()
+        failure = getattr(sys.stdout, "failure", None)
+        if failure is not None:
+            raise failure
 
 
 def _output_is_broken() -> bool:
@@ -165,6 +195,8 @@ def _drop_output() -> None:
     """Send what is still buffered nowhere, so that the interpreter does not fail on it at exit."""
     try:
         _to_null(sys.stdout.fileno())
+        if isinstance(sys.stdout, _Results):
+            sys.stdout.failure = None  # it is being reported
     except (OSError, ValueError, AttributeError):
         sys.stdout = io.StringIO()
 
