@@ -180,7 +180,7 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
     if options.json:
         write_text(options.json, "".join(line + "\n" for line in lines))
     _summarise(options, len(lines))
-    _advise(inspector, options.product, rates)
+    _advise(options, inspector, rates)
     if failed:
         say(f"{len(failed)} of {len(paths)} images could not be inspected")
     return status or (BAD_INPUT if failed else OK)
@@ -198,15 +198,22 @@ def _summarise(options: Options, count: int) -> None:
         say(f"regions: {options.coco}")
 
 
-def _advise(inspector: Inspector, product: str | None, rates: Rates | None) -> None:
+def _advise(
+    options: Options, inspector: Inspector, product: str | None, rates: Rates | None
+) -> None:
     """Say if there are too few held-out images for any threshold."""
-    calibration, rate = inspector.calibration, rates.anomalous if rates else None
+    from snl.decision.calibration import images_needed
+
+    calibration, product = inspector.calibration, options.product
+    rate = (rates or calibration.rates_for(product)).anomalous
     if not calibration.can_decide(rate, product):
         held_back = sum(len(data) for data in calibration.sets.values())
+        possible = calibration.possible_rate()
+        other = "" if possible is None else f", or inspect with --rate {possible:g} or more"
         say(
             f"note: with {held_back} held-out normal images no decision at a false-alarm rate of "
-            f"{inspector.rates.anomalous:g} is possible, so it is 'uncertain'; add normal images "
-            "with snl calibrate FILE NORMALS --add"
+            f"{rate:g} is possible, so it is 'uncertain'; add {images_needed(rate) - held_back} or "
+            f"more normal images with snl calibrate {options.file} NORMALS --add{other}"
         )
 
 
