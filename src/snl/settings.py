@@ -548,7 +548,16 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
             expected = "one of " + ", ".join(get_args(kind))
         else:
             expected = _EXPECTED.get(kind, "numbers a,b,c")
-        raise SettingsError(f"setting '{name}' is {value!r}; it takes {expected}") from None
+        raise SettingsError(f"setting '{name}' is {_shown(value)}; it takes {expected}") from None
+
+
+def _shown(value: Any) -> str:
+    """The value for a message; of a very long one, its beginning."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}..."
 
 
 def _convert_tuple(name: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -582,7 +591,8 @@ def _check(s: Settings) -> Settings:
         for number in value if isinstance(value, tuple) else [value]:
             if not limits.low <= number <= limits.high:
                 raise SettingsError(
-                    f"setting '{name}' is {number}; it must be in {limits.low:g}..{limits.high:g}"
+                    f"setting '{name}' is {_shown(number)}; it must be in "
+                    f"{limits.low:g}..{limits.high:g}"
                 )
     for name, settings in s.loss.plugins.items():
         weight = getattr(settings, "weight", 0)

@@ -326,7 +326,7 @@ def monitor_with_alarm() -> DriftMonitor:
         ("kind", "bundle"),
         ("kind", KeyError),
         ("format", 0.5),
-        ("format", 2),
+        ("format", 3),
         ("statistics", "score"),
         ("statistics", []),
         ("false_alarm", 2),
@@ -390,7 +390,7 @@ def test_foreign_truncated_and_newer_files_are_refused(tmp_path: Path) -> None:
         ("[1, 2]", "not a JSON object"),
         ('{"a": 1}', "not written by a drift monitor"),
         (damaged, "checksum"),
-        (text.replace('"format": 1', '"format": 2'), "update snl"),
+        (text.replace('"format": 2', '"format": 3'), "update snl"),
     ]:
         file.write_text(content)
         with pytest.raises(SnlError, match=reason):

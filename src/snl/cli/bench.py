@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, progress_bar, say
+from snl.cli.common import OK, progress_bar, say, show
 
 if TYPE_CHECKING:
     from snl.bench.task import Task
@@ -63,11 +63,15 @@ def add_parser(verbs: Any) -> None:
         "-o", "--out", type=Path, metavar="DIR", help="output folder (default: bench-mvtec, ...)"
     )
     verb.add_argument(
-        "--seeds", type=shared.count, default=3, metavar="N", help="use seeds 0..N-1 (default: 3)"
+        "--seeds",
+        type=shared.whole(1, 1000),
+        default=3,
+        metavar="N",
+        help="use seeds 0..N-1 (default: 3)",
     )
     verb.add_argument(
         "--seed",
-        type=shared.index,
+        type=shared.seed,
         dest="only",
         metavar="K",
         help="run only this seed and print no table, to run seeds as separate jobs",
@@ -104,7 +108,7 @@ def _measure_speed(options: Options) -> int:
     from snl.bench.inference import format_speeds, measure
 
     progress = progress_bar("measuring", options.quiet)
-    print(format_speeds(measure(options.root, options.device, progress)), flush=True)
+    show(format_speeds(measure(options.root, options.device, progress)))
     return OK
 
 

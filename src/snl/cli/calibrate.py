@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import argparse
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, PROBLEMS, image_files, progress_bar, say
+from snl.cli.common import OK, PROBLEMS, image_files, progress_bar, say, show
 from snl.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_rates(verb)
     verb.add_argument(
         "--regions-rate",
-        type=float,
+        type=shared.rate,
         metavar="X",
         help="largest average number of regions marked in a normal image",
     )
@@ -100,7 +101,7 @@ def add_parser(verbs: Any) -> None:
     _add_feedback(verb)
     verb.add_argument(
         "--tile",
-        type=shared.index,
+        type=shared.tile,
         metavar="N",
         help="inspect images in tiles of N pixels from now on, 0: whole images; needs NORMALS of "
         "all products",
@@ -200,7 +201,7 @@ def _run(options: Options, target: Path) -> int:
             inspector.save(target)
         undo = "; --undo takes the last change back" if edits else ""
         say(f"{target}: {'calibrated' if edits or options.undo else 'written'}{undo}")
-    print(format_calibration(inspector), flush=True)
+    show(format_calibration(inspector))
     return OK if caught else PROBLEMS
 
 
@@ -351,12 +352,12 @@ def _numbers(options: Options, calibration: Calibration) -> Iterator[Calibration
     """Set the scale and the smallest region of products."""
     from snl.decision.edit import set_product_values
 
-    for assignments, flag, field, kind, least in (
-        (options.mm_per_pixel, "--mm-per-pixel", "mm_per_pixel", float, 0.0),
-        (options.smallest, "--smallest", "min_region_area", int, 1),
+    for assignments, flag, field, kind in (
+        (options.mm_per_pixel, "--mm-per-pixel", "mm_per_pixel", shared.number_in(1e-6, 1e6)),
+        (options.smallest, "--smallest", "min_region_area", shared.whole(1, 10**9)),
     ):
         values = {
-            name: _value(text, kind, least, flag)
+            name: _value(text, kind, flag)
             for name, text in _pairs(assignments, flag, options.product, calibration.products)
         }
         if values:
@@ -472,12 +473,9 @@ def _pairs(
     return pairs
 
 
-def _value(text: str, kind: type[float] | type[int], least: float, flag: str) -> float | int:
-    """Return a positive number of at least `least`."""
+def _value(text: str, kind: Callable[[str], float | int], flag: str) -> float | int:
+    """Return a value that belongs to a product; `kind` is the type of an option."""
     try:
-        value = kind(text)
-    except ValueError:
-        value = kind(-1)
-    if not least <= value < float("inf") or value == 0:
-        raise SettingsError(f"{flag} {text}: give a number above 0")
-    return value
+        return kind(text)
+    except argparse.ArgumentTypeError as error:
+        raise SettingsError(f"{flag}: {error}") from None

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snl.cli.console import BAD_INPUT as BAD_INPUT
+from snl.cli.console import OK as OK
+from snl.cli.console import PROBLEMS as PROBLEMS
+from snl.cli.console import STOPPED as STOPPED
+from snl.cli.console import say as say
+from snl.cli.console import show as show
 from snl.cli.options import STDOUT
 from snl.errors import SnlError
+from snl.text import printable
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
     from snl.evaluation.result import Evaluation
     from snl.kinds import Kind
     from snl.runtime.inspector import Inspector
-
-OK, PROBLEMS, BAD_INPUT, STOPPED = 0, 1, 2, 130
-
-
-def say(text: str) -> None:
-    """Print a message on standard error, so that standard output holds only results."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def progress_bar(title: str, quiet: bool, unit: str = "image") -> Any:
@@ -42,6 +42,7 @@ def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
         left: the number of leading columns that are aligned to the left; the others are aligned
             to the right.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -55,7 +56,7 @@ def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
 
 def aligned(pairs: Iterable[tuple[str, str]]) -> str:
     """Return names and values as aligned text, one pair per line; without pairs an empty text."""
-    rows = list(pairs)
+    rows = [(printable(name), printable(value)) for name, value in pairs]
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
 
@@ -65,16 +66,15 @@ def show_evaluation(evaluation: Evaluation) -> None:
     from snl.evaluation.decision_counts import format_decisions
     from snl.evaluation.result import format_table
 
-    print(format_table(evaluation), flush=True)
+    show(format_table(evaluation))
     decisions = format_decisions(evaluation.scores)
     if decisions:
-        print(f"\n{decisions}", flush=True)
+        show(f"\n{decisions}")
         raw, calibrated = evaluation.pooled["image_auroc"], evaluation.calibrated_auroc
         if raw is not None and calibrated is not None:
-            print(
+            show(
                 f"pooled image AUROC: {100 * raw:.1f} by raw scores, {100 * calibrated:.1f} by "
-                "calibrated scores",
-                flush=True,
+                "calibrated scores"
             )
     say_skipped(evaluation.skipped)
     for error in evaluation.unusable_masks:
@@ -120,7 +120,7 @@ def show_result(text: str, value: Any, json_path: Path | None) -> None:
         print(json.dumps(value, indent=2, allow_nan=False), flush=True)
         return
     with written_first(json_path, value):
-        print(text, flush=True)
+        show(text)
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     from snl.data.unused import skipped_in
     from snl.errors import DataError
 
-    files: dict[Path, Path] = {}
+    files: dict[str, Path] = {}
     for path in paths:
         inside = images_in(path) if path.is_dir() else [path]
         skipped = skipped_in(path, inside) if path.is_dir() else []
@@ -166,7 +166,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
         for text in skipped:
             say(f"note: {text}")
         for file in inside:
-            files.setdefault(file.resolve(), file)
+            files.setdefault(os.path.realpath(file), file)  # accepts loops of links
     return list(files.values())
 
 

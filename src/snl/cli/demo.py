@@ -44,7 +44,7 @@ def add_parser(verbs: Any) -> None:
     )
     verb.add_argument(
         "--seed",
-        type=int,
+        type=shared.seed,
         default=0,
         metavar="N",
         help="seed of the images and of training (default: 0)",

@@ -62,7 +62,7 @@ def add_parser(verbs: Any) -> None:
         "points (int8)",
     )
     verb.add_argument(
-        "--batch", type=shared.count, metavar="N", help="fixed batch size (default: any size)"
+        "--batch", type=shared.batch_size, metavar="N", help="fixed batch size (default: any size)"
     )
     shared.add_layout(verb)
     shared.add_max_pixels(verb)

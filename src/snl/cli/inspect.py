@@ -72,7 +72,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_rates(verb)
     verb.add_argument(
         "--tile",
-        type=shared.index,
+        type=shared.tile,
         metavar="N",
         help="inspect images in tiles of N pixels, 0: whole images (default: as calibrated)",
     )
@@ -84,14 +84,14 @@ def add_parser(verbs: Any) -> None:
     )
     verb.add_argument(
         "--batch-size",
-        type=shared.count,
+        type=shared.batch_size,
         default=8,
         metavar="N",
         help="images in one batch (default: 8; 1: lowest latency)",
     )
     verb.add_argument(
         "--threads",
-        type=shared.index,
+        type=shared.threads,
         default=0,
         metavar="N",
         help="threads of the network, 0: chosen by the runtime (default); snl bench inference "
@@ -187,21 +187,26 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
             outputs.stopped, status = True, stop.status
     remarks.summarise()
     if not status:
-        _advise(inspector, options.product, rates)
+        _advise(options, inspector, rates)
     if failed:
         say(f"{len(failed)} of {len(paths)} images could not be inspected")
     return status or (BAD_INPUT if failed or outputs.failed else OK)
 
 
-def _advise(inspector: Inspector, product: str | None, rates: Rates | None) -> None:
+def _advise(options: Options, inspector: Inspector, rates: Rates | None) -> None:
     """Say if there are too few held-out images for any threshold."""
-    calibration, rate = inspector.calibration, rates.anomalous if rates else None
+    from snl.decision.calibration import images_needed
+
+    calibration, product = inspector.calibration, options.product
+    rate = (rates or calibration.rates_for(product)).anomalous
     if not calibration.can_decide(rate, product):
         held_back = sum(len(data) for data in calibration.sets.values())
+        possible = calibration.possible_rate()
+        other = "" if possible is None else f", or inspect with --rate {possible:g} or more"
         say(
             f"note: with {held_back} held-out normal images no decision at a false-alarm rate of "
-            f"{inspector.rates.anomalous:g} is possible, so it is 'uncertain'; add normal images "
-            "with snl calibrate FILE NORMALS --add"
+            f"{rate:g} is possible, so it is 'uncertain'; add {images_needed(rate) - held_back} or "
+            f"more normal images with snl calibrate {options.file} NORMALS --add{other}"
         )
 
 

@@ -184,8 +184,13 @@ def _monitor(state: Path, inspector: Inspector) -> Any:
     from snl.monitoring import baseline
 
     if state.is_file() and state.stat().st_size:
-        return baseline.resume(state, inspector.calibration)
-    return baseline.start(inspector.calibration)
+        monitor = baseline.resume(state, inspector.calibration)
+    else:
+        monitor = baseline.start(inspector.calibration)
+    few = baseline.note(monitor, inspector.calibration)
+    if few:
+        say(f"note: {few}")
+    return monitor
 
 
 class _Places:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, say_skipped, written_first
+from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, say_skipped, show, written_first
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
@@ -56,20 +56,24 @@ def add_parser(verbs: Any) -> None:
     verb.add_argument("--products", metavar="A,B", help="use only these products of DATA")
     verb.add_argument(
         "--images",
-        type=int,
+        type=shared.whole(1, 1000),
         default=20,
         metavar="N",
         help="images for each pair and probe (default: 20)",
     )
     verb.add_argument(
         "--share",
-        type=float,
+        type=shared.number_in(0, 1),
         default=0.5,
         metavar="X",
         help="weight of the row's product in a blend (default: 0.5)",
     )
     verb.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the random choices (default: 0)"
+        "--seed",
+        type=shared.seed,
+        default=0,
+        metavar="N",
+        help="seed of the random choices (default: 0)",
     )
     shared.add_precision(verb)
     shared.add_layout(verb)
@@ -102,7 +106,7 @@ def run(options: Options) -> int:
     )
     measured_on = about(options.file, catalog, inspector, result.skipped)
     with written_first(options.json, {**result.to_dict(), "about": measured_on}):
-        print(format_probes(result), flush=True)
+        show(format_probes(result))
         for text in result.notes:
             say(f"note: {text}")
         say_skipped(result.skipped)

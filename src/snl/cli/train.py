@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +51,7 @@ def add_parser(verbs: Any) -> None:
         "-o", "--output", type=Path, required=True, metavar="FILE", help="bundle to write (.snl)"
     )
     shared.add_settings(verb)
-    verb.add_argument("--seed", type=int, metavar="N", help="seed of all random numbers")
+    verb.add_argument("--seed", type=shared.seed, metavar="N", help="seed of all random numbers")
     verb.add_argument(
         "--resume", action="store_true", help="continue an interrupted run from its last checkpoint"
     )
@@ -107,21 +106,28 @@ def run(options: Options) -> int:
     say(
         f"{options.output}: {training['steps']} steps, {seconds:.0f} s, loss {training['loss']:.4f}"
     )
-    _report_calibration(inspector)
+    _report_calibration(options, inspector)
     return OK
 
 
-def _report_calibration(inspector: Inspector) -> None:
+def _report_calibration(options: Options, inspector: Inspector) -> None:
     """Say which products have too few held-out images for the false-alarm rate."""
+    from snl.decision.calibration import images_needed
+
     calibration, rate = inspector.calibration, inspector.rates.anomalous
     held_back = sum(len(data) for data in calibration.sets.values())
     if not calibration.can_decide(rate):
-        least_rate = math.ceil(100 / (held_back + 1)) / 100
+        needed = images_needed(rate)
+        ways = [
+            f"add {needed - held_back} or more with snl calibrate {options.output} NORMALS --add"
+        ]
+        if _most_held_out(inspector) >= needed:
+            ways.append("train with --set training.holdout=0.5")
+        if (possible := calibration.possible_rate()) is not None:
+            ways.append(f"allow more false alarms with snl inspect --rate {possible:g}")
         say(
             f"note: {held_back} normal images were held out, and a false-alarm rate of {rate:g} "
-            f"needs {math.ceil(1 / rate - 1e-9) - 1}, so every decision will be 'uncertain'. Use "
-            "more normal images, train with --set training.holdout=0.3, or inspect with --rate "
-            f"{least_rate:g} or more"
+            f"needs {needed}, so every decision will be 'uncertain': {', or '.join(ways)}"
         )
         return
     few = [name for name, data in calibration.sets.items() if (len(data) + 1) * rate < 1 - 1e-9]
@@ -131,3 +137,17 @@ def _report_calibration(inspector: Inspector) -> None:
             f"note: {names}: too few images were held out for a false-alarm rate of {rate:g} per "
             "product; the threshold comes from the images of all products together"
         )
+
+
+def _most_held_out(inspector: Inspector) -> int:
+    """Return how many images a training would hold out that holds out half of them."""
+    from dataclasses import replace
+
+    from snl.training.selection import held_out_count
+
+    half = replace(inspector.settings.training, holdout=0.5)
+    trained = inspector.training.products
+    return sum(
+        held_out_count(trained.get(name, 0) + len(held), half)
+        for name, held in inspector.calibration.sets.items()
+    )

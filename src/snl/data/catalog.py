@@ -120,7 +120,7 @@ class Catalog:
     def _read(cls, path: Path, name: str) -> Catalog:
         if not path.exists():
             raise DataError(f"{path} does not exist; give the folder of images or a manifest")
-        if path.is_file() and find_manifest(path) is None:
+        if not path.is_dir() and find_manifest(path) is None:
             raise DataError(
                 f"{path} is neither a folder nor a manifest; give the folder of images, or a .csv "
                 "or .parquet file"

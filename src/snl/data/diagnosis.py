@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from snl.data.catalog import Catalog
+from snl.text import printable
 
 _SHOWN_PER_KIND = 5
 
@@ -59,7 +60,10 @@ class Diagnosis:
 def format_diagnosis(diagnosis: Diagnosis) -> str:
     """Return the text that `snl doctor` prints: a table of products, then problems by kind."""
     catalog = diagnosis.catalog
-    lines = [f"{catalog.root}: layout {catalog.layout}, {len(catalog.records)} images", ""]
+    lines = [
+        f"{printable(catalog.root)}: layout {catalog.layout}, {len(catalog.records)} images",
+        "",
+    ]
     lines += _format_table(diagnosis.counts)
     for severity in ("error", "warning"):
         groups: dict[str, list[Problem]] = defaultdict(list)
@@ -71,7 +75,7 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
         for kind, problems in groups.items():
             lines.append(f"  {kind} ({len(problems)})")
             shown = problems[:_SHOWN_PER_KIND]
-            lines += [f"    {problem.where}: {problem.what}" for problem in shown]
+            lines += [f"    {printable(f'{problem.where}: {problem.what}')}" for problem in shown]
             if more := len(problems) - len(shown):
                 lines.append(f"    and {more} more")
     if not diagnosis.problems:
@@ -127,12 +131,13 @@ def _format_table(counts: dict[str, ProductCounts]) -> list[str]:
         )
         for product, c in counts.items()
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     numeric_columns = range(1, 5)
     return [
         "  ".join(
             cell.rjust(width) if column in numeric_columns else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in rows
+        for row in cells
     ]

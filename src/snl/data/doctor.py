@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,14 +223,16 @@ def _check_product(product: str, c: ProductCounts) -> Iterator[Problem]:
         yield Problem("warning", where, what, "mixed colour modes")
 
 
-def _check_threshold(catalog: Catalog, counts: Iterable[ProductCounts]) -> Iterator[Problem]:
+def _check_threshold(catalog: Catalog, counts: Collection[ProductCounts]) -> Iterator[Problem]:
     total = sum(c.train_normal for c in counts)
     if 0 < total < ENOUGH_IMAGES:
+        held = sum(min(c.train_normal // 3, 20) for c in counts)
+        rate = math.ceil(100 / (held + 1)) / 100
+        more = f", or allow more false alarms (snl inspect --rate {rate:g})" if held else ""
         what = (
             f"{count_of(total, 'normal training image')} in total; with a third held out, fewer "
             "than 19 scores are not enough for a threshold at a false-alarm rate of 5 %, so "
-            f"decisions will be 'uncertain'; add normal images ({ENOUGH_IMAGES} in total), or "
-            "allow more false alarms (snl inspect --rate)"
+            f"decisions will be 'uncertain'; add normal images ({ENOUGH_IMAGES} in total){more}"
         )
         yield Problem("warning", str(catalog.root), what, "too few images for a threshold")
 

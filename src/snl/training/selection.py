@@ -35,7 +35,7 @@ def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Reco
     held: list[Record] = []
     for product in catalog.products:
         records = [r for r in catalog.train() if r.product == product]
-        count = _held_out_count(len(records), settings.training)
+        count = held_out_count(len(records), settings.training)
         seed = [settings.training.seed, zlib.crc32(product.encode())]
         chosen = set(np.random.default_rng(seed).permutation(len(records))[:count].tolist())
         for number, record in enumerate(records):
@@ -126,7 +126,7 @@ def _embeddings(
     return readable, np.concatenate(rows) if rows else np.empty((0, 1), np.float32)
 
 
-def _held_out_count(count: int, settings: TrainingSettings) -> int:
+def held_out_count(count: int, settings: TrainingSettings) -> int:
     """Return how many of a product's `count` normal images are held out."""
     if not settings.holdout:
         return 0
