@@ -79,7 +79,7 @@ def test_the_white_level_is_found_noted_and_stored(parts12: Path, tmp_path: Path
     assert f"values up to {highest}: white level 4095 (12 bits)" in note
     assert "--set white_level=N" in note
     assert inspector.settings.white_level == inspector.white_level == 4095
-    assert inspector.training.facts["images"]["kinds"] == {"12-bit grey": 9}
+    assert inspector.training.facts["image_kinds"] == {"12-bit grey": 9}
     inspector.save(tmp_path / "a.snl")
     again = snl.load(tmp_path / "a.snl", "cpu")
     assert again.white_level == 4095 and again.image_kinds == ("12-bit grey",)
@@ -157,7 +157,7 @@ def test_a_bundle_without_facts_about_images_remarks_nothing(
     image = write(tmp_path / "a.png", deep(1, 12))
     assert "12-bit" not in str(inspector.image_kinds)
     assert "but the model was trained on 8-bit colour" in inspector.inspect(image).remarks[0]
-    inspector.training.facts.pop("images")  # type: ignore[attr-defined]
+    inspector.training.facts.pop("image_kinds")  # type: ignore[attr-defined]
     assert inspector.inspect(image).remarks == ()
 
 
