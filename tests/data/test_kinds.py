@@ -90,6 +90,10 @@ def test_unlabelled_folders_are_used_nowhere(tmp_path: Path) -> None:
     assert labels(Catalog.read(root))["p/test/unsorted"] == {("test", None)}
     plain = Catalog.read(fill(tmp_path / "plain", "q/good", "q/mixed"))
     assert labels(plain) == {"q/good": {("train", "normal")}, "q/mixed": {("test", None)}}
+    only = Catalog.read(fill(tmp_path / "only", "q/day1", "q/unsorted"))
+    assert labels(only) == {"q/day1": {("train", "normal")}, "q/unsorted": {("test", None)}}
+    beside = Catalog.read(fill(tmp_path / "beside", "bolt", "unlabelled"))
+    assert beside.products == ("bolt",) and "no labels" in beside.notes[0]
 
 
 def test_splits_in_other_words(tmp_path: Path) -> None:
@@ -198,5 +202,5 @@ def test_the_layout_of_mvtec_ad_2_with_private_images(tmp_path: Path) -> None:
 
 def test_names_of_training_images_that_say_defect_are_noted(tmp_path: Path) -> None:
     touch(tmp_path, *(f"p/OK_{n}.png" for n in range(3)), "p/NG_1.png", "p/n.i.O. 2.png")
-    (note,) = [n for n in Catalog.read(tmp_path).notes if "names say defect" in n]
+    (note,) = [n for n in Catalog.read(tmp_path).notes if "names that say defect" in n]
     assert "NG_1.png" in note

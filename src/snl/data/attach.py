@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from snl.data.listing import subfolders
+from snl.data.listing import shown, subfolders
 from snl.data.pairing import (
     Beside,
     MaskFolder,
@@ -37,7 +37,7 @@ def attach_masks(records: Sequence[Record], reading: Reading) -> list[Record]:
     kept = [r for r in records if r.path in beside]
     masks = _from_folders(kept, reading) | {p: found for p, found in beside.items() if found}
     result: list[Record] = []
-    contradicted: dict[tuple[str, Path], list[Path]] = defaultdict(list)
+    contradicted: dict[str, list[Path]] = defaultdict(list)
     for record in kept:
         found = masks.get(record.path, ())
         if not found:
@@ -48,14 +48,14 @@ def attach_masks(records: Sequence[Record], reading: Reading) -> list[Record]:
             reading.used.update(found)
             result.append(make_record(record.path, record.product, record.split, "normal"))
         else:
-            contradicted[record.product, record.path.parent].append(record.path)
+            place = f"product {shown(record.product)}, {reading.name(record.path.parent)}"
+            contradicted[place].append(record.path)
             result.append(make_record(record.path, record.product, "test", "anomalous", found))
-    for (product, folder), paths in contradicted.items():
-        reading.note(
-            f"product {product}: {len(paths)} images in {reading.name(folder)} "
-            f"({reading.name(paths[0])}, ...) have masks with marked pixels; they were read as "
-            "anomalous test images and are not trained on"
-        )
+    reading.note_groups(
+        contradicted,
+        "image",
+        "with marked pixels in masks; read as anomalous test images, not trained on",
+    )
     _note_names(result, reading)
     return result
 
@@ -150,10 +150,10 @@ def _note_names(records: Sequence[Record], reading: Reading) -> None:
         if record.split == "train" and record.label == "normal":
             meaning = meaning_of(record.path.stem)
             if meaning.label == "anomalous" and meaning.certain and meaning.verdict:
-                named[record.product].append(record.path)
-    for product, paths in named.items():
-        reading.note(
-            f"product {product}: {len(paths)} images are read as normal although their names say "
-            f"defect ({reading.name(paths[0])}, ...); if they show defects, move them to a folder "
-            "bad"
-        )
+                named[f"product {shown(record.product)}"].append(record.path)
+    reading.note_groups(
+        named,
+        "image",
+        "with names that say defect are read as normal; if they show defects, move them to a "
+        "folder bad",
+    )

@@ -179,8 +179,10 @@ class Catalog:
             ):
                 if found:
                     example = shown(self.relative(found[0].path))
-                    count = f"{len(found)} {what} ({example}, ...)"
-                    lines.append(f"product {shown(product)}: {count} are not used")
+                    more = ", ..." if len(found) > 1 else ""
+                    lines.append(
+                        f"product {shown(product)}: {len(found)} {what} ({example}{more}) not used"
+                    )
         return tuple(lines)
 
     def of(self, product: str) -> Catalog:

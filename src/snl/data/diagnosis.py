@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from snl.data.catalog import Catalog
+from snl.data.reading import count_of as count_of
 from snl.text import printable
 
 _SHOWN_PER_KIND = 5
@@ -96,11 +97,6 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         },
         "problems": [asdict(problem) for problem in diagnosis.problems],
     }
-
-
-def count_of(count: int, noun: str) -> str:
-    """Return a count with its noun, in the plural unless it is 1."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def format_size(size: tuple[int, int] | None) -> str:

@@ -35,14 +35,15 @@ def label_kinds(
                 "rename the folder to good, to bad, or to unlabelled"
             )
     labels: dict[Path, Label | None] = {}
+    unlabelled: dict[Path, Label | None] = {}
     for folder, meaning in meanings.items():
-        if meaning.unlabelled and in_test:
-            labels[folder] = None
+        if meaning.unlabelled and meaning.certain:
+            unlabelled[folder] = None
         elif meaning.label == "anomalous" or (
             meaning.label == "normal" and (meaning.certain or meaning.verdict)
         ):
             labels[folder] = meaning.label
-    unknown = [folder for folder in folders if folder not in labels]
+    unknown = [folder for folder in folders if folder not in labels | unlabelled]
     if in_test:
         labels |= dict.fromkeys(unknown, "anomalous")
     elif unknown and labels:
@@ -53,9 +54,10 @@ def label_kinds(
     for folder, label in labels.items():
         if label == "normal" and not meanings[folder].certain:
             reading.note(f"the images in {reading.name(folder)} were read as normal, by its name")
-    if unlabelled := [f for f in unknown if meanings[f].unlabelled and f in labels and not in_test]:
-        labels |= dict.fromkeys(unlabelled, None)
-    return labels
+    if unlabelled and unknown and not labels:
+        labels |= dict.fromkeys(unknown, "normal")
+        reading.note(f"the images in {_names(unknown)} were read as normal")
+    return labels | unlabelled
 
 
 def is_one_product(folders: Sequence[Path], reading: Reading, name: str) -> bool:
@@ -91,7 +93,7 @@ def is_one_product(folders: Sequence[Path], reading: Reading, name: str) -> bool
         _note_labels(certain_labels, [], reading, name)
         return True
     if says_normal and says_defect and not products:
-        kinds = [f for f in unknown if f not in says_normal]
+        kinds = [f for f in unknown if not meanings[f].unlabelled]
         _note_labels([*says_normal, *says_defect], kinds, reading, name)
         return True
     if _differ_in_label_only(rest) and not products:

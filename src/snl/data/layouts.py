@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from snl.data.attach import attach_masks
-from snl.data.kinds import check_normal, is_one_product, label_kinds
+from snl.data.kinds import check_normal, is_one_product, is_product, label_kinds
 from snl.data.listing import direct_images, folder_name, shown, subfolders, walk_images
 from snl.data.pairing import is_mask_folder, walk_without_masks
 from snl.data.reading import Reading
@@ -97,6 +97,11 @@ def read_folders(root: Path, reading: Reading) -> list[Record]:
         )
     if loose:
         return _finish(_read_product(root, name, reading), reading)
+    for folder in folders:
+        meaning = meaning_of(folder.name)
+        if meaning.unlabelled and meaning.certain and not is_product(folder):
+            reading.reasons[folder] = "they have no labels"
+    folders = [f for f in folders if f not in reading.reasons]
     for folder in folders:
         if is_mask_name(folder.name):
             reading.note(
