@@ -39,7 +39,7 @@ _GROUPS = {suffix: group for group, suffixes in _SUFFIXES.items() for suffix in 
 _MAGIC = (
     *(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"PAR1", b"PK\3\4"),
     *(b"\x1f\x8b", b"%PDF", b"\x93NUMPY", b"\x7fELF", b"\x1aE\xdf\xa3", b"<?xml", b"<!", b"<html"),
-    *(b"{", b"[", b"#!"),
+    *(b"{", b"[", b"#!", b"\x08"),  # the last one: ONNX
     *(b"P%d" % number + space for number in range(1, 7) for space in (b"\n", b" ", b"\r", b"\t")),
 )
 """First bytes of files that are certainly no bundle."""

@@ -63,22 +63,31 @@ def check_outputs(outputs: Iterable[Output], inputs: Iterable[str | Path] = ()) 
     checked = list(outputs)
     if not checked:
         return
-    for output in checked:
-        _check_place(output)
-    _check_inputs(checked, inputs)
-    for output in checked:
-        _check_names(output)
-    _check_each_other(checked)
-    for output in checked:
-        for path, kind in output.targets():
-            _check_existing(output, path, kind)
-    for output in checked:
-        _check_writable(output)
+    try:
+        for output in checked:
+            _check_place(output)
+        _check_inputs(checked, inputs)
+        for output in checked:
+            _check_names(output)
+        _check_each_other(checked)
+        for output in checked:
+            for path, kind in output.targets():
+                _check_existing(output, path, kind)
+        for output in checked:
+            _check_writable(output)
+    except OSError as error:
+        raise not_writable(Path(str(error.filename or checked[0].path)), error) from None
 
 
 def _check_place(output: Output) -> None:
     """Check that a file is not a folder, and the other way round."""
     path = output.path
+    for target, _ in output.targets():
+        if len(os.fsencode(target.name)) > LONGEST_NAME:
+            raise SnlError(
+                f"{target}: cannot be written (its name is longer than {LONGEST_NAME} bytes); "
+                f"choose a shorter name for {output.option}"
+            )
     if is_device(path) and not _takes_device(output, path):
         raise SnlError(
             f"{path}: cannot be written (it is a device or a pipe); give {output.option} the path "
@@ -231,11 +240,6 @@ def _check_writable(output: Output) -> None:
     """Create the folders of an output, and check that files can be created in them."""
     folders: dict[Path, Path] = {}
     for path, _ in output.targets():
-        if len(os.fsencode(path.name)) > LONGEST_NAME:
-            raise SnlError(
-                f"{path}: cannot be written (its name is longer than {LONGEST_NAME} bytes); "
-                "choose a shorter name"
-            )
         if not is_device(path):
             folders.setdefault(path.parent, path)
     if output.files is not None:

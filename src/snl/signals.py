@@ -6,7 +6,7 @@ reaction to them ends the process at once, without its `finally` blocks.
 
 from __future__ import annotations
 
-import _thread
+import os
 import signal
 import sys
 import threading
@@ -70,7 +70,9 @@ def stoppable() -> Iterator[None]:
         """Repeat a signal that came inside a destructor, where exceptions are dropped."""
         if isinstance(found.exc_value, Stopped):
             _State.last = -_PAUSE
-            _thread.interrupt_main(signal.Signals(found.exc_value.number))
+            again = threading.Timer(0.01, os.kill, (os.getpid(), found.exc_value.number))
+            again.daemon = True
+            again.start()
         else:
             hook(found)
 

@@ -5,8 +5,8 @@
 Every attempt runs one command, sends it one signal at a random moment (seeded) and checks: no
 traceback, the exit status, that every file is old or new and complete, that the results so far are
 kept, that the next run of the command succeeds, gives the same as without the signal, and leaves no
-temporary file, no lock and no cache. The process has imported the heavy packages before it forks the
-commands, so that the moments fall into the work; `--cold` attempts import them anew.
+temporary file, no lock and no cache. The process has imported the heavy packages before it forks
+the commands, so that the moments fall into the work; `--cold` attempts import them anew.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +172,7 @@ def run(options: Options) -> int:
     if (not changes and not options.output) or not Path(options.file).is_file():
         return _run(options, target)  # only shows the calibration, or says that there is none
     _check_output(options, target)
+    _import_runtime(options.file)
     with locked(target, _BUSY, wait=_WAIT, note=say):
         return _run(options, target)
 
@@ -203,6 +205,13 @@ def _run(options: Options, target: Path) -> int:
         say(f"{target}: {'calibrated' if edits or options.undo else 'written'}{undo}")
     show(format_calibration(inspector))
     return OK if caught else PROBLEMS
+
+
+def _import_runtime(file: str) -> None:
+    """Import what takes seconds, before others have to wait for the lock."""
+    if Path(file).suffix.lower() not in (".onnx", ".xml"):
+        with suppress(ImportError):  # loading the file says what is missing
+            import snl.runtime.torch_engine  # noqa: F401
 
 
 def _check_output(options: Options, target: Path) -> None:
