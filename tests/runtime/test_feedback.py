@@ -191,7 +191,7 @@ def test_few_strange_images_are_named_and_many_are_refused(
 
 
 def test_defects_among_normals(command: Command, tmp_path: Path) -> None:
-    root = folder_of(tmp_path / "bolt" / "train" / "good", "bolt", 6)
+    folder_of(tmp_path / "bolt" / "train" / "good", "bolt", 6)
     save_varied(tmp_path / "bolt" / "test" / "dent" / "a.png", 9, defect=True)
     text = command.refused(tmp_path / "bolt", "--product", "bolt")
     assert "a.png: its folder 'dent' is of anomalous images" in text

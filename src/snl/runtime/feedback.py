@@ -1,8 +1,8 @@
 """What speaks against images that a user gives as normal, or as missed anomalies.
 
 The calibration in force is the judge. It never knows better than the user, but it knows which
-images it did not expect. `Doubts` collects what it finds; `Doubts.decide` refuses the change, unless
-the user insists.
+images it did not expect. `Doubts` collects what it finds; `Doubts.decide` refuses the change,
+unless the user insists.
 """
 
 from __future__ import annotations
