@@ -112,7 +112,7 @@ def test_the_command_names_the_image_and_does_the_rest(
     save_part(good, 1)
     inspector = wrap()
     monkeypatch.setattr(snl, "load", lambda *_, **__: inspector)
-    assert main(["inspect", "a.snl", str(dark), str(good)]) == 1
+    assert main(["inspect", "a.snl", str(dark), str(good)]) == 2
     output = capsys.readouterr()
     assert "dark.png is not finite" in output.err and "good.png" in output.out
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from snl.data.image_file import ImageFile
 from snl.errors import DataError
+from snl.files import strict_json
 
 _KEY, _FORMAT = "snl.prediction", 1
 
@@ -87,8 +88,8 @@ class Prediction:
         try:
             arrays = load(content)
             length = int.from_bytes(content[:8], "little")
-            header = json.loads(content[8 : 8 + length])
-            document = json.loads(header["__metadata__"][_KEY])
+            header = strict_json(content[8 : 8 + length])
+            document = strict_json(header["__metadata__"][_KEY])
             if document["format"] != _FORMAT:
                 raise ValueError(f"format {document['format']}, this snl reads {_FORMAT}")
             facts = {name: document[name] for name in ("score", "size", "path")}
@@ -109,7 +110,8 @@ class Prediction:
             )
             prediction._check()
             return prediction
-        except (SafetensorError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, ArithmeticError,
+                RecursionError) as error:  # fmt: skip
             reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
             raise DataError(f"not a stored prediction, or damaged ({reason})") from None
 
@@ -120,6 +122,9 @@ class Prediction:
             "embedding": self.embedding.ndim == 1,
             "type": self.anomaly_map.dtype.kind == self.embedding.dtype.kind == "f",
             "score": math.isfinite(self.score),
+            "number": bool(
+                np.isfinite(self.anomaly_map).all() and np.isfinite(self.embedding).all()
+            ),
             "size": min(self.size) > 0,
             "path": self.path is None or isinstance(self.path, str),
         }
