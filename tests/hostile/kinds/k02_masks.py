@@ -55,7 +55,10 @@ def _beside_images() -> Iterator[Attempt]:
 def _beside(site: Site, suffix: str, pattern: str, normal: str, bad: str) -> Command:
     """Write normal parts with empty masks beside them, and defective parts with theirs."""
     for n, path in enumerate(fill(site / f"data/{normal}", 4, suffix=suffix)):
-        save_array(path.with_name(pattern.format(path.stem)), np.zeros_like(mask_of(n)))
+        if pattern != "{}.png":
+            save_array(path.with_name(pattern.format(path.stem)), np.zeros_like(mask_of(n)))
+        elif bad == normal:  # only two values tell a mask from a photo with the same name
+            save_array(path.with_name(pattern.format(path.stem)), mask_of(200 + n))
     if bad != normal:
         for n, path in enumerate(fill(site / f"data/{bad}", 2, defect=True, suffix=suffix)):
             save_array(path.with_name(pattern.format(path.stem)), mask_of(200 + n))
