@@ -69,7 +69,9 @@ def format_table(verdicts: Sequence[dict[str, Any]]) -> str:
             rows.append([name, str(sum(counts.values())), *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
+        "  ".join(
+            c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))
+        )
         for r in rows
     )
 
@@ -104,7 +106,8 @@ def _make_kit(kit: Path) -> None:
 
             shutil.rmtree(kit, ignore_errors=True)
             kit.mkdir(mode=0o755, parents=True)
-            sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(quiet, 1)
             make_kit(kit)
             (kit / "done").touch()
             status = 0

@@ -120,9 +120,7 @@ def refused(*says: str, check: Check | None = None) -> Outcome:
     return Outcome("refused", (2,), says, check)
 
 
-def partial(
-    *says: str, check: Check | None = None, status: tuple[int, ...] = (0, 1, 2)
-) -> Outcome:
+def partial(*says: str, check: Check | None = None, status: tuple[int, ...] = (0, 1, 2)) -> Outcome:
     """Return the outcome of one clear line for each bad thing, and the rest done."""
     return Outcome("partial", status, says, check)
 

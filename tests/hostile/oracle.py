@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import stat
 import sys
 import tempfile
@@ -22,7 +23,9 @@ from tests.hostile.site import Site, strict_json
 _ERROR_LINE = re.compile(r"^(snl( [\w-]+)*: )?error: ", re.IGNORECASE)
 _RAW = re.compile(r"\.py:\d+: \w*(Warning|Error)\b|^\s*warnings\.warn|\bTIFF\w+: |\[W:|\[E:|\[h264")
 _CRASH = re.compile(r"Traceback \(most recent call last\)|Exception ignored in|Fatal Python error")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
 _LONGEST = 1500
 """Characters of a line that can be called clear."""
 
@@ -71,7 +74,7 @@ def attempt(test: Attempt, kit: Path, keep: Path | None = None) -> Verdict:
         before = _snapshot(root)
         result = run(command, root, test.timeout)
         after = _snapshot(root)
-        verdict, detail = _judge(test, site, result, before, after)
+        verdict, detail = _judge(test, site, result, before, after, command.line())
         if verdict == "ok" and (left := [p.name for p in scratch.rglob("*") if p.is_file()]):
             verdict, detail = "left behind", f"temporary files: {', '.join(left[:5])}"
     except Exception:
@@ -97,7 +100,12 @@ def attempt(test: Attempt, kit: Path, keep: Path | None = None) -> Verdict:
 
 
 def _judge(
-    test: Attempt, site: Site, result: Result, before: dict[str, str], after: dict[str, str]
+    test: Attempt,
+    site: Site,
+    result: Result,
+    before: dict[str, str],
+    after: dict[str, str],
+    test_line: str,
 ) -> tuple[str, str]:
     """Return the verdict and its reason."""
     if result.status is None:
@@ -111,6 +119,11 @@ def _judge(
     ]
     if changed:
         return "input overwritten", ", ".join(changed[:5])
+    if (
+        -result.status in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+        and result.status not in stopped
+    ):
+        return "result lost", f"ended by signal {-result.status}"
     if result.status < 0 and result.status not in stopped:
         return "traceback", f"ended by signal {-result.status}"
     if _CRASH.search(text) or result.status in (70, 120):
@@ -119,11 +132,26 @@ def _judge(
         return "unclear", f"raw message: {raw.group()}"
     if control := _CONTROL.search(text.replace("\r", "")):
         return "unclear", f"control character {control.group()!r} on the terminal"
+    if unknown := _unknown_options(result, test_line):
+        return "unclear", f"names options that do not exist: {', '.join(unknown)}"
     reasons = [_fit(outcome, site, result, before, after, test) for outcome in test.expected]
     if None not in reasons:
         best = next(r for r in sorted(filter(None, reasons), key=_closeness, reverse=True))
         return best
     return _complete(site, before, after, test) or ("ok", "")
+
+
+def _unknown_options(result: Result, line: str) -> list[str]:
+    """Return the options that error messages name and no verb has."""
+    from tests.hostile.kinds.k04_outputs import option_strings
+
+    named = {
+        option
+        for text in result.err.splitlines()
+        if _ERROR_LINE.search(text) or text.startswith(("note:", "skipped:"))
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)
+    }
+    return sorted(o for o in named - option_strings() if o not in line)
 
 
 def _closeness(reason: tuple[str, str]) -> int:
@@ -207,7 +235,7 @@ def _describe(path: bytes) -> str:
     if stat.S_ISDIR(status.st_mode):
         return "d" + mode
     if stat.S_ISLNK(status.st_mode):
-        return f"l {os.readlink(path)!r}"
+        return f"l {os.fsencode(Path(os.fsdecode(path)).readlink())!r}"
     if stat.S_ISREG(status.st_mode):
         with open(path, "rb") as file:  # noqa: PTH123
             return f"f{mode} {hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -23,6 +23,10 @@ PRELOAD = ("torch", "torchvision", "timm", "scipy.ndimage", "scipy.optimize", "P
 """Modules that the warm process imports once."""
 
 
+_MOST_MEMORY = 12 * 2**30
+"""Address space of a command in bytes: one that reads without end must not take the machine."""
+
+
 def warm() -> None:
     """Import what every command needs."""
     import importlib
@@ -109,6 +113,7 @@ def _become(command: Command, folder: Path, capture: Path) -> None:
     try:
         os.setpgid(0, 0)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
@@ -154,7 +159,7 @@ def _redirect(descriptors: dict[int, int | None]) -> None:
         stream: Any = None
         if descriptors[number] is not None:
             errors = "strict" if number == 1 else "backslashreplace"
-            stream = open(number, "w", encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115, PTH123
+            stream = open(number, "w", encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 

@@ -41,7 +41,12 @@ class Site:
         return Path(shutil.copytree(self.kit / source, self.root / name))
 
     def image(
-        self, name: str = "part.png", seed: int = 900, *, defect: bool = False, product: str = "bolt"
+        self,
+        name: str = "part.png",
+        seed: int = 900,
+        *,
+        defect: bool = False,
+        product: str = "bolt",
     ) -> Path:
         """Write the image of a part and return its path."""
         path = self.root / name

@@ -10,7 +10,9 @@ from PIL import Image
 from tests.trees import draw, save_mask, save_part
 
 
-def fill(folder: Path, count: int, *, first: int = 0, defect: bool = False, suffix: str = ".png") -> list[Path]:
+def fill(
+    folder: Path, count: int, *, first: int = 0, defect: bool = False, suffix: str = ".png"
+) -> list[Path]:
     """Write images of parts into a folder and return their paths."""
     paths = [folder / f"{n:03}{suffix}" for n in range(count)]
     for number, path in enumerate(paths):

@@ -19,7 +19,13 @@ DEFECT = (
 """Folder names of defective parts, likewise."""
 
 FOREIGN = (
-    *(("良品", "不良品"), ("合格", "不合格"), ("正常", "异常"), ("양품", "불량"), ("정상", "비정상")),
+    *(
+        ("良品", "不良品"),
+        ("合格", "不合格"),
+        ("正常", "异常"),
+        ("양품", "불량"),
+        ("정상", "비정상"),
+    ),
     *(("годные", "брак"), ("bonnes pièces", "mauvaises pièces"), ("conforme", "non conforme")),
     *(("buenas", "malas"), ("sin defectos", "con defectos"), ("buoni", "scarti")),
     *(("boas", "ruins"), ("goed", "fout"), ("dobre", "złe"), ("iyi", "kötü"), ("tốt", "lỗi")),

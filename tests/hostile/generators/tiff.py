@@ -74,8 +74,10 @@ def write_tiff(
     else:
         entries |= {273: (long, offsets), 278: (_LONG, [height]), 279: (long, counts)}
     entries |= {tag: (_SHORT, values) for tag, values in (tags or {}).items()}
-    return _header(order, big_tiff, head + len(data)) + data + _directory(
-        entries, order, big_tiff, head + len(data)
+    return (
+        _header(order, big_tiff, head + len(data))
+        + data
+        + _directory(entries, order, big_tiff, head + len(data))
     )
 
 
@@ -119,5 +121,7 @@ def _directory(
             offset = start + size + len(values)
             values += value + b"\0" * (len(value) % 2)
             value = struct.pack(order + pointer, offset)
-        table += struct.pack(order + "HH" + pointer, tag, kind, len(items)) + value.ljust(room, b"\0")
+        table += struct.pack(order + "HH" + pointer, tag, kind, len(items)) + value.ljust(
+            room, b"\0"
+        )
     return table + b"\0" * room + values

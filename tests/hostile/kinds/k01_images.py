@@ -232,7 +232,9 @@ def _tiff_layouts(seed: int) -> Iterator[Attempt]:
         rgb = scene(seed, colour=True)
         ink = np.concatenate([1 - rgb, np.zeros((*rgb.shape[:2], 1))], axis=2)
         samples = quantised(ink, 2**bits - 1)
-        return write_tiff(samples, bits, SEPARATED, tags={332: [1]}), as_rgb8(quantised(rgb, 255), 255)
+        return write_tiff(samples, bits, SEPARATED, tags={332: [1]}), as_rgb8(
+            quantised(rgb, 255), 255
+        )
 
     for bits in (8, 16):
         near = (right(checks.pixels_within(2)), refused())
@@ -291,7 +293,9 @@ def _transparency() -> Iterator[Attempt]:
         alpha = np.full(colour.shape[:2], 255, np.uint8)
         alpha[5:20, 6:30] = 0
         rgba = np.dstack([colour, alpha])
-        return other.encoded(Image.fromarray(rgba), "png"), np.where(alpha[:, :, None] > 0, colour, black)
+        return other.encoded(Image.fromarray(rgba), "png"), np.where(
+            alpha[:, :, None] > 0, colour, black
+        )
 
     yield _decode("png-alpha-hole", "a.png", hole)
 

@@ -84,8 +84,7 @@ def _pairs(seed: int) -> Iterator[Attempt]:
     random ones."""
     rng = np.random.default_rng([seed, 20])
     pairs = list(zip(names.NORMAL, names.DEFECT, strict=False))
-    for _ in range(20):
-        pairs.append((str(rng.choice(names.NORMAL)), str(rng.choice(names.DEFECT))))
+    pairs += [(str(rng.choice(names.NORMAL)), str(rng.choice(names.DEFECT))) for _ in range(20)]
     for number, (normal, defect) in enumerate(dict.fromkeys(pairs)):
 
         def two(root: Path, normal: str = normal, defect: str = defect) -> Labels:
@@ -134,8 +133,18 @@ def _in_test() -> Iterator[Attempt]:
             }
 
         fast = normal in ("OK parts", "not_defective")
-        yield _attempt(f"in-test-{number:02}-{_plain(normal)}", in_test, or_refused=not fast, fast=fast)
-    for defect in ("poke", "cut_inner", "bent", "color", "contamination", "thread_side", "good_hole"):
+        yield _attempt(
+            f"in-test-{number:02}-{_plain(normal)}", in_test, or_refused=not fast, fast=fast
+        )
+    for defect in (
+        "poke",
+        "cut_inner",
+        "bent",
+        "color",
+        "contamination",
+        "thread_side",
+        "good_hole",
+    ):
 
         def kind(root: Path, defect: str = defect) -> Labels:
             fill(root / "bolt/train/good", 4)

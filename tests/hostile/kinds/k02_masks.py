@@ -49,7 +49,9 @@ def _beside_images() -> Iterator[Attempt]:
             make = bind(_beside, suffix=suffix, pattern=pattern, normal=normal, bad=defective)
             expected: tuple[Outcome, ...] = (right(bind(_no_mask_is_image, tree=tree)), refused())
             name = f"masks-beside-{form}-{tree}"
-            yield Attempt(name, 2, make, expected, fast=form in ("GT", "same-stem") and tree != "split")
+            yield Attempt(
+                name, 2, make, expected, fast=form in ("GT", "same-stem") and tree != "split"
+            )
 
 
 def _beside(site: Site, suffix: str, pattern: str, normal: str, bad: str) -> Command:
@@ -191,7 +193,10 @@ def _values(seed: int) -> Iterator[Attempt]:
         Image.fromarray(pair, "LA").save(path)
 
     def red(path: Path) -> None:
-        save_array(path, np.dstack([np.where(truth, 200, 0)] + [np.zeros(truth.shape)] * 2).astype(np.uint8))
+        save_array(
+            path,
+            np.dstack([np.where(truth, 200, 0)] + [np.zeros(truth.shape)] * 2).astype(np.uint8),
+        )
 
     def floating(path: Path) -> None:
         save_array(path, truth.astype(np.float32))
@@ -224,7 +229,9 @@ def _values(seed: int) -> Iterator[Attempt]:
         "lossy-webp": ("m.webp", lossy("webp")),
     }
     for name, (file, write) in cases.items():
-        make = bind(_read_value, file=file, write=write, truth=truth, large=name.startswith("lossy"))
+        make = bind(
+            _read_value, file=file, write=write, truth=truth, large=name.startswith("lossy")
+        )
         lossy_name = name.startswith("lossy")
         check = bind(_same_mask, share=0.02 if lossy_name else 0.0)
         fast = name in ("palette-white-black", "alpha-over-red", "lossy-webp")

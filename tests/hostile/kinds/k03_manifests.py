@@ -138,7 +138,9 @@ def _csv(seed: int) -> Iterator[Attempt]:
             return to_csv(rows, empty=empty).encode()
 
         strict = empty in ("", "None", " ", "nan", "NaN")
-        yield _attempt(f"empty-{number:02}", blank, _RIGHT if strict else or_refused, fast=number == 1)
+        yield _attempt(
+            f"empty-{number:02}", blank, _RIGHT if strict else or_refused, fast=number == 1
+        )
     for separator, word in ((",", "comma"), (";", "semicolon"), ("\t", "tab"), ("|", "bar")):
         strict = separator != "|"
         for first in ("", f"sep={separator}\r\n", f'"sep={separator}"\r\n', "\r\n"):
@@ -155,7 +157,9 @@ def _csv(seed: int) -> Iterator[Attempt]:
         def tail(rows: Rows, separator: str = separator) -> bytes:
             return to_csv(rows, separator=separator, trailing=3, blank_rows=4).encode()
 
-        yield _attempt(f"{word}-trailing-cells", tail, _RIGHT if strict else or_refused, fast=strict)
+        yield _attempt(
+            f"{word}-trailing-cells", tail, _RIGHT if strict else or_refused, fast=strict
+        )
     for codec in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "utf-32"):
 
         def coded(rows: Rows, codec: str = codec) -> bytes:
@@ -178,7 +182,9 @@ def _csv(seed: int) -> Iterator[Attempt]:
         "spaced-columns": lambda rows: to_csv(rows, columns=tuple(f" {c} " for c in COLUMNS)),
         "other-order": lambda rows: to_csv(rows, columns=COLUMNS[::-1]),
         "no-last-newline": lambda rows: to_csv(rows).rstrip(),
-        "backslashes": lambda rows: to_csv([{**r, "path": r["path"].replace("/", "\\")} for r in rows]),
+        "backslashes": lambda rows: to_csv(
+            [{**r, "path": r["path"].replace("/", "\\")} for r in rows]
+        ),
         "dot-slash": lambda rows: to_csv([{**r, "path": "./" + r["path"]} for r in rows]),
         "ragged": lambda rows: to_csv(rows).replace(",,\r\n", "\r\n"),
         "unnamed-index": lambda rows: "\r\n".join(
@@ -229,7 +235,12 @@ def _parquet() -> Iterator[Attempt]:
         "text-spaces": lambda v: [f" {'NG' if x else 'OK'} " for x in v],
     }
     for name, convert in kinds.items():
-        for empty_name, empty in (("null", None), ("text-none", "None"), ("blank", ""), ("nan", "nan")):
+        for empty_name, empty in (
+            ("null", None),
+            ("text-none", "None"),
+            ("blank", ""),
+            ("nan", "nan"),
+        ):
             make = bind(_parquet_file, convert=convert, empty=empty)
             fast = (name, empty_name) == ("text-0.0-1.0", "text-none")
             yield Attempt(f"parquet-{name}-{empty_name}", 3, make, _RIGHT, fast=fast)

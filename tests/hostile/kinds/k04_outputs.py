@@ -7,6 +7,7 @@ The table is made from the real parsers: a path option that neither OUTPUTS nor 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -63,7 +64,9 @@ OUTPUTS: dict[tuple[str, str], Output] = {
     ("inspect", "labelme"): Output(_INSPECT, folder=True, reads=("bundle", "images")),
     ("inspect", "monitor"): Output(_INSPECT, reads=("bundle", "images")),
     ("evaluate", "json"): Output(("evaluate", "parts.snl", "data"), reads=_MEASURED),
-    ("evaluate", "save_maps"): Output(("evaluate", "parts.snl", "data"), folder=True, reads=_MEASURED),
+    ("evaluate", "save_maps"): Output(
+        ("evaluate", "parts.snl", "data"), folder=True, reads=_MEASURED
+    ),
     ("report", "output"): Output(("report", "parts.snl", "data"), suffix=".html", reads=_MEASURED),
     ("probe", "json"): Output(("probe", "parts.snl", "data", "--images", "1"), reads=_MEASURED[:2]),
     ("probe", "picture"): Output(
@@ -112,6 +115,13 @@ def _options() -> Iterator[tuple[str, argparse.Action]]:
         groups = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
         for action in groups.choices[verb]._actions:
             yield verb, action
+
+
+@functools.cache
+def option_strings() -> frozenset[str]:
+    """Return every option of every verb."""
+    found = {text for _, action in _options() for text in action.option_strings}
+    return frozenset(found | {"--version", "--help"})
 
 
 def _is_path(action: argparse.Action) -> bool:
@@ -333,7 +343,7 @@ def _each_other() -> Iterator[Attempt]:
 
 
 def _exports() -> Iterator[Attempt]:
-    """The two files of an OpenVINO export, and ONNX files, as targets of the verbs that run them."""
+    """The files of OpenVINO and ONNX exports, as targets of the verbs that run them."""
     lines: dict[str, tuple[Sequence[str], str]] = {
         "inspect-json": (("inspect", "{}", "in"), "--json"),
         "inspect-coco": (("inspect", "{}", "in"), "--coco"),
@@ -350,7 +360,11 @@ def _exports() -> Iterator[Attempt]:
                 continue  # the file itself, in place
 
             def make(
-                site: Site, line: Sequence[str] = line, flag: str = flag, kind: str = kind, target: str = target
+                site: Site,
+                line: Sequence[str] = line,
+                flag: str = flag,
+                kind: str = kind,
+                target: str = target,
             ) -> Command:
                 graph = site.export(kind).name
                 site.data(source="plant")
@@ -359,7 +373,9 @@ def _exports() -> Iterator[Attempt]:
                 return Command([*filled, flag, target, *_quiet(line[0])])
 
             fast = name == "inspect-json" and target == "parts.bin"
-            yield Attempt(f"output-export-{name}-{target.replace('.', '-')}", 4, make, (refused(),), fast=fast)
+            yield Attempt(
+                f"output-export-{name}-{target.replace('.', '-')}", 4, make, (refused(),), fast=fast
+            )
     for kind, target in (("onnx", "parts.snl"), ("xml", "parts.snl"), ("xml", "in/000.xml")):
 
         def export(site: Site, kind: str = kind, target: str = target) -> Command:
@@ -370,7 +386,9 @@ def _exports() -> Iterator[Attempt]:
             line = ["export", "parts.snl", "-o", target, "--format", _FORMATS[kind], "--quiet"]
             return Command(line)
 
-        yield Attempt(f"output-export-over-{kind}-{target.replace('/', '-')}", 4, export, (refused(),))
+        yield Attempt(
+            f"output-export-over-{kind}-{target.replace('/', '-')}", 4, export, (refused(),)
+        )
 
 
 _FORMATS = {"onnx": "onnx", "xml": "openvino"}
@@ -400,7 +418,9 @@ def _labelme() -> Iterator[Attempt]:
             asked = option != "--labelme" and place == "labels"
             expected = (refused(), right()) if asked else (refused(), partly(r"000\.json"))
             writes = ("labels/000.json",) if asked else ()
-            yield Attempt(f"labelme-kept-{place}{option}", 4, make, expected, writes, fast=not asked)
+            yield Attempt(
+                f"labelme-kept-{place}{option}", 4, make, expected, writes, fast=not asked
+            )
 
     def again(site: Site) -> Command:
         site.bundle()
@@ -438,7 +458,9 @@ def _file_modes() -> Iterator[Attempt]:
 
         check = bind(_kept, way=way, suffix=".snl")
         expected = (right(checks.every(check, checks.loads("out.snl"))),)
-        yield Attempt(f"output-keeps-{way}-in-place", 9, in_place, expected, ("real/out.snl",), fast=True)
+        yield Attempt(
+            f"output-keeps-{way}-in-place", 9, in_place, expected, ("real/out.snl",), fast=True
+        )
 
 
 def _existing(site: Site, verb: str, dest: str, way: str) -> Command:
