@@ -47,8 +47,8 @@ class Command:
         before: runs in the child just before the command (limits, user id, closed streams).
         stdout, stderr: file to connect instead of the captured one; `closed`: none.
         folder: working directory.
-        stop: signal to send, and what has to be true first.
-        beside: further commands that run at the same time.
+        stop: signal to send, and what has to be true first; it gets the folder of the captured
+            streams `out` and `err`.
     """
 
     arguments: Sequence[str | bytes | Path] | None = None
@@ -59,7 +59,7 @@ class Command:
     stdout: str = ""
     stderr: str = ""
     folder: Path | None = None
-    stop: tuple[signal.Signals, Callable[[], bool]] | None = None
+    stop: tuple[signal.Signals, Callable[[Path], bool]] | None = None
 
     def line(self) -> str:
         """Return the command as text, for reports."""

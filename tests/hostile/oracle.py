@@ -26,6 +26,8 @@ _CRASH = re.compile(r"Traceback \(most recent call last\)|Exception ignored in|F
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
+_SESSION = ".ses"
+"""A file that ONNX Runtime leaves in the temporary folder."""
 _LONGEST = 1500
 """Characters of a line that can be called clear."""
 
@@ -75,7 +77,8 @@ def attempt(test: Attempt, kit: Path, keep: Path | None = None) -> Verdict:
         result = run(command, root, test.timeout)
         after = _snapshot(root)
         verdict, detail = _judge(test, site, result, before, after, command.line())
-        if verdict == "ok" and (left := [p.name for p in scratch.rglob("*") if p.is_file()]):
+        left = [p.name for p in scratch.rglob("*") if p.is_file() and p.name != _SESSION]
+        if verdict == "ok" and left:
             verdict, detail = "left behind", f"temporary files: {', '.join(left[:5])}"
     except Exception:
         verdict, detail = "broken attempt", traceback.format_exc()

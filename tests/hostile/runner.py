@@ -82,7 +82,7 @@ class _Child:
         deadline = time.monotonic() + timeout
         stop = self._command.stop
         while time.monotonic() < deadline:
-            if stop and stop[1]():
+            if stop and stop[1](self._capture):
                 os.kill(self._pid, stop[0])
                 stop = None
             step = 0.02 if stop else deadline - time.monotonic()

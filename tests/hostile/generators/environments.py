@@ -67,30 +67,44 @@ def folder_gone(folder: Path) -> Callable[[], None]:
     return remove
 
 
-def after(seconds: float) -> Callable[[], bool]:
+def after(seconds: float) -> Callable[[Path], bool]:
     """Return a condition that holds after so many seconds from its first call."""
     started: list[float] = []
 
-    def passed() -> bool:
-        started or started.append(time.monotonic())  # type: ignore[func-returns-value]
+    def passed(_: Path) -> bool:
+        if not started:
+            started.append(time.monotonic())
         return time.monotonic() - started[0] >= seconds
 
     return passed
 
 
-def grown(folder: Path, pattern: str, least: int = 1, patience: float = 20.0) -> Callable[[], bool]:
-    """Return a condition: some file of a pattern has `least` bytes, or patience has run out."""
-    late = after(patience)
+def grown(
+    folder: Path | None, pattern: str, least: int = 1, delay: float = 0.0, patience: float = 6.0
+) -> Callable[[Path], bool]:
+    """Return a condition: `delay` seconds after a file has `least` bytes, or out of patience.
 
-    def reached() -> bool:
-        if late():
+    Args:
+        folder: of the file; None: of the captured streams.
+        pattern: of the file's name, relative to the folder.
+        least: bytes.
+        delay, patience: seconds.
+    """
+    late, wait = after(patience), after(delay)
+
+    def large(path: Path) -> bool:
+        try:
+            return path.is_file() and path.stat().st_size >= least
+        except OSError:
+            return False
+
+    seen: list[Path] = []
+
+    def reached(captured: Path) -> bool:
+        if late(captured):
             return True
-        for path in folder.glob(pattern):
-            try:
-                if path.is_file() and path.stat().st_size >= least:
-                    return True
-            except OSError:
-                continue
-        return False
+        if not seen:
+            seen.extend(filter(large, (folder or captured).glob(pattern)))
+        return bool(seen) and wait(captured)
 
     return reached

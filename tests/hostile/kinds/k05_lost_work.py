@@ -80,15 +80,16 @@ def _signals() -> Iterator[Attempt]:
                     moment: str = moment,
                 ) -> Command:
                     site.bundle()
-                    _many(site, 1500)
+                    _many(site, 3000)
                     line: list[str] = ["inspect", "parts.snl", "in", "--quiet"]
                     if where != "stdout":
                         line += ["--json", "out.jsonl"]
                     if where == "all":
                         line += ["--coco", "coco.json", "--monitor", "state.json"]
                         line += ["--labelme", "labels"]
-                    seconds = 1.0 if moment == "early" else 2.0
-                    return Command(line, stop=(number, after(seconds)))
+                    place = (None, "out") if where == "stdout" else (site.root, "*out.jsonl*")
+                    condition = grown(*place, delay=0.0 if moment == "early" else 0.5)
+                    return Command(line, stop=(number, condition))
 
                 def kept(site: Site, result: Result, where: str = where) -> str | None:
                     text = result.out
@@ -141,7 +142,7 @@ def _signals() -> Iterator[Attempt]:
             line = ["train", "data", "-o", "a.snl", *TINY_OPTIONS, "--steps", "300"]
             line += ["--checkpoint-every", "0", "--quiet"]
             (site / "line").write_text("\n".join(line))
-            return Command(line, stop=(number, grown(site.root, "a.snl.run/*", 1000)))
+            return Command(line, stop=(number, grown(site.root, "a.snl.run/*", 1000, patience=30)))
 
         def resumed(site: Site, _: Result) -> str | None:
             line = (site / "line").read_text().splitlines()

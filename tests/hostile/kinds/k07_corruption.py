@@ -311,7 +311,7 @@ def _resume() -> Iterator[Attempt]:
             for n in range(6):
                 site.image(f"data/bolt/{n}.bmp", n)
             line = ["train", "data", "-o", "a.snl", *TINY_OPTIONS, "--steps", "300", "--quiet"]
-            stop = (signal.SIGINT, grown(site.root, "a.snl.run/*", 1000))
+            stop = (signal.SIGINT, grown(site.root, "a.snl.run/*", 1000, patience=30))
             stopped = site.snl(*line, "--checkpoint-every", "0", stop=stop)
             assert stopped.status == 130, stopped
             change(site / "data/bolt/3.bmp")
