@@ -74,7 +74,7 @@ def attempt(test: Attempt, kit: Path, keep: Path | None = None) -> Verdict:
         environment = {"TMPDIR": str(scratch), "COLUMNS": "100", **command.environment}
         command = Command(**{**command.__dict__, "environment": environment})
         before = _snapshot(root)
-        result = run(command, root, test.timeout)
+        result = run(command, root, test.timeout * _slowness())
         after = _snapshot(root)
         verdict, detail = _judge(test, site, result, before, after, command.line())
         left = [p.name for p in scratch.rglob("*") if p.is_file() and p.name != _SESSION]
@@ -100,6 +100,11 @@ def attempt(test: Attempt, kit: Path, keep: Path | None = None) -> Verdict:
         _short(result.out.replace(str(root) + "/", ""), 1500),
         _short(result.err.replace(str(root) + "/", ""), 2500),
     )
+
+
+def _slowness() -> float:
+    """Return by how much a loaded machine is slower: the load per core, at least 1."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _judge(

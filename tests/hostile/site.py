@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Site:
         """Run a command in this folder and return its result."""
         from tests.hostile.runner import run
 
-        return run(Command([str(a) for a in arguments], **options), self.root, timeout)
+        return run(Command([os.fspath(a) for a in arguments], **options), self.root, timeout)
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """Return the JSON lines of a file; bad lines raise ValueError."""
