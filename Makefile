@@ -1,4 +1,5 @@
 # make demo: train, evaluate and report on generated parts.  make test: lint, types, all tests.
+# make hostile: all hostile attempts (tests/hostile), about 20 minutes on two cores.
 # make check: lint, types and the fast tests, in under two minutes.
 # All set up their own environment in .venv; a machine needs only make and Python >= 3.11.
 PYTHON ?= python3
@@ -9,7 +10,7 @@ RUNTIMES := tests/exporting $(addprefix tests/runtime/,test_runtimes.py test_cpp
   test_without_torch.py)
 REPORT = -o junit_family=xunit1 --junitxml build
 
-.PHONY: demo test check lint types unit fast durations format clean
+.PHONY: demo test check lint types unit fast hostile durations format clean
 
 demo: .venv/ready
 	$(BIN)/snl demo --out demo
@@ -31,6 +32,9 @@ unit: .venv/ready
 
 fast: .venv/ready
 	$(BIN)/pytest -q -n 2 --dist loadfile -m 'not slow'
+
+hostile: .venv/ready
+	$(BIN)/python -m tests.hostile
 
 # measures all tests and chooses those that `make check` leaves out
 durations: .venv/ready

@@ -1,0 +1,1 @@
+"""Makers of hostile files: images, data sets, bundles, exports, manifests, names, environments."""
