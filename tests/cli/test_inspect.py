@@ -72,7 +72,7 @@ def test_a_line_holds_the_decision_and_its_reasons(
     assert list(record) == [
         *("path", "decision", "product", "product_from", "recognised", "distance", "unknown_p"),
         *("score", "calibrated", "p_value", "threshold", "uncertain_threshold", "threshold_from"),
-        *("region_threshold", "width", "height", "peak", "regions"),
+        *("region_threshold", "width", "height", "peak", "regions", "remarks"),
     ]
     assert (record["width"], record["height"]) == (48, 40)
     assert record["threshold_from"] == "product" and record["score"] > record["threshold"]

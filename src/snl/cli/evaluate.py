@@ -7,6 +7,7 @@ from typing import Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation
+from snl.cli.remarks import say_remarks
 
 SUMMARY = "measure detection and localization on labelled test images"
 
@@ -85,6 +86,7 @@ def run(options: Options) -> int:
         progress=progress_bar("evaluating", options.quiet),
     )
     show_evaluation(evaluation)
+    say_remarks(evaluation.remarks)
     if options.json:
         measured_on = about(options.file, catalog, inspector, evaluation.skipped)
         measured_on |= {"resolution": options.resolution, "products": options.products}

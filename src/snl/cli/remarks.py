@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from snl.cli.common import say
 
@@ -23,6 +23,11 @@ class Remarks:
 
     def summarise(self) -> None:
         """Print how many images each remark is about, where it is more than one."""
-        for text, count in self._counts.items():
-            if count > 1:
-                say(f"note: {count} images: each {text}")
+        say_remarks({text: count for text, count in self._counts.items() if count > 1})
+
+
+def say_remarks(counts: Mapping[str, int]) -> None:
+    """Print remarks with the number of images that each is about."""
+    for text, count in counts.items():
+        subject = "1 image" if count == 1 else f"{count} images: each"
+        say(f"note: {subject} {text}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, PROBLEMS, progress_bar, say, say_skipped
+from snl.cli.remarks import say_remarks
 
 SUMMARY = "write one HTML page on labelled test images: decisions, errors, what-if rates, metrics"
 
@@ -61,6 +62,7 @@ def run(options: Options) -> int:
         progress=progress_bar("evaluating", options.quiet),
     )
     say_skipped(evaluation.skipped)
+    say_remarks(evaluation.remarks)
     size = options.output.stat().st_size / 1e6
     say(f"report: {options.output} ({len(evaluation.scores)} images, {size:.1f} MB)")
     return PROBLEMS if evaluation.skipped else OK

@@ -151,6 +151,8 @@ def _deep_colour(image: ImageFile.ImageFile, name: str) -> _Fetch:
         # Premultiplied colour is what blending with black gives, so its alpha is not needed.
         mode = "RGB" if rawmode_of(image).startswith("RGBa") else image.mode
         for one, high in ((image, True), (again, False)):
+            if planar:  # Pillow makes tiles of further planes, too, with a part of the raw mode
+                one.tile = [tile for tile in one.tile if tile[3][0] in tuple("RGBA")]  # type: ignore[index]
             _set_rawmodes(one, mode, partial(tiff.deep_rawmode, one, high))
     else:
         _set_rawmodes(again, again.mode, lambda raw: raw.replace(";16B", ";16L"))

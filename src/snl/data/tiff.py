@@ -92,9 +92,20 @@ def prepare(image: Image.Image, name: str) -> None:
             f"{name} is a TIFF with subsampled YCbCr and no compression, which is not supported; "
             "save it as RGB"
         )
+    if image.tile and image.tile[0][0] == "libtiff":  # type: ignore[attr-defined]
+        codec, extents, offset, args = image.tile[0]  # type: ignore[attr-defined]
+        args = (_native(args[0]), *args[1:])
+        image.tile = [ImageFile._Tile(codec, extents, offset, args)]  # type: ignore[attr-defined]
     colours = tags.get(COLOUR_MAP)
     if image.mode in ("P", "PA") and colours and max(colours) < 256:  # of 8 bits, not 16
         image.palette = ImagePalette.raw("RGB;L", bytes(colours))
+
+
+def _native(rawmode: str) -> str:
+    """Return the raw mode of samples that libtiff has converted to the machine's byte order."""
+    if sys.byteorder == "little":
+        return {"F;32BF": "F;32F", "I;16BS": "I;16S", "I;32BS": "I;32S"}.get(rawmode, rawmode)
+    return {"F;32F": "F;32BF", "I;16S": "I;16BS", "I;32S": "I;32BS"}.get(rawmode, rawmode)
 
 
 def deep_rawmode(image: ImageFile.ImageFile, high: bool, rawmode: str) -> str:

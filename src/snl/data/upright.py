@@ -196,9 +196,9 @@ def _from_array(array: NDArray[Any], white_level: int) -> Decoded:
     if 0 in array.shape and array.ndim in (2, 3):
         raise ImageError(f"the array given has no pixels (shape {array.shape})")
     fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3))
-    if not fits or array.dtype not in (np.bool_, np.uint8, np.uint16):
+    if not fits or array.dtype.newbyteorder("=") not in (np.bool_, np.uint8, np.uint16):
         raise ImageError(bad_array_message(array))
-    if array.dtype == np.uint16:
+    if array.dtype.itemsize == 2:
         return Upright(of_array(array, white_level), None, "the array given", False)
     image = array.astype(np.uint8) * np.uint8(255) if array.dtype == np.bool_ else array
     image = image[:, :, None] if image.ndim == 2 else image

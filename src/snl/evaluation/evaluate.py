@@ -8,7 +8,9 @@ scores and maps.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,7 @@ def evaluate(
     scores: list[ImageScore] = []
     errors: list[ImageError] = []
     mask_errors: list[ImageError] = []
+    remarks: Counter[str] = Counter()
     predictions = predict_images(
         model,
         [record.path for record in records],
@@ -97,6 +100,7 @@ def evaluate(
     )
     for prediction in predictions:
         record = records[prediction.index]
+        remarks.update(prediction.remarks)
         prediction, verdict = _decided(prediction, record, calibration, products_given)
         anomaly_map, size = prediction.anomaly_map, prediction.size
         detection[record.product].update(prediction.score, record.label == "anomalous")
@@ -123,7 +127,8 @@ def evaluate(
             progress(len(scores) + len(errors), len(records))
     if progress and len(scores) < len(records):
         progress(len(records), len(records))
-    return _evaluation(detection, localization, scores, errors, mask_errors)
+    evaluation = _evaluation(detection, localization, scores, errors, mask_errors)
+    return replace(evaluation, remarks=dict(remarks))
 
 
 def _decided(

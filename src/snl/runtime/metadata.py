@@ -26,7 +26,8 @@ class TrainingInfo:
     Attributes:
         products: normal training images by product.
         data: name of the root, layout, fingerprint and number of images of the training data.
-        facts: steps, seconds, images per second, last losses, device, software versions, skipped
+        facts: steps, seconds, images per second, last losses, device, software versions, kinds of
+            images and their highest samples (docs/images.md), skipped
             images.
         hashes: uint64 (N,), content hashes of the training images.
     """

@@ -208,8 +208,7 @@ class Predictor:
     @property
     def image_kinds(self) -> tuple[str, ...]:
         """Kinds of the training images, such as `12-bit grey`; empty: unknown (older files)."""
-        images = self.training.facts.get("images")
-        kinds = images.get("kinds") if isinstance(images, Mapping) else None
+        kinds = self.training.facts.get("image_kinds")
         return tuple(map(str, kinds)) if isinstance(kinds, Mapping) else ()
 
     @property

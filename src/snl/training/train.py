@@ -166,10 +166,8 @@ def train(
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
         reading = _Reading(cache or CacheBudget(), skip_bad, max_pixels)
         images, facts = _fit(network, images, sources, options, reading, note)
-        facts["images"] = {
-            "kinds": found.kinds(network.settings.white_level),
-            "highest": dict(found.highest),
-        }
+        facts["image_kinds"] = found.kinds(network.settings.white_level)
+        facts["highest_samples"] = dict(found.highest)
         metadata = _metadata(network, images, sources["data"], facts)
         predictor = Predictor(TorchEngine(network, device), metadata, max_pixels=max_pixels)
         inspector = _calibrated(predictor, images, skip_bad, _bar("calibrating", quiet))
