@@ -142,6 +142,17 @@ def test_above_pillows_limit_without_a_warning(tmp_path: Path) -> None:
         assert before == Image.MAX_IMAGE_PIXELS
 
 
+@pytest.mark.parametrize("name", [name for name in GOOD if not name.endswith(".webp")])
+def test_pillows_limit_does_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if every image of 35 pixels were above it; for WebP, Pillow offers no way."""
+    content = GOOD[name][0]
+    wanted = load_image(io.BytesIO(content))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(load_image(io.BytesIO(content)), wanted)
+
+
 def test_every_reader_has_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (30, 20)).save(path)

@@ -57,3 +57,15 @@ def check_max_pixels(value: int) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SettingsError(f"max_pixels {value!r}: give a whole number of at least 1")
+
+
+def load_pixels(image: Image.Image) -> None:
+    """Decode an open image of any size; see `open_header`.
+
+    Raises:
+        Exception: what a format's own decoder raises.
+    """
+    # Pillow checks the size of a TIFF once more before it reserves the memory, unless it has.
+    if image.format == "TIFF" and getattr(image, "_im", image) is None:
+        image.im = Image.new(image.mode, getattr(image, "_tile_size", image.size), None).im
+    image.load()

@@ -21,7 +21,7 @@ from snl.data.formats import (
     unsupported_format,
     unsupported_message,
 )
-from snl.data.opening import open_header
+from snl.data.opening import load_pixels, open_header
 from snl.data.quiet import without_warnings
 from snl.errors import ImageError
 from snl.limits import MAX_PIXELS
@@ -199,7 +199,7 @@ def _correct_bmp(image: Image.Image) -> None:
 
 
 def _decode(image: Image.Image) -> Image.Image:
-    image.load()
+    load_pixels(image)
     turn = turn_of(image)
     upright = image.copy() if turn is None else image.transpose(turn)
     upright.format = image.format

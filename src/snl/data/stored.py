@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from snl.data import ppm, tiff
-from snl.data.opening import open_header
+from snl.data.opening import load_pixels, open_header
 from snl.data.samples import FULL_SCALE, Samples, rawmode_of, samples_of
 from snl.errors import ImageError
 
@@ -96,7 +96,7 @@ def decode(image: Image.Image, name: str, white_level: int = 0) -> Stored:
             key = image.info.get("transparency")
             return _integers(stored, _deep_colour(image, name), white_level, key)
     key = image.info.get("transparency")
-    image.load()
+    load_pixels(image)
     stored = Stored(image.size, mode, samples, name)
     if samples.floating:
         return _floats(stored, _of_image(image))
@@ -148,7 +148,7 @@ def _deep_colour(image: ImageFile.ImageFile, name: str) -> _Fetch:
     file: Any = image.fp
     if rawmode_of(image) == "LA;16B":  # four bytes per pixel: grey and alpha, high and low
         _set_rawmodes(image, "RGBA", lambda _: "RGBA")
-        image.load()
+        load_pixels(image)
 
         def fetch(box: Box) -> NDArray[Any]:
             parts = np.asarray(_crop(image, box)).astype(np.uint16)
@@ -172,8 +172,8 @@ def _deep_colour(image: ImageFile.ImageFile, name: str) -> _Fetch:
             _set_rawmodes(one, mode, partial(tiff.deep_rawmode, one, high))
     else:
         _set_rawmodes(again, again.mode, lambda raw: raw.replace(";16B", ";16L"))
-    image.load()
-    again.load()
+    load_pixels(image)
+    load_pixels(again)
 
     def fetch_both(box: Box) -> NDArray[Any]:
         high = np.asarray(_crop(image, box)).astype(np.uint16)

@@ -235,7 +235,6 @@ class LocalizationMetrics:
         if len(bands) > 1:  # of a large map only a part has its keys in memory at a time
             for band in bands:
                 keys_of(values[band], _WHAT)  # refuses it before anything is added
-        self.n_masked += 1
         weights = region_weights(truth)
         for band in bands:
             keys = keys_of(values[band], _WHAT)
@@ -248,6 +247,7 @@ class LocalizationMetrics:
             self.anomalous._add(anomalous, None)
             self.regions._add(anomalous, weights[: anomalous.size])
             weights = weights[anomalous.size :]
+        self.n_masked += 1
 
     def merge(self, other: LocalizationMetrics) -> None:
         """Add the images of `other`."""

@@ -105,8 +105,8 @@ def probe(
         )
         if not len(pools[name]):
             raise DataError(
-                f"{catalog.root}: no normal image drawn from '{name}' can be read; run snl "
-                "doctor to see why, or choose other products by --products"
+                f"{catalog.root}: no normal image drawn from '{name}' can be read (for example: "
+                f"{errors[-1]}); restore them, or choose other products by --products"
             )
         step(len(indices[name]))
     blends: dict[tuple[str, str], list[float]] = {}

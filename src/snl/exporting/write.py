@@ -22,7 +22,7 @@ import numpy as np
 from snl.data.inputs import catalog_files
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
-from snl.errors import DependencyError, SettingsError
+from snl.errors import DependencyError, ImageError, SettingsError
 from snl.exporting.check import (
     Checked,
     check_aurocs,
@@ -222,9 +222,13 @@ def _normal_images(inspector: Inspector, data: Catalog, batch: int) -> list[np.n
     sources = samples(paths, inspector.tile, INT8_IMAGES, max_pixels=most)
     level = inspector.settings.white_level
     stream = read(sources, inspector.image_size, max_pixels=most, white_level=level)
-    groups = [pixels for _, pixels in batches(stream, batch, [])]
+    errors: list[ImageError] = []
+    groups = [pixels for _, pixels in batches(stream, batch, errors)]
     if not groups:
-        raise SettingsError(f"{data.root}: no normal training images; int8 is calibrated on them")
+        why = f" that can be read (the first: {errors[0]})" if errors else ""
+        raise SettingsError(
+            f"{data.root}: no normal training images{why}; int8 is calibrated on them"
+        )
     groups[-1] = np.resize(groups[-1], (batch, *groups[-1].shape[1:]))  # repeated until full
     return groups
 
