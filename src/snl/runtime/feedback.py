@@ -25,7 +25,7 @@ from snl.runtime.metadata import TrainingInfo
 FACTOR = 2.0
 """A change that raises a threshold by more than this factor is refused; a score whose z-score is
 more than this many times that of the threshold is named."""
-NOTED = 1.1
+NOTED = 1.25
 """A threshold that rises by more than this factor is noted."""
 _LEAST_Z = 2.0
 """z-score at which a threshold counts as at least, where normal images vary little."""
