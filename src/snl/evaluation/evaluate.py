@@ -103,7 +103,7 @@ def evaluate(
         mask = None
         if record.mask_known:
             shape = size if resolution == "original" else anomaly_map.shape
-            mask = _mask(record, shape, max_pixels, mask_errors)
+            mask = _mask(record, shape, size, max_pixels, mask_errors)
         if mask is not None:
             localization[record.product].update(resize_map(anomaly_map, mask.shape), mask)
         if save_maps is not None:
@@ -173,16 +173,21 @@ def _curves(
 
 
 def _mask(
-    record: Record, size: tuple[int, int], max_pixels: int, errors: list[ImageError]
+    record: Record,
+    size: tuple[int, int],
+    image_size: tuple[int, int],
+    max_pixels: int,
+    errors: list[ImageError],
 ) -> np.ndarray | None:
     """Return the mask at a size, empty for a normal image.
 
-    If it cannot be read, return None and add the error to `errors`.
+    If it cannot be read or has another aspect ratio than the image, return None and add the error
+    to `errors`.
     """
     if record.label == "normal":
         return np.zeros(size, dtype=bool)
     try:
-        return load_mask(record.mask, size, max_pixels=max_pixels)
+        return load_mask(record.mask, size, image_size=image_size, max_pixels=max_pixels)
     except ImageError as error:
         errors.append(error)
         return None
