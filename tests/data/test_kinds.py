@@ -85,6 +85,13 @@ def test_a_normal_word_in_test_is_no_defect(tmp_path: Path) -> None:
     assert any("Gehaeuse ok" in note for note in catalog.notes)
 
 
+@pytest.mark.parametrize("parent", ["p", "p/train", "p/test"])
+def test_a_normal_word_in_the_name_of_a_defect_is_noted(parent: str, tmp_path: Path) -> None:
+    root = fill(tmp_path, f"{parent}/good", f"{parent}/pass_through")
+    (note,) = [n for n in Catalog.read(root).notes if "word for normal" in n]
+    assert f"{parent}/pass_through" in note
+
+
 def test_unlabelled_folders_are_used_nowhere(tmp_path: Path) -> None:
     root = fill(tmp_path, "p/train/good", "p/test/good", "p/test/unsorted")
     assert labels(Catalog.read(root))["p/test/unsorted"] == {("test", None)}

@@ -177,9 +177,10 @@ def test_floats_that_are_no_numbers_are_normal(tmp_path: Path) -> None:
 def test_a_mask_of_another_shape_is_not_stretched(tmp_path: Path) -> None:
     path = save_mask(tmp_path / "m.png", from_array(REGION))
     with pytest.raises(ImageError, match=r"m\.png is 7 x 5 pixels but its image is 10 x 14"):
-        load_mask((path,), (14, 10))
-    assert load_mask((path,), (10, 14)).sum() == 4 * REGION.sum()
-    assert load_mask((path,), (14, 10), stretch=True).shape == (14, 10)
+        load_mask((path,), (64, 64), image_size=(14, 10))
+    assert load_mask((path,), image_size=(10, 14)).shape == (5, 7)
+    assert load_mask((path,), (10, 14), image_size=(50, 70)).sum() == 4 * REGION.sum()
+    assert load_mask((path,), (14, 10)).shape == (14, 10)  # an ignore mask
 
 
 @pytest.mark.parametrize(

@@ -74,12 +74,12 @@ def test_empty_folders(tmp_path: Path) -> None:
 
 def test_many_files_need_few_lines(tmp_path: Path) -> None:
     trees.make_mvtec(tmp_path)
-    touch(tmp_path, *(f"bolt/train/good/{n}.heic" for n in range(500)))
-    touch(tmp_path, *(f"extra{n}/{m}.png" for n in range(30) for m in range(10)))
+    touch(tmp_path, *(f"bolt/train/good/{n}.heic" for n in range(60)))
+    touch(tmp_path, *(f"extra{n}/{m}.png" for n in range(20) for m in range(3)))
     lines = notes(tmp_path)
     assert len(lines) == 2
-    assert any("500 .heic files" in line for line in lines)
-    assert any("300 images in 30 folders" in line for line in lines)
+    assert any("60 .heic files" in line for line in lines)
+    assert any("60 images in 20 folders" in line for line in lines)
 
 
 def test_only_unsupported_files(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_an_unreadable_folder_beside_the_data_is_noted(
 
 
 def test_deeply_nested_folders(tmp_path: Path) -> None:
-    deep = tmp_path / "p" / "/".join(["d"] * 200)
+    deep = tmp_path / "p" / "/".join(["d"] * 120)
     deep.mkdir(parents=True)
     touch(tmp_path, "p/a.png")
     touch(deep, "b.png")

@@ -347,7 +347,7 @@ def _masks(
         calibration.check_product(name)
         mask = None
         if file != "none":
-            mask = load_mask((Path(file),), (side, side), stretch=True, max_pixels=most)
+            mask = load_mask((Path(file),), (side, side), max_pixels=most)
         try:
             calibration = set_ignore_mask(calibration, name, mask)
         except DataError:

@@ -54,6 +54,12 @@ def label_kinds(
     for folder, label in labels.items():
         if label == "normal" and not meanings[folder].certain:
             reading.note(f"the images in {reading.name(folder)} were read as normal, by its name")
+    for folder in unknown:
+        if labels.get(folder) == "anomalous" and "normal" in meanings[folder].labels:
+            reading.note(
+                f"the images in {reading.name(folder)} were read as a kind of defect, although "
+                "its name has a word for normal"
+            )
     if unlabelled and unknown and not labels:
         labels |= dict.fromkeys(unknown, "normal")
         reading.note(f"the images in {_names(unknown)} were read as normal")

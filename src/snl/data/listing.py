@@ -85,6 +85,14 @@ def walk_folders(folder: Path) -> Iterator[Path]:
         stack += [f for f in reversed(subfolders(current)) if not f.is_symlink()]
 
 
+def has_folder(folder: Path, below: Path) -> bool:
+    """Return True if there is a folder `below` in a folder; False also if it cannot be read."""
+    try:
+        return (folder / below).is_dir()
+    except OSError:
+        return False
+
+
 def is_file(entry: os.DirEntry[str]) -> bool:
     """Return True for a regular file, a link to one, or a link whose target is missing.
 

@@ -55,7 +55,6 @@ def load_mask(
     paths: tuple[Path, ...],
     size: tuple[int, int] | None = None,
     *,
-    stretch: bool = False,
     image_size: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.bool_]:
@@ -65,14 +64,13 @@ def load_mask(
         paths: mask files of one image; without any, the result is an empty mask of `size`.
         size: (H, W) to which each file is resized (nearest neighbour); None: the size of the
             files, which must be the same.
-        stretch: allow a size of another aspect ratio, for masks of the network's square input.
-        image_size: (H, W) of the image, whose aspect ratio a file must have instead of that of
-            `size`.
+        image_size: (H, W) of the image; a file of another aspect ratio is an error. None: not
+            checked, for masks that are no image's, such as ignore masks.
         max_pixels: largest allowed height times width of a file, checked before decoding.
 
     Raises:
-        ImageError: a file cannot be read, sizes differ, a file has another aspect ratio than
-            the image or `size`, or there is neither a file nor a size.
+        ImageError: a file cannot be read, sizes differ, a file has another aspect ratio than the
+            image, or there is neither a file nor a size.
     """
     if not paths and size is None:
         raise ImageError("no mask file and no size for an empty mask; give one of them")
@@ -82,8 +80,6 @@ def load_mask(
         if image_size is not None:
             _check_aspect(path, mask.shape, image_size)
         if size is not None and mask.shape != size:
-            if not stretch and image_size is None:
-                _check_aspect(path, mask.shape, size)
             resized = Image.fromarray(mask.view(np.uint8)).resize(
                 (size[1], size[0]), Image.Resampling.NEAREST
             )

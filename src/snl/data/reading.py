@@ -23,7 +23,7 @@ class Reading:
     """Files that were used although no record has them, such as masks without a marked pixel."""
     reasons: dict[Path, str] = field(default_factory=dict)
     """Why the files below a folder are not used."""
-    default_reason: str = "the folder is not part of the layout"
+    default_reason: str = "not part of the layout"
     """Why other images are not used."""
     mask_reason: str = "they fit no image"
     """Why files in mask folders are not used."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from snl.data.attach import marks_nothing
-from snl.data.listing import direct_images, folder_name, posix_path, shown, subfolders
+from snl.data.listing import direct_images, folder_name, has_folder, posix_path, shown, subfolders
 from snl.data.reading import Reading
 from snl.data.records import Label, Record, Split, assign_splits, make_record
 from snl.data.sheets import Columns, Row, read_rows
@@ -161,4 +161,4 @@ def _unknown(row: Row, column: str, allowed: str) -> DataError:
 
 def _visa_folders(root: Path) -> list[Path]:
     normal_images = Path("Data") / "Images" / "Normal"
-    return [folder for folder in (root, *subfolders(root)) if (folder / normal_images).is_dir()]
+    return [folder for folder in (root, *subfolders(root)) if has_folder(folder, normal_images)]

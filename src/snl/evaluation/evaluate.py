@@ -194,14 +194,8 @@ def _mask(
 ) -> np.ndarray | None:
     """Return the mask at a size, empty for a normal image.
 
-    If it cannot be read, or does not have the shape of the image, return None and add the error to
-    `errors`.
-
-    Args:
-        record: of the image.
-        size: (H, W) of the result.
-        image: (height, width) of the image.
-        errors: list of errors.
+    If it cannot be read or has another aspect ratio than the image, return None and add the error
+    to `errors`.
     """
     if record.label == "normal":
         return np.zeros(size, dtype=bool)
