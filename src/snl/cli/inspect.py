@@ -198,9 +198,7 @@ def _summarise(options: Options, count: int) -> None:
         say(f"regions: {options.coco}")
 
 
-def _advise(
-    options: Options, inspector: Inspector, product: str | None, rates: Rates | None
-) -> None:
+def _advise(options: Options, inspector: Inspector, rates: Rates | None) -> None:
     """Say if there are too few held-out images for any threshold."""
     from snl.decision.calibration import images_needed
 
