@@ -24,7 +24,7 @@ ALARM_STREAMS, ALARM_IMAGES, ALARM_RATE = 500, 2000, 0.1
 GAPS = [(5, 0.0), (5, 1.5), (10, 0.0), (10, 1.5), (14, 1.5), (20, 0.0), (20, 1.5), (50, 0.0)]
 """Images of the baseline, and how many standard deviations the scores of ALL images of the stream
 lie above those of the baseline: held-out images that are not like the stream."""
-GAP_STREAMS = 2000
+GAP_STREAMS, GAP_IMAGES = 500, 1000
 
 
 def delay(
@@ -100,7 +100,7 @@ def alarms_at(baseline: int, gap: float) -> int:
     for stream in range(GAP_STREAMS):
         random = np.random.default_rng([stream, baseline, 2])
         monitor = DriftMonitor({"nut": random.normal(size=(baseline, 2))}, seed=stream)
-        values = random.normal(size=(WAIT, 2)) + np.array([gap, 0.0])
+        values = random.normal(size=(GAP_IMAGES, 2)) + np.array([gap, 0.0])
         alarms += any(monitor.update("nut", row).alarm for row in values.tolist())
     log(f"baseline {baseline}, gap {gap:g}: {alarms} of {GAP_STREAMS}")
     return alarms
