@@ -463,7 +463,7 @@ def test_few_baseline_images_still_detect_a_change_within_the_stream() -> None:
     monitor = DriftMonitor({"nut": random.normal(size=(5, 1))}, statistics=["score"])
     for value in random.normal(3.0, 1.0, size=100).tolist():
         assert not monitor.update("nut", [value]).alarm
-    for number, value in enumerate(random.normal(5.0, 1.0, size=40).tolist()):
+    for value in random.normal(5.0, 1.0, size=40).tolist():
         drift = monitor.update("nut", [value])
         if drift.alarm:
             break

@@ -193,21 +193,6 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
     return status or (BAD_INPUT if failed or outputs.failed else OK)
 
 
-<<<<<<< HEAD
-=======
-def _summarise(options: Options, count: int) -> None:
-    """Say where the results of `count` images were written."""
-    if options.json:
-        say(f"{count} inspections: {options.json}")
-    if options.out:
-        say(f"{count} overlays: {options.out}")
-    if options.labelme:
-        say(f"{count} LabelMe files: {options.labelme}")
-    if options.coco:
-        say(f"regions: {options.coco}")
-
-
->>>>>>> wip-safety
 def _advise(options: Options, inspector: Inspector, rates: Rates | None) -> None:
     """Say if there are too few held-out images for any threshold."""
     from snl.decision.calibration import images_needed
