@@ -24,7 +24,7 @@ ALARM_STREAMS, ALARM_IMAGES, ALARM_RATE = 500, 2000, 0.1
 GAPS = [(5, 0.0), (5, 1.5), (10, 0.0), (10, 1.5), (14, 1.5), (20, 0.0), (20, 1.5), (50, 0.0)]
 """Images of the baseline, and how many standard deviations the scores of ALL images of the stream
 lie above those of the baseline: held-out images that are not like the stream."""
-GAP_STREAMS, GAP_IMAGES = 500, 1000
+GAP_STREAMS, GAP_IMAGES = 500, 500
 
 
 def delay(
