@@ -92,6 +92,10 @@ def prepare(image: Image.Image, name: str) -> None:
             f"{name} is a TIFF with subsampled YCbCr and no compression, which is not supported; "
             "save it as RGB"
         )
+    if image.mode == "CMYK" and max(tags.get(BITS, (8,))) > 8:
+        raise ImageError(
+            f"{name} is a TIFF of 16-bit CMYK, which is not supported; save it as RGB or grey"
+        )
     if image.tile and image.tile[0][0] == "libtiff":  # type: ignore[attr-defined]
         codec, extents, offset, args = image.tile[0]  # type: ignore[attr-defined]
         args = (_native(args[0]), *args[1:])

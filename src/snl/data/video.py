@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def _decode(source: str) -> Iterator[Frame]:
                 if frame.is_corrupt and (cut or first is not None):  # normal before the first one
                     damaged += 1
                     continue
-                time = float(frame.time or 0.0)
+                time = _time(frame, stream, number)
                 first = time if first is None else first
                 image = upright(frame.to_ndarray(format="rgb24"), _display_matrix(frame))
                 yield Frame(image, number, time - first)
@@ -125,6 +126,13 @@ def _decode(source: str) -> Iterator[Frame]:
         )
     if number < 0:
         raise DataError(f"{source}: has no frames; give another file or address")
+
+
+def _time(frame: Any, stream: Any, number: int) -> float:
+    """Return the time of a frame in seconds; without a timestamp, by its number and the rate."""
+    if frame.time is not None and math.isfinite(frame.time):
+        return float(frame.time)
+    return number / float(stream.average_rate) if stream.average_rate else 0.0
 
 
 class _Packets:
