@@ -84,7 +84,9 @@ def _decode(source: str) -> Iterator[Frame]:
     elif is_live(source):
         options["timeout"] = _TIMEOUT
     is_file = "format" not in options and not is_live(source)
-    number, first, damaged, cut = -1, None, 0, False
+    number, damaged, cut = -1, 0, False
+    first: float | None = None
+    time: float | None = None
     try:
         cut = is_file and ends_early(source)
         with av.open(**options) as container:
@@ -98,7 +100,7 @@ def _decode(source: str) -> Iterator[Frame]:
                 if frame.is_corrupt and (cut or first is not None):  # normal before the first one
                     damaged += 1
                     continue
-                time = _time(frame, stream, number)
+                time = _time(frame, stream, time)
                 first = time if first is None else first
                 image = upright(frame.to_ndarray(format="rgb24"), _display_matrix(frame))
                 yield Frame(image, number, time - first)
@@ -128,11 +130,13 @@ def _decode(source: str) -> Iterator[Frame]:
         raise DataError(f"{source}: has no frames; give another file or address")
 
 
-def _time(frame: Any, stream: Any, number: int) -> float:
-    """Return the time of a frame in seconds; without a timestamp, by its number and the rate."""
+def _time(frame: Any, stream: Any, previous: float | None) -> float:
+    """Return the time of a frame in seconds; without a timestamp, one frame after the previous."""
     if frame.time is not None and math.isfinite(frame.time):
         return float(frame.time)
-    return number / float(stream.average_rate) if stream.average_rate else 0.0
+    if previous is None:
+        return 0.0
+    return previous + (1 / float(stream.average_rate) if stream.average_rate else 0.0)
 
 
 class _Packets:
