@@ -29,6 +29,8 @@ EMITTERS: dict[str, tuple[str, ...]] = {
     "bench/dataset.py": ("bench",),
     "bench/inference.py": ("inspect",),  # options of snl inspect that were the fastest
     "data/images.py": ("inspect",),
+    "data/source.py": ("train", "doctor", "probe", *ENGINE_VERBS),
+    "data/white_level.py": ("train",),
     "decision/calibration.py": ENGINE_VERBS,
     "evaluation/probes.py": ("probe",),
     "exporting/write.py": ("export",),
@@ -39,12 +41,15 @@ EMITTERS: dict[str, tuple[str, ...]] = {
     "model/weights.py": ("train", "bench"),
     "runtime/onnx_engine.py": ENGINE_VERBS,
     "runtime/openvino_engine.py": ENGINE_VERBS,
+    "runtime/feedback.py": ("calibrate",),
+    "runtime/predictor.py": ENGINE_VERBS,
     "runtime/recalibrate.py": ("calibrate",),
     "settings.py": ("train", "bench"),
     "training/cache.py": ("train",),
     "training/checkpoint.py": ("train", "bench"),
     "training/loop.py": ("train",),
     "training/run_files.py": ("train",),
+    "training/train.py": ("train",),
 }
 """Verbs that show the messages of a module that name an option without a verb."""
 FOREIGN = {"--force-reinstall"}

@@ -323,7 +323,9 @@ def test_values_out_of_range_are_named_with_the_range(kind: Any, low: float, hig
 
 @pytest.mark.parametrize("text", [*ABSURD, "0", "1", "-0.0", "1.0000001"])
 def test_rates_are_above_0_and_below_1(text: str) -> None:
-    with pytest.raises(options.argparse.ArgumentTypeError, match="above 0 and below 1"):
+    with pytest.raises(
+        options.argparse.ArgumentTypeError, match="between 0 and 1, without 0 and 1"
+    ):
         options.rate(text)
     assert options.rate("0.5") == 0.5
 

@@ -365,14 +365,14 @@ def setting(name: str) -> Callable[[str], Any]:
 
 
 def rate(text: str) -> float:
-    """Return an option's value as a rate: a number above 0 and below 1."""
+    """Return an option's value as a rate: a number between 0 and 1, both excluded."""
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(
-            f"{_shown(text)} is not a rate; give a number above 0 and below 1"
+            f"{_shown(text)} is not a rate; give a number between 0 and 1, without 0 and 1"
         )
     return value
 
