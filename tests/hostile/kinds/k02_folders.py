@@ -280,14 +280,25 @@ def _layouts() -> Iterator[Attempt]:
             for name in (product, "bolt", "nut"):
                 fill(root / name / "good", 4)
                 fill(root / name / "bad", 2, defect=True)
-            names_ = (product, "bolt", "nut")
-            return {
-                f"{n}/{kind}": label
-                for n in names_
-                for kind, label in (("good", "normal"), ("bad", "anomalous"))
-            }
+            return plain_labels(product)
 
-        yield _attempt(f"plain-product-called-{product}", plain, or_refused=True)
+        # a folder `train` may be a split: then the others are not used, and a note has to say so
+        noted = [right(partly_noted("bolt", "nut"))] if product in ("train", "test") else []
+        labels_of: tuple[Outcome, ...] = (
+            right(labelled(plain_labels(product))),
+            refused(),
+            *noted,
+        )
+        yield _attempt(f"plain-product-called-{product}", plain, labels_of)
+
+
+def plain_labels(product: str) -> Labels:
+    """Return the labels of three products of the folders `good` and `bad`."""
+    return {
+        f"{name}/{kind}": label
+        for name in (product, "bolt", "nut")
+        for kind, label in (("good", "normal"), ("bad", "anomalous"))
+    }
 
 
 _MVTEC_2: dict[str, str | None] = {
@@ -342,7 +353,7 @@ def _nothing_unused_in_silence() -> Iterator[Attempt]:
             return {}
 
         def told(site: Site, result: Result, place: str = place) -> str | None:
-            labels = dict(_BASE)
+            labels: dict[str, str | None] = {**_BASE, place: _ABSENT}
             if place in result.value["records"]:
                 record = result.value["records"][place]
                 if "holdout" in place or "raw" in place or "extra" in place:

@@ -109,6 +109,24 @@ def _export_texts(seed: int) -> Iterator[Attempt]:
                 return _inspect(file.name)
 
             yield Attempt(f"digit-{kind}-{number:02}", 7, make, _SAME_OR_REFUSED, fast=number < 4)
+    for number, place in enumerate(rng.random(40)):
+
+        def topology(site: Site, place: float = place) -> Command:
+            """Change one attribute of one operation: a stride, a padding, an axis, a mode."""
+            file = _prepare(site, "xml")
+            text = file.read_text(encoding="utf-8")
+            found = [
+                m
+                for m in re.finditer(r' (\w+)="([^"]+)"', text)
+                if text.rfind("<data ", 0, m.start()) > text.rfind(">", 0, m.start())
+                and m.group(1) in _ATTRIBUTES
+            ]
+            one = found[int(place * len(found))]
+            changed = _ATTRIBUTES[one.group(1)](one.group(2))
+            file.write_text(text[: one.start(2)] + changed + text[one.end(2) :], encoding="utf-8")
+            return _inspect(file.name)
+
+        yield Attempt(f"topology-{number:02}", 7, topology, _SAME_OR_REFUSED, fast=number < 4)
     for number in range(12):
 
         def metadata(site: Site, number: int = number) -> Command:
@@ -126,6 +144,23 @@ def _export_texts(seed: int) -> Iterator[Attempt]:
             return _inspect(file.name)
 
         yield Attempt(f"onnx-metadata-{number:02}", 7, metadata, _SAME_OR_REFUSED, fast=number < 2)
+
+
+def _next_digit(text: str) -> str:
+    return re.sub(r"[0-9]", lambda m: str((int(m.group()) + 1) % 10), text, count=1)
+
+
+def _opposite(text: str) -> str:
+    return {"true": "false", "false": "true"}.get(text, text)
+
+
+_ATTRIBUTES: dict[str, Callable[[str], str]] = {
+    **dict.fromkeys(("offset", "axis", "pads_begin", "pads_end", "strides", "eps"), _next_digit),
+    **dict.fromkeys(("keep_dims", "transpose_a", "transpose_b", "special_zero"), _opposite),
+    "mode": lambda text: {"bidirectional": "numpy", "half_pixel": "asymmetric"}.get(text, "linear"),
+    "auto_broadcast": lambda text: "none",
+}
+"""Attributes of operations in an OpenVINO graph, with a change that may still load."""
 
 
 def _pieces() -> Iterator[Attempt]:
