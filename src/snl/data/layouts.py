@@ -21,6 +21,9 @@ from snl.data.records import Record, Split, assign_splits, make_record
 from snl.data.words import Label, is_mask_name, label_of, meaning_of, split_of, stated_split
 from snl.errors import DataError
 
+_SHOWN = 8
+"""Names of folders that a note lists."""
+
 
 def is_mvtec(root: Path) -> bool:
     """Return True if a product has a folder `train/good`."""
@@ -238,9 +241,11 @@ def _read_all_normal(folder: Path, product: str, split: Split, reading: Reading)
     check_normal(folder)
     nested = [p for f in below for p in walk_without_masks(f)]
     if nested:
+        names = ", ".join(shown(f.name) for f in below[:_SHOWN])
+        more = f" and {len(below) - _SHOWN} more" if len(below) > _SHOWN else ""
         reading.note(
-            f"product {shown(product)}: {len(nested)} images in subfolders "
-            f"({shown(below[0].name)}, ...) were read as normal"
+            f"product {shown(product)}: {len(nested)} images in subfolders ({names}{more}) were read "
+            "as normal; give folders of anomalous images a name that says so, such as bad"
         )
     paths = [*direct_images(folder), *nested]
     return [make_record(path, product, split, "normal") for path in paths]
