@@ -381,16 +381,23 @@ def kill(
     counts: dict[str, int], root: Path, seed: int = 0, cold: int = 0,
     note: Callable[[str], None] = lambda text: None,
 ) -> list[Attempt]:  # fmt: skip
-    """Make `counts[verb]` attempts with each signal, and `cold` ones without preloading."""
+    """Send each signal `counts[verb]` times while the command runs; `cold` more without preloading.
+
+    Attempts whose signal came after the end are checked too, but do not count.
+    """
     preload()
     kills = Kills(root, seed)
     attempts = []
     for verb, count in counts.items():
         for number in SIGNALS:
-            for index in range(count + cold):
-                attempts.append(kills.attempt(verb, number, cold=index >= count))
+            reached = 0
+            for _ in range(3 * (count + cold)):  # some signals come after the end
+                attempts.append(kills.attempt(verb, number, cold=reached >= count))
+                reached += attempts[-1].reached
                 if attempts[-1].problems:
                     note(f"{attempts[-1]}")
+                if reached == count + cold:
+                    break
         note(f"{verb}: {sum(a.verb == verb for a in attempts)} attempts")
     return attempts
 
@@ -408,7 +415,7 @@ def summary(attempts: Sequence[Attempt], seed: int) -> dict[str, Any]:
         "attempts": len(attempts),
         "sent while it ran": sum(a.reached for a in attempts),
         "failed": sum(bool(a.problems) for a in attempts),
-        "tested": bool(attempts) and sum(a.reached for a in attempts) >= len(attempts) / 2,
+        "tested": bool(attempts) and sum(a.reached for a in attempts) >= len(attempts) / 3,
         "by verb and signal": table,
         "failures": [vars(a) for a in attempts if a.problems],
     }
