@@ -15,7 +15,6 @@ from tests.hostile.attempt import Attempt, Command, Result, refused, right
 from tests.hostile.site import Site
 from tests.trees import save_part
 
-
 _MODEL = ("parts.snl",)
 
 
@@ -154,9 +153,8 @@ def _wrong_normals() -> Iterator[Attempt]:
                 )
 
             name = f"normals-{spoil.__name__.replace('_', '-')}-{'add' if add else 'replace'}"
-            yield Attempt(
-                name, 9, make, (refused(r"--force|--product"),), fast=add and spoil is other_product
-            )
+            expected = (refused(r"--force|--product"),)
+            yield Attempt(name, 9, make, expected, _MODEL, fast=add and spoil is other_product)
 
             def forced(site: Site, spoil: Any = spoil, add: bool = add) -> Command:
                 site.bundle("parts.snl", "plant.snl")
