@@ -194,6 +194,8 @@ def _fit(
     if outcome.name == "refused":
         if len(errors) != 1:
             return "unclear", f"{len(errors)} error lines: {' | '.join(lines[-6:])}"
+        if changed := [n for n in before if after.get(n) != before[n]]:
+            return "input overwritten", f"refused, but changed {', '.join(changed[:5])}"
         if new := [n for n in after if n not in before and after[n][0] != "d"]:
             return "left behind", f"refused, but wrote {', '.join(new[:5])}"
     complaint = outcome.check(site, result) if outcome.check else None
