@@ -65,13 +65,16 @@ def stoppable() -> Iterator[None]:
     ignored = {n for n in SIGNALS[2:] if signal.getsignal(n) is signal.SIG_IGN}
     before = {n: signal.getsignal(n) for n in SIGNALS if n not in ignored}
     hook = sys.unraisablehook
+    repeated: list[tuple[threading.Timer, int]] = []
 
     def unraisable(found: Any) -> None:
         """Repeat a signal that came inside a destructor, where exceptions are dropped."""
         if isinstance(found.exc_value, Stopped):
             _State.last = -_PAUSE
-            again = threading.Timer(0.01, os.kill, (os.getpid(), found.exc_value.number))
+            number = found.exc_value.number
+            again = threading.Timer(0.01, os.kill, (os.getpid(), number))
             again.daemon = True
+            repeated.append((again, number))
             again.start()
         else:
             hook(found)
@@ -82,7 +85,12 @@ def stoppable() -> Iterator[None]:
         for number in before:
             signal.signal(number, _handle)
         yield
+        for again, number in repeated:
+            if again.is_alive():  # the block has ended before the signal came again
+                raise Stopped(number)
     finally:
+        for again, _ in repeated:
+            again.cancel()
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         sys.unraisablehook = hook
