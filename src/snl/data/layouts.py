@@ -244,8 +244,8 @@ def _read_all_normal(folder: Path, product: str, split: Split, reading: Reading)
         names = ", ".join(shown(f.name) for f in below[:_SHOWN])
         more = f" and {len(below) - _SHOWN} more" if len(below) > _SHOWN else ""
         reading.note(
-            f"product {shown(product)}: {len(nested)} images in subfolders ({names}{more}) were read "
-            "as normal; give folders of anomalous images a name that says so, such as bad"
+            f"product {shown(product)}: {len(nested)} images in subfolders ({names}{more}) were "
+            "read as normal; give folders of anomalous images a name that says so, such as bad"
         )
     paths = [*direct_images(folder), *nested]
     return [make_record(path, product, split, "normal") for path in paths]
