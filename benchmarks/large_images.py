@@ -186,8 +186,8 @@ def table(options: argparse.Namespace) -> None:
     write_or_print("\n".join(lines) + "\n", options.output)
 
 
-def main() -> None:
-    """Run the verb given."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = new_parser("large_images", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("run", help="measure")
@@ -198,7 +198,12 @@ def main() -> None:
     verb.add_argument("--folder", type=Path, metavar="DIR", help="for the images (default: temp)")
     add_output(verb)
     add_table_verb(verbs)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the verb given."""
+    options = parser().parse_args()
     {"run": run, "table": table}[options.verb](options)
 
 

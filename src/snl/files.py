@@ -16,12 +16,13 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from snl.errors import BundleError, SnlError
 from snl.temporary import temporary_file, temporary_folder
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMATS = {"bundle": 3}
 """Format version by kind of file; 1 for all other kinds."""
@@ -230,6 +231,7 @@ def save_tensors(
         kind: kind of file (`bundle`, `checkpoint`, ...), which `load_tensors` checks.
         facts: JSON-serialisable metadata.
     """
+    import numpy as np
     from safetensors.numpy import save
 
     arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
@@ -358,6 +360,8 @@ def not_writable(path: Path, error: OSError) -> SnlError:
 
 def _digest(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:
     """Return the sha256 of the facts and of the names, types, shapes and bytes, sorted by name."""
+    import numpy as np
+
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]

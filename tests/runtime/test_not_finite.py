@@ -131,8 +131,8 @@ def test_a_training_that_diverges_writes_nothing(
     """Weights may become infinite in the last step, whose loss was still finite."""
     original = getattr(training, stage)
 
-    def diverging(network: Any, *arguments: Any) -> Any:
-        result = original(network, *arguments)
+    def diverging(network: Any, *arguments: Any, **options: Any) -> Any:
+        result = original(network, *arguments, **options)
         part = network.student if stage == "fit" else network.statistics
         tensors = [t for t in part.state_dict().values() if t.is_floating_point()]
         tensors[-1].fill_(torch.inf)

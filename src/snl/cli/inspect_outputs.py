@@ -183,7 +183,7 @@ def _monitor(state: Path, inspector: Inspector) -> Any:
     """Return the monitor of a state file, or a new one."""
     from snl.monitoring import baseline
 
-    if state.is_file() and state.stat().st_size:
+    if state.exists():
         monitor = baseline.resume(state, inspector.calibration)
     else:
         monitor = baseline.start(inspector.calibration)

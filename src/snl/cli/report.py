@@ -65,7 +65,9 @@ def run(options: Options) -> int:
         progress=progress_bar("evaluating", options.quiet),
     )
     say_skipped(evaluation.skipped)
+    for error in evaluation.unusable_masks:
+        say(f"mask not used: {error}")
     say_remarks(evaluation.remarks)
     size = options.output.stat().st_size / 1e6
     say(f"report: {options.output} ({len(evaluation.scores)} images, {size:.1f} MB)")
-    return PROBLEMS if evaluation.skipped else OK
+    return PROBLEMS if evaluation.skipped or evaluation.unusable_masks else OK
