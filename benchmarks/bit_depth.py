@@ -1,6 +1,6 @@
 """The same parts stored with 8, 10, 12 and 16 bits: accuracy of a model trained on each.
 
-python -m benchmarks.bit_depth run demo/parts --steps 300 -o docs/results/bit-depth.json
+python -m benchmarks.bit_depth run demo/parts -o docs/results/bit-depth.json
 python -m benchmarks.bit_depth table docs/results/bit-depth.json
 
 Every image is made smaller by averaging, so that its values have more than 8 bits, and is stored
