@@ -184,7 +184,7 @@ def _fit(
         if outcome.name == "right" and result.status == 2 and errors:
             return "refused wrongly", f"{why}: {errors[-1]}"
         return "silent error", why
-    given = len(test_line)  # a message may repeat what the user wrote
+    given = 2 * len(test_line)  # a message may repeat what the user wrote
     spoken = result.err.splitlines() + result.out.splitlines()
     for pattern in outcome.says:
         if not any(re.search(pattern, line, re.IGNORECASE) for line in spoken):
