@@ -157,7 +157,9 @@ def judge(
 
 def set_normals(inspector: snl.Inspector, records: Sequence[Record], *, add: bool = False) -> None:
     """Replace the held-out images of the products in `records`, or add to them."""
-    calibration, _ = recalibrate.add_normals(inspector, inspector.calibration, records, add=add)
+    calibration, _ = recalibrate.add_normals(
+        inspector, inspector.calibration, records, add=add, force=True
+    )
     inspector.recalibrate(calibration)
 
 

@@ -155,3 +155,98 @@ def test_json_is_strict(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+# --- links, permissions, devices ---
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    target, link = tmp_path / "real" / "a.json", tmp_path / "link.json"
+    target.write_text("old")
+    link.symlink_to("real/a.json")
+    write_json(link, 1)
+    assert link.is_symlink() and target.read_text() == "1\n"
+    target.unlink()  # a dangling link whose folder exists
+    write_json(link, 2)
+    assert link.is_symlink() and target.read_text() == "2\n"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.json", "link.json", "real"]
+    for way, message in (("link.json", "loop"), ("/no/such/folder/x", "does not exist")):
+        link.unlink()
+        link.symlink_to(way)
+        with pytest.raises(SnlError, match=message):
+            write_json(link, 3)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o666, 0o755])
+def test_permissions_are_kept(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    path.chmod(mode)
+    with atomic(path) as temporary:
+        assert temporary.stat().st_mode & 0o077 & ~mode == 0  # never open to others meanwhile
+        temporary.write_text("new")
+    assert path.stat().st_mode & 0o777 == mode and path.read_text() == "new"
+
+
+def test_new_files_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "a.json", 1)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+def test_the_owner_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    os.chown(path, 1234, 4321)
+    path.chmod(0o640)
+    write_json(path, 1)
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (1234, 4321, 0o640)
+
+
+def test_write_protected_files_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    path.chmod(0o444)
+    with pytest.raises(SnlError, match="write-protected"):
+        write_json(path, 1)
+    assert path.read_text() == "old"
+
+
+def test_other_hard_links_keep_the_old_content(tmp_path: Path) -> None:
+    path, backup = tmp_path / "a.json", tmp_path / "backup.json"
+    path.write_text("old")
+    os.link(path, backup)
+    write_json(path, 1)
+    assert path.read_text() == "1\n" and backup.read_text() == "old"
+
+
+def test_devices_are_written_and_stay(tmp_path: Path) -> None:
+    write_json("/dev/null", 1)
+    assert Path("/dev/null").is_char_device()
+    assert not [p for p in Path("/dev").iterdir() if "null." in p.name]
+    with pytest.raises(SnlError, match="cannot be written"):
+        write_json("/dev/full", 1)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(SnlError, match="cannot be written"):  # nobody reads it; it must not wait
+        write_json(pipe, 1)
+
+
+def test_a_mounted_file_that_cannot_be_renamed_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("a long old content")
+
+    def busy(*_: object) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "replace", busy)
+    write_json(path, 1)
+    assert path.read_text() == "1\n" and list(tmp_path.iterdir()) == [path]

@@ -16,7 +16,8 @@ SOURCE = ROOT / "src" / "snl"
 
 BASE = [
     *("errors", "files", "registry", "settings", "progress", "dependencies", "text_table"),
-    *("kmeans", "environment"),
+    *("kmeans", "environment", "limits", "text", "temporary", "locks", "signals", "kinds"),
+    "outputs",
 ]
 LAYERS = [
     *("base", "data", "demo", "drawing", "model", "decision", "monitoring", "runtime", "training"),

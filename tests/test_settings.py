@@ -200,6 +200,7 @@ def test_wrong_type_is_refused(name: str, value: Any, wanted: str) -> None:
 OUT_OF_RANGE = [
     ("image_size", [63, 4097, 0, -256]),
     ("tile", [-1, 1, 31, 8193]),
+    ("white_level", [-1, 1, 254, 65536]),
     ("teacher.stages", ["-1", "1,-2"]),
     ("teacher.block_groups", [0, -1, 101]),
     ("student.blocks", ["0", "2,0,2", "-1", ""]),
@@ -308,7 +309,7 @@ def test_numbers_are_accepted_exactly_within_their_range(data: st.DataObject) ->
     else:
         number = data.draw(st.floats(limits.low, limits.high) | st.floats())
     inside = limits.low <= number <= limits.high
-    if name == "tile" and 0 < number < 32:
+    if (name == "tile" and 0 < number < 32) or (name == "white_level" and 0 < number < 255):
         inside = False  # 0 stands for whole images
     value = with_number(name, number)
     as_text = ",".join(map(repr, value)) if isinstance(value, list) else repr(value)
@@ -356,6 +357,9 @@ def test_the_command_answers_an_old_name_by_the_new_one(
 
 def test_edges_of_the_ranges_are_allowed() -> None:
     for name, value in (
+        ("white_level", 0),
+        ("white_level", 255),
+        ("white_level", 65535),
         ("tile", 0),
         ("tile", 32),
         ("tile", 8192),

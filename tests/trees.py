@@ -106,6 +106,23 @@ def make_varied(root: Path, train: int = 40, test: int = 20, anomalous: int = 10
     return root
 
 
+def make_mvtec_ad_2(root: Path) -> Path:
+    """`train/good`, `validation/good`, `test_public/good` and `/bad`, masks in `test_public`."""
+    for product in PRODUCTS:
+        base = root / product
+        for n in range(TRAIN - 1):
+            save_part(base / "train" / "good" / f"{n:03}_regular.png", n, product=product)
+        save_part(base / "validation" / "good" / "000_regular.png", 50, product=product)
+        test = base / "test_public"
+        for n in range(TEST_NORMAL):
+            save_part(test / "good" / f"{n:03}_regular.png", 100 + n, product=product)
+        for n in range(TEST_ANOMALOUS):
+            name, seed = f"{n:03}_regular", 200 + n
+            save_part(test / "bad" / f"{name}.png", seed, defect=True, product=product)
+            save_mask(test / "ground_truth" / "bad" / f"{name}_mask.png", seed, product=product)
+    return root
+
+
 def make_mpdd(root: Path) -> Path:
     """The layout of `make_mvtec` with a kind of defect of MPDD."""
     make_mvtec(root)
@@ -249,6 +266,7 @@ def make_one_product(root: Path) -> Path:
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "mvtec": make_mvtec,
+    "mvtec-ad-2": make_mvtec_ad_2,
     "mpdd": make_mpdd,
     "visa": make_visa,
     "btad": make_btad,

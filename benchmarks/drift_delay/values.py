@@ -21,6 +21,10 @@ CHANGES: tuple[float | None, ...] = (0.5, 1.0, -1.0, 2.0, -2.0, None)
 """Shift of the score in standard deviations; None: all images are rejected."""
 STREAMS, WAIT = 20, 2000
 ALARM_STREAMS, ALARM_IMAGES, ALARM_RATE = 500, 2000, 0.1
+GAPS = [(5, 0.0), (5, 1.5), (10, 0.0), (10, 1.5), (14, 1.5), (20, 0.0), (20, 1.5), (50, 0.0)]
+"""Images of the baseline, and how many standard deviations the scores of ALL images of the stream
+lie above those of the baseline: held-out images that are not like the stream."""
+GAP_STREAMS, GAP_IMAGES = 500, 500
 
 
 def delay(
@@ -72,7 +76,34 @@ def run() -> dict[str, Any]:
             row |= {"since_error": float(np.median(np.abs(errors))) if errors else None}
             delays.append(row)
         log(f"baseline {baseline}, {quiet} unchanged")
-    return {"delays": delays, "false_alarms": false_alarms(), "wait": WAIT}
+    gaps = [
+        {
+            "baseline": n,
+            "gap": gap,
+            "streams": GAP_STREAMS,
+            "images": WAIT,
+            "alarms": alarms_at(n, gap),
+        }
+        for n, gap in GAPS
+    ]
+    return {"delays": delays, "false_alarms": false_alarms(), "gaps": gaps, "wait": WAIT}
+
+
+def alarms_at(baseline: int, gap: float) -> int:
+    """Return in how many of GAP_STREAMS streams without a change the monitor ever alarms.
+
+    Args:
+        baseline: images of the baseline.
+        gap: see GAPS.
+    """
+    alarms = 0
+    for stream in range(GAP_STREAMS):
+        random = np.random.default_rng([stream, baseline, 2])
+        monitor = DriftMonitor({"nut": random.normal(size=(baseline, 2))}, seed=stream)
+        values = random.normal(size=(GAP_IMAGES, 2)) + np.array([gap, 0.0])
+        alarms += any(monitor.update("nut", row).alarm for row in values.tolist())
+    log(f"baseline {baseline}, gap {gap:g}: {alarms} of {GAP_STREAMS}")
+    return alarms
 
 
 def false_alarms() -> dict[str, Any]:
@@ -113,7 +144,19 @@ def table(results: dict[str, Any]) -> str:
     for start in dict.fromkeys((row["baseline"], row["quiet"]) for row in rows):
         cells = [cell(row) for row in rows if (row["baseline"], row["quiet"]) == start]
         lines.append([*map(str, start), *cells])
-    return "\n".join(markdown_table(["baseline", "unchanged images", *names], lines))
+    text = markdown_table(["baseline", "unchanged images", *names], lines)
+    gaps = [
+        [
+            str(row["baseline"]),
+            f"{row['gap']:+g} sd",
+            f"{100 * row['alarms'] / row['streams']:.1f} %",
+        ]
+        for row in results.get("gaps", [])
+    ]
+    if gaps:
+        heading = ["baseline", "stream above baseline", "streams with an alarm"]
+        text = [*text, "", *markdown_table(heading, gaps)]
+    return "\n".join(text)
 
 
 def cell(row: dict[str, Any]) -> str:

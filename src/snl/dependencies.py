@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from snl.errors import DependencyError
 
+_NO_MEMORY = ("failed to map segment", "annot allocate memory", "out of memory")
+"""Parts of the messages of a loader that has no memory for a library."""
+
 
 def require(packages: Sequence[str], extra: str, purpose: str, otherwise: str = "") -> None:
     """Import packages of an extra.
@@ -26,7 +29,12 @@ def require(packages: Sequence[str], extra: str, purpose: str, otherwise: str = 
     for package in packages:
         try:
             importlib.import_module(package)
-        except (ImportError, OSError) as error:
+        except (ImportError, OSError, MemoryError) as error:
+            if isinstance(error, MemoryError) or any(w in str(error) for w in _NO_MEMORY):
+                raise DependencyError(
+                    f"{purpose} needs {package}, and there is not enough memory to load it; close "
+                    "other programs or raise the limit of memory (ulimit -v)"
+                ) from None
             reason = " ".join(str(error).split())[:150]
             raise DependencyError(
                 f"{purpose} needs {package} ({reason}): pip install 'snl-ad[{extra}]'{otherwise}"

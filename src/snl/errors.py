@@ -21,6 +21,10 @@ class ImageError(DataError):
     """An image cannot be used: unreadable, truncated, empty, too large, or not an image."""
 
 
+class NotFiniteError(ImageError):
+    """The network's result for an image is infinite or not a number."""
+
+
 class WeightsError(SnlError):
     """Teacher weights are missing, unreadable, or do not match the network."""
 

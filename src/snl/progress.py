@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from snl.text import printable
+
 
 def bar(title: str, unit: str = "image") -> Callable[[int, int], None]:
     """Return a function of (done, total) that shows a progress bar with rate and time left.
@@ -20,7 +22,11 @@ def bar(title: str, unit: str = "image") -> Callable[[int, int], None]:
             from tqdm import tqdm
 
             progress_bar = tqdm(
-                desc=title, unit=unit, total=total, dynamic_ncols=True, mininterval=interval()
+                desc=printable(title),
+                unit=unit,
+                total=total,
+                dynamic_ncols=True,
+                mininterval=interval(),
             )
         progress_bar.update(done - progress_bar.n)
         if done >= total:

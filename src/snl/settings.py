@@ -204,6 +204,10 @@ class Settings:
     tile: Annotated[int, Range(0, 8192)] = 0
     """Side in pixels of the square tiles that images are cut into; each is resized to `image_size`
     (equal values: the image's own scale). 0: whole images."""
+    white_level: Annotated[int, Range(0, 65535)] = 0
+    """Sample value that is white in images of more than 8 bits whose files do not state it, 255 to
+    65535. 0: the smallest of 255, 1023, 4095, 16383 and 65535 that no normal training image
+    exceeds; the number found is stored with the model."""
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     student: StudentSettings = field(default_factory=StudentSettings)
     cram: CramSettings = field(default_factory=CramSettings)
@@ -544,7 +548,16 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
             expected = "one of " + ", ".join(get_args(kind))
         else:
             expected = _EXPECTED.get(kind, "numbers a,b,c")
-        raise SettingsError(f"setting '{name}' is {value!r}; it takes {expected}") from None
+        raise SettingsError(f"setting '{name}' is {_shown(value)}; it takes {expected}") from None
+
+
+def _shown(value: Any) -> str:
+    """The value for a message; of a very long one, its beginning."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}..."
 
 
 def _convert_tuple(name: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -578,7 +591,8 @@ def _check(s: Settings) -> Settings:
         for number in value if isinstance(value, tuple) else [value]:
             if not limits.low <= number <= limits.high:
                 raise SettingsError(
-                    f"setting '{name}' is {number}; it must be in {limits.low:g}..{limits.high:g}"
+                    f"setting '{name}' is {_shown(number)}; it must be in "
+                    f"{limits.low:g}..{limits.high:g}"
                 )
     for name, settings in s.loss.plugins.items():
         weight = getattr(settings, "weight", 0)
@@ -587,6 +601,10 @@ def _check(s: Settings) -> Settings:
     if 0 < s.tile < 32:
         raise SettingsError(
             f"setting 'tile' is {s.tile}; it must be in 32..8192, or 0 for whole images"
+        )
+    if 0 < s.white_level < 255:
+        raise SettingsError(
+            f"setting 'white_level' is {s.white_level}; it must be in 255..65535, or 0 to find it"
         )
     if not s.student.blocks:
         raise SettingsError("setting 'student.blocks' is empty; give at least one number")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from snl.text import printable
+
 
 def aligned(rows: Sequence[Sequence[str]], last: int) -> str:
     """Return the rows as a text table; the first column is left-aligned, the others right-aligned.
@@ -12,6 +14,7 @@ def aligned(rows: Sequence[Sequence[str]], last: int) -> str:
         rows: cells; the first row is the heading.
         last: number of rows at the end that are separated by a line, at least 1.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(

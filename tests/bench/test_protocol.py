@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
+import signal
 import statistics
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def test_an_interrupted_seed_continues_from_its_checkpoint(
 
     def stop(*arguments: object) -> None:
         save(*arguments)  # type: ignore[arg-type]
-        raise Interrupted(1)
+        raise Interrupted(signal.SIGINT, 1)
 
     monkeypatch.setattr(training.checkpoint, "save", stop)
     assert main(words) == 130

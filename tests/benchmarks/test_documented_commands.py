@@ -141,7 +141,10 @@ def test_a_command_runs_from_the_root_of_the_repository(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr
     rows = json.loads((RESULTS / "drift.json").read_text(encoding="utf-8"))["delays"]
     starts = {(row["baseline"], row["quiet"]) for row in rows}
-    assert len(output.read_text(encoding="utf-8").splitlines()) == 2 + len(starts)
+    gaps = json.loads((RESULTS / "drift.json").read_text(encoding="utf-8"))["gaps"]
+    delays, _, shares = output.read_text(encoding="utf-8").rstrip().partition("\n\n")
+    assert len(delays.splitlines()) == 2 + len(starts)
+    assert len(shares.splitlines()) == 2 + len(gaps)
 
 
 def test_errors_take_one_line(tmp_path: Path) -> None:

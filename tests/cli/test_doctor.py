@@ -15,7 +15,7 @@ from tests.conftest import Run
 
 HEAVY = (
     *("torch", "torchvision", "timm", "onnxruntime", "openvino", "onnx", "onnxscript", "nncf"),
-    *("av", "pyarrow", "matplotlib", "sympy", "tensorboard", "skimage", "filelock"),
+    *("av", "pyarrow", "matplotlib", "sympy", "tensorboard", "skimage"),
 )
 
 
@@ -77,7 +77,7 @@ def test_without_optional_packages(tmp_path: Path) -> None:
     done = run_without("doctor", "--quiet", "--json", tmp_path / "environment.json")
     assert done.returncode == 0 and done.stderr == "", done
     rows = {line.split()[0]: line for line in done.stdout.splitlines() if line}
-    assert "filelock missing, timm missing, torch missing, torchvision missing" in rows["train"]
+    assert "timm missing, torch missing, torchvision missing" in rows["train"]
     assert rows["train"].endswith("pip install 'snl-ad[train]'")
     assert "snl inspect of .xml files" in rows["openvino"]
     assert "PyTorch devices       not available" in done.stdout

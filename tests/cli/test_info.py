@@ -112,3 +112,15 @@ def test_wrong_input_gets_one_line(
     last = output.err.strip().splitlines()[-1]
     assert status == 2 and "error: " in last and message in last and output.out == ""
     assert bundle.read_bytes() == before
+
+
+def test_a_smallest_region_is_shown(
+    calibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = tmp_path / "changed.snl"
+    words = ["calibrate", str(calibrated), "--smallest", "bolt=5", "-o", str(changed)]
+    assert main([*words, "--quiet", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert main(["info", str(changed)]) == 0
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("bolt "))
+    assert row.endswith("5 px")

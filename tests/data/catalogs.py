@@ -66,6 +66,22 @@ def expected(layout: str, root: Path) -> list[Record]:
                     for n in range(2)
                 ),
             ]
+        elif layout == "mvtec-ad-2":
+            test = p / "test_public"
+            records += [
+                *(normal(p / f"train/good/00{n}_regular.png", product, "train") for n in range(3)),
+                normal(p / "validation/good/000_regular.png", product, "train"),
+                *(normal(test / f"good/00{n}_regular.png", product, "test") for n in range(2)),
+                *(
+                    anomalous(
+                        test / f"bad/00{n}_regular.png",
+                        product,
+                        "bad",
+                        test / f"ground_truth/bad/00{n}_regular_mask.png",
+                    )
+                    for n in range(2)
+                ),
+            ]
         elif layout == "btad":
             image, mask = ("bmp", "png") if product == "01" else ("png", "bmp")
             records += [

@@ -143,7 +143,7 @@ GOOD: dict[str, tuple[bytes, NDArray[np.uint8]]] = {
     ),
     "rgba_clear.png": (
         encode(from_array(np.dstack([RGB, np.zeros((5, 7), np.uint8)])), "PNG"),
-        np.zeros_like(RGB),
+        RGB,  # a program that does not set alpha
     ),
     "la.png": (
         encode(Image.merge("LA", [from_array(GREY), from_array(RGBA[:, :, 3].copy())]), "PNG"),
@@ -174,7 +174,7 @@ GOOD: dict[str, tuple[bytes, NDArray[np.uint8]]] = {
     "floats.tif": (tiff(FLOATS), three(np.floor(FLOATS.astype(np.float64) * 255 + 0.5))),
     "deep_rgb.png": (
         png(1, 1, 16, 2, b"\0" + struct.pack(">HHH", 0x12FF, 0x8000, 0xFFFF)),
-        np.array([[[0x12, 0x80, 0xFF]]], np.uint8),
+        np.array([[[0x13, 0x80, 0xFF]]], np.uint8),
     ),
     "cmyk.tif": (
         encode(Image.new("CMYK", (2, 1), (0, 255, 255, 0)), "TIFF"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from snl.data.catalog import LAYOUTS, Catalog
 from snl.data.diagnosis import Diagnosis, format_diagnosis, to_dict
@@ -139,6 +139,7 @@ def test_masks_of_other_sizes_and_empty_masks(valid: Path) -> None:
     assert listed(diagnosis) == [
         ("error", "mask of another shape", "bolt/ground_truth/dent/001_mask.png"),
         ("warning", "mask of another size", "bolt/ground_truth/dent/000_mask.png"),
+        ("warning", "mask of most of the image", "bolt/ground_truth/dent/000_mask.png"),
         ("warning", "empty mask", "bolt/ground_truth/dent/002_mask.png"),
     ]
     assert "40 x 48 pixels but its image is 48 x 40" in diagnosis.problems[0].what
@@ -171,8 +172,13 @@ def test_too_few_training_images(kept: int, severity: str, kind: str, valid: Pat
 def test_incomplete_test_sets(gone: str, valid: Path) -> None:
     shutil.rmtree(valid / "bolt/test" / gone)
     diagnosis = check(valid)
-    assert listed(diagnosis) == [("warning", "incomplete test set", "product bolt")]
-    assert ("no normal" in diagnosis.problems[0].what) == (gone == "good")
+    expected = [("warning", "incomplete test set", "product bolt")]
+    if gone == "dent":  # the masks are still there
+        expected.insert(0, ("warning", "while reading", str(valid)))
+        assert "3 mask files" in diagnosis.problems[0].what
+    assert listed(diagnosis) == expected
+    (incomplete,) = [p for p in diagnosis.problems if p.kind == "incomplete test set"]
+    assert ("no normal" in incomplete.what) == (gone == "good")
 
 
 def test_images_that_are_not_used(valid: Path) -> None:
@@ -208,13 +214,31 @@ def test_dark_and_blank_images(valid: Path) -> None:
     ]
 
 
-def test_dark_16_bit_images_are_explained(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("factor", "level"), [(4, "1023 (10 bits)"), (16, "4095 (12 bits)")])
+def test_16_bit_images_that_use_fewer_bits_are_explained(
+    factor: int, level: str, tmp_path: Path
+) -> None:
     for n in range(12):
-        deep = trees.draw(n)[0][:, :, 0].astype(np.uint16) * 8
+        deep = trees.draw(n)[0][:, :, 0].astype(np.uint16) * factor
         (tmp_path / "p").mkdir(exist_ok=True)
         save(tmp_path / "p" / f"{n}.png", deep)
-    dark = [p for p in check(tmp_path).problems if p.kind == "dark image"]
-    assert len(dark) == 12 and all("16 bits" in p.what for p in dark)
+    problems = check(tmp_path).problems
+    (found,) = [p for p in problems if p.kind == "unused sample range"]
+    assert found.severity == "warning" and "product" in found.where
+    assert level in found.what and "--set white_level=N" in found.what
+    assert not [p for p in problems if p.kind in ("dark image", "blank image")]
+
+
+def test_16_bit_images_that_use_16_bits_or_state_fewer_are_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    for n in range(6):
+        grey = trees.draw(n)[0][:, :, 0].astype(np.uint16)
+        save(tmp_path / "p" / f"full-{n}.png", grey * 257)
+        head = b"P5 %d %d 4095\n" % grey.shape[::-1]
+        (tmp_path / "p" / f"{n}.pgm").write_bytes(head + (grey * 16).astype(">u2").tobytes())
+    problems = check(tmp_path).problems
+    kinds = {p.kind for p in problems}
+    assert not kinds & {"unused sample range", "dark image", "clipped samples"}
 
 
 def test_names_that_collide_on_windows(tmp_path: Path) -> None:
@@ -291,3 +315,39 @@ def test_an_interruption_stops_the_check(valid: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         diagnose(Catalog.read(valid), progress=interrupt)
+
+
+def test_inverted_masks(valid: Path) -> None:
+    inverted = 255 - np.asarray(Image.open(mask(valid, 0)))
+    save(mask(valid, 0), inverted)
+    diagnosis = check(valid)
+    assert listed(diagnosis) == [
+        ("warning", "mask of most of the image", "bolt/ground_truth/dent/000_mask.png")
+    ]
+    assert "inverted" in diagnosis.problems[1].what or "inverted" in diagnosis.problems[0].what
+
+
+def test_blurred_masks_and_heat_maps(valid: Path) -> None:
+    picture = Image.open(mask(valid, 0)).filter(ImageFilter.GaussianBlur(2))
+    picture.save(mask(valid, 0))
+    ramp = np.linspace(0, 0.4, 40 * 48, dtype=np.float32).reshape(40, 48)
+    ramp[ramp < 0.3] = 0
+    tiff = mask(valid, 1).with_suffix(".tif")
+    mask(valid, 1).unlink()
+    save(tiff, ramp)
+    ids = np.zeros((40, 48), np.uint8)
+    ids[5:9, 3:20] = np.arange(1, 5)[:, None]  # class ids are no values in between
+    save(mask(valid, 2), ids)
+    diagnosis = check(valid)
+    assert listed(diagnosis) == [
+        ("warning", "mask of many values", "bolt/ground_truth/dent/000_mask.png"),
+        ("warning", "mask of many values", "bolt/ground_truth/dent/001_mask.tif"),
+    ]
+
+
+def test_a_mask_with_compression_artefacts_is_fine(valid: Path) -> None:
+    for n in range(3):
+        picture = Image.open(mask(valid, n))
+        picture.save(mask(valid, n).with_suffix(".jpg"), quality=75)
+        mask(valid, n).unlink()
+    assert listed(check(valid)) == []

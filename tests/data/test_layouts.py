@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from snl.data.catalog import Catalog
-from snl.data.listing import images_in
+from snl.data.pairing import images_in
 from snl.errors import DataError
 from tests import trees
 from tests.data.catalogs import fails, summary, touch

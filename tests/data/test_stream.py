@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,12 +40,14 @@ def decode_counts(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     counts: Counter[Path] = Counter()
     lock = threading.Lock()
 
-    def load(path: Path) -> np.ndarray:
+    decoded = stream.decoded
+
+    def counted(path: Path, **options: Any) -> Any:
         with lock:
             counts[path] += 1
-        return load_image(path)
+        return decoded(path, **options)
 
-    monkeypatch.setattr(stream, "load_image", load)
+    monkeypatch.setattr(stream, "decoded", counted)
     return counts
 
 
@@ -73,10 +76,8 @@ def test_tiles_and_whole_images_may_be_mixed(
     sources: list[Source] = [files[0], *tiles, files[0], files[1]]
     results = list(read(sources, 16, 2))
     assert [item.index for item in results if isinstance(item, Loaded)] == list(range(len(sources)))
-    assert decode_counts == {
-        files[0]: 2,
-        files[1]: 1,
-    }  # the first is shared with the tiles, the second is not
+    # tiles share one image; a whole image is decoded straight to the network's input
+    assert decode_counts == {files[0]: 3, files[1]: 1}
 
 
 def test_a_damaged_image_is_reported_once(files: list[Path], tmp_path: Path) -> None:

@@ -44,7 +44,10 @@ def test_a_rate_that_is_too_small_is_refused_with_numbers() -> None:
         calibration_of(a=10, b=20).check_rates(Rates(anomalous=0.01), "a")
     message = str(caught.value)
     assert "0.01 needs 99 held-out normal images; there are 10 of 'a' and 30 of all" in message
-    assert "allow 0.032 and more" in message and "--add" in message and "--tail fit" in message
+    assert "allow 0.033 and more" in message and "--add" in message
+    assert "--tail fit" not in message  # which needs 50 images
+    with pytest.raises(SettingsError, match="--tail fit"):
+        calibration_of(a=10, b=50).check_rates(Rates(anomalous=0.01), "a")
     with pytest.raises(SettingsError) as caught:  # of all products together: no product is named
         calibration_of(a=10, b=20).check_rates(Rates(anomalous=0.01))
     assert "there are 30 of all products" in str(caught.value)

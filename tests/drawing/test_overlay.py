@@ -52,7 +52,18 @@ def inspection(height: int, width: int, **changes: Any) -> SimpleNamespace:
         limit = values["region_threshold"]
         regions = () if limit is None else find_regions(values["anomaly_map"], limit)
         values["regions"] = regions
-    return SimpleNamespace(**values)
+    shown, levels = values["image"], values["anomaly_map"]
+    return SimpleNamespace(
+        **values,
+        size=shown.shape[:2],
+        image_at=lambda *size: resized(shown, *size),
+        map_at=lambda *size: resized(levels, *size),
+    )
+
+
+def resized(array: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return an image or a map resized by Pillow."""
+    return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR))
 
 
 @pytest.fixture

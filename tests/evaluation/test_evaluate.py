@@ -205,6 +205,24 @@ def test_an_image_with_an_unreadable_mask_counts_once_for_detection(tree: Path) 
     assert result.products["plate"] == full.products["plate"]
 
 
+@pytest.mark.parametrize("resolution", ["input", "original"])
+def test_a_mask_of_another_shape_is_not_stretched(tree: Path, resolution: str) -> None:
+    """One of the same shape and another size is resized, as before."""
+    masks = sorted((tree / "bolt" / "ground_truth").rglob("*.png"))
+    whole = Image.open(masks[0]).convert("L")
+    width, height = whole.size
+    full = snl.evaluate(Darkness(), tree, resolution=resolution)
+    whole.resize((2 * width, 2 * height), Image.Resampling.NEAREST).save(masks[0])
+    assert snl.evaluate(Darkness(), tree, resolution=resolution).pooled == full.pooled
+    for size in ((width, height // 2), (height, width), (width + 2, height)):
+        whole.resize(size).save(masks[0])
+        result = snl.evaluate(Darkness(), tree, resolution=resolution)
+        (text,) = result.unusable_masks
+        assert masks[0].name in text and f"is {size[0]} x {size[1]} pixels but its image is" in text
+        assert result.products["bolt"]["n_masked"] == 3
+        assert result.products["bolt"]["image_auroc"] == full.products["bolt"]["image_auroc"]
+
+
 def test_progress_with_unreadable_images_and_masks_ends_at_the_total(tree: Path) -> None:
     damage_masks(tree, 2)
     for name in ("good/000.png", "good/001.png"):

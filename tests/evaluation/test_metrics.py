@@ -461,3 +461,21 @@ def test_curves():
     x, y = m.roc_curve(np.zeros(1000), np.r_[np.zeros(500), 1 + np.arange(500)], points=50)
     assert np.any((x == 0) & (y == 0.5))
     assert m.roc_curve([], [1.0])[0].size == 0
+
+
+@pytest.mark.parametrize("pixels", [1, 30, 1000])
+def test_pixel_metrics_of_large_maps_in_bands(pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(4, 30, 20)).astype(np.float32)
+    masks = [rng.random((30, 20)) < share for share in (0, 0.1, 0.5, 1)]
+    whole, banded = LocalizationMetrics(), LocalizationMetrics()
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        whole.update(anomaly_map, mask)
+    monkeypatch.setattr(m, "_BAND", pixels)
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        banded.update(anomaly_map, mask)
+    assert banded.compute() == whole.compute()
+    maps[0, 29, 19] = np.nan
+    with pytest.raises(DataError, match="NaN"):
+        banded.update(maps[0], masks[1])
+    assert banded.compute() == whole.compute()  # nothing was added

@@ -14,7 +14,8 @@ import pytest
 import snl
 from snl.cli.main import main
 from snl.errors import BundleError, SettingsError
-from snl.runtime.graph_metadata import FORMAT, KEY, _digest
+from snl.runtime.graph_metadata import FORMAT, KEY, _digest, checksum
+from snl.runtime.onnx_file import join, split
 from tests.conftest import FILES
 from tests.exporting.files import Capture, copied, error_line, metadata_of, set_metadata
 
@@ -43,12 +44,15 @@ def edited_sections(
 ) -> Change:
     """Change sections and arrays of the metadata, with the checksum of the new contents."""
 
-    def apply(content: dict[str, Any]) -> None:
+    def apply(path: Path) -> None:
+        metadata = metadata_of(path)
+        content = json.loads(metadata[KEY])
         change(content["document"]["sections"], content["arrays"])
         if checksum:
-            content["sha256"] = _digest({k: content[k] for k in ("document", "arrays")})
+            content["sha256"] = _digest(content, metadata)
+        set_metadata(path, {**metadata, KEY: json.dumps(content)})
 
-    return edited(apply)
+    return apply
 
 
 def text(value: Callable[[str], str]) -> Change:
@@ -59,6 +63,34 @@ def text(value: Callable[[str], str]) -> Change:
         set_metadata(path, {**metadata, KEY: value(metadata[KEY])})
 
     return apply
+
+
+def plain(key: str, old: str, new: str) -> Change:
+    """Change a key that programs without snl read."""
+
+    def apply(path: Path) -> None:
+        metadata = metadata_of(path)
+        assert old in metadata[key]
+        set_metadata(path, {**metadata, key: metadata[key].replace(old, new, 1)})
+
+    return apply
+
+
+def opset(path: Path) -> None:
+    model = onnx.load(path)
+    model.opset_import[0].version += 1
+    onnx.save(model, path)
+
+
+def external(path: Path) -> None:
+    """Move the weights to another file, with a valid checksum of what remains."""
+    metadata = metadata_of(path)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.data")
+    graph, _ = split(path.read_bytes())
+    metadata["snl.sha256"] = checksum(graph)
+    content = json.loads(metadata[KEY])
+    content["sha256"] = _digest(content, metadata)
+    path.write_bytes(join(graph, {**metadata, KEY: json.dumps(content)}))
 
 
 def other_weights(path: Path) -> None:
@@ -91,7 +123,12 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     "half": (lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), NO_GRAPH),
     "no graph": (lambda p: p.write_bytes(b"\x93NUMPY" * 50), NO_GRAPH),
     "an image": (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)), NO_GRAPH),
-    "foreign": (foreign, FOREIGN),
+    "foreign": (foreign, CHECKSUM),
+    "a foreign key": (lambda p: set_metadata(p, {**metadata_of(p), "ort_config": "{}"}), CHECKSUM),
+    "plain threshold": (plain("snl.thresholds", "1", "2"), CHECKSUM),
+    "plain size": (plain("snl.image_size", "64", "65"), CHECKSUM),
+    "opset": (opset, CHECKSUM),
+    "external weights": (external, "has weights in another file"),
     "no metadata": (lambda p: set_metadata(p, {}), FOREIGN),
     "empty metadata": (text(lambda t: ""), FOREIGN),
     "truncated metadata": (text(lambda t: t[: len(t) // 2]), UNREADABLE),
@@ -189,6 +226,11 @@ def replaced(old: str, new: str) -> Change:
     return apply
 
 
+BOMB = (
+    '<!DOCTYPE net [<!ENTITY a0 "aaaaaaaaaa">'
+    + "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9))
+    + "]>"
+)
 DAMAGED_XML: dict[str, tuple[Change, str]] = {
     "no weights": (lambda p: p.with_suffix(".bin").unlink(), "parts.bin is missing beside it"),
     "cut weights": (
@@ -204,6 +246,14 @@ DAMAGED_XML: dict[str, tuple[Change, str]] = {
     "cut off": (lambda p: p.write_bytes(p.read_bytes()[:-500]), NO_GRAPH),
     "no metadata": (replaced("<snl value", "<snail value"), FOREIGN),
     "edited": (replaced("bolt", "bult"), CHECKSUM),
+    "plain threshold": (replaced("anomalous&quot;: 1", "anomalous&quot;: 2"), CHECKSUM),
+    "plain size": (replaced('<snl.image_size value="64"', '<snl.image_size value="65"'), CHECKSUM),
+    "topology": (replaced("<dim>64</dim>", "<dim>65</dim>"), CHECKSUM),
+    "white space": (replaced("</edges>", "</edges> "), CHECKSUM),
+    "not UTF-8": (lambda p: p.write_bytes(p.read_bytes() + b"\xff"), "not text in UTF-8"),
+    "UTF-16": (lambda p: p.write_text(p.read_text("utf-8"), "utf-16"), "not text in UTF-8"),
+    "entities": (replaced("<net ", BOMB + "<net "), CHECKSUM),
+    "twice": (replaced("<snl.image_size", '<snl.image_size value="9" /><snl.image_size'), "twice"),
     "newer": (
         replaced(f"{{&quot;format&quot;: {FORMAT}", f"{{&quot;format&quot;: {FORMAT + 1}"),
         "update snl",

@@ -32,15 +32,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     started = time.monotonic()
     warm()
-    with tempfile.TemporaryDirectory(prefix="hostile-kit-") as folder:
-        Path(folder).chmod(0o755)
-        kit = options.kit or Path(folder)
+    # not TemporaryDirectory: a forked attempt that exits would remove it
+    folder = Path(tempfile.mkdtemp(prefix="hostile-kit-"))
+    try:
+        folder.chmod(0o755)
+        kit = options.kit or folder
         if not (kit / "done").is_file():
             _make_kit(kit)
         from tests.hostile.schedule import run_all
 
         show = _show_all if options.verbose else _show_failure
         verdicts = run_all(attempts, kit, options.jobs, options.keep, show)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     _say(format_table(verdicts))
     failed = sum(v["verdict"] != "ok" for v in verdicts)
     _say(f"{len(verdicts)} attempts, {failed} failures, {time.monotonic() - started:.0f} s")

@@ -236,3 +236,26 @@ def test_damaged_and_foreign_states_are_refused_in_one_line(
         assert printed.out == "" and len(printed.err.splitlines()) == 1
         assert str(state) in printed.err
         assert state.read_text() == content  # unchanged
+
+
+def test_rejections_are_compared_with_the_limit_only_where_calibration_images_show_it() -> None:
+    """Independent reference: scipy's beta distribution of the share above an order statistic."""
+    from scipy.stats import beta
+
+    from snl.monitoring.baseline import REJECTED, _rejects_few
+
+    for images in (5, 10, 19, 20, 50, 200):
+        for accepted in range(max(images // 2, 1), images):
+            k = images - accepted  # the threshold is the k-th largest value
+            exceeds = beta.sf(REJECTED, k, images - k + 1)
+            assert _rejects_few(images, accepted, 0.01) == (exceeds <= 0.01 / 3)
+    assert _rejects_few(20, 19, 0.01) and not _rejects_few(5, 4, 0.01)
+
+
+def test_the_command_says_which_products_have_too_few_images(
+    bundle: Path, stream: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["inspect", str(bundle), *stream[:1], "--monitor", str(tmp_path / "d.json"), "--quiet"]
+    assert main(words) == 0
+    text = capsys.readouterr().err
+    assert "fewer than 15 usable held-out images" in text and "--add" in text

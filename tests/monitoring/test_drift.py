@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -326,7 +327,7 @@ def monitor_with_alarm() -> DriftMonitor:
         ("kind", "bundle"),
         ("kind", KeyError),
         ("format", 0.5),
-        ("format", 2),
+        ("format", 3),
         ("statistics", "score"),
         ("statistics", []),
         ("false_alarm", 2),
@@ -390,7 +391,7 @@ def test_foreign_truncated_and_newer_files_are_refused(tmp_path: Path) -> None:
         ("[1, 2]", "not a JSON object"),
         ('{"a": 1}', "not written by a drift monitor"),
         (damaged, "checksum"),
-        (text.replace('"format": 1', '"format": 2'), "update snl"),
+        (text.replace('"format": 2', '"format": 3'), "update snl"),
     ]:
         file.write_text(content)
         with pytest.raises(SnlError, match=reason):
@@ -437,3 +438,82 @@ def test_values_that_are_not_finite_numbers_change_nothing(values: Any) -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(SnlError):
         DriftMonitor(**{"baseline": {}, **settings})
+
+
+# --- few images ---
+
+
+@pytest.mark.parametrize("images", [0, 1, 5, 14])
+def test_few_baseline_images_are_no_evidence(images: int) -> None:
+    """A stream far above a handful of held-out images is not called drift: they may be unlike it,
+    as images of the same minute as the training images are."""
+    alarms = 0
+    for seed in range(40):
+        random = np.random.default_rng([seed, images])
+        monitor = DriftMonitor({"nut": random.normal(size=(images, 1))}, statistics=["score"])
+        values = random.normal(3.0, 1.0, size=300)
+        alarms += any(monitor.update("nut", [value]).alarm for value in values.tolist())
+    assert alarms <= 2  # the old monitor: 40 with 14 images
+    assert monitor.uncompared == ["nut"]
+    assert len(monitor.baseline["nut"]) == images  # kept, so that a state can be recognised
+
+
+def test_few_baseline_images_still_detect_a_change_within_the_stream() -> None:
+    random = np.random.default_rng(3)
+    monitor = DriftMonitor({"nut": random.normal(size=(5, 1))}, statistics=["score"])
+    for value in random.normal(3.0, 1.0, size=100).tolist():
+        assert not monitor.update("nut", [value]).alarm
+    for value in random.normal(5.0, 1.0, size=40).tolist():
+        drift = monitor.update("nut", [value])
+        if drift.alarm:
+            break
+    assert drift.alarm and drift.images < 125
+    assert drift.reason == "scores are higher than earlier" and abs((drift.since or 0) - 101) < 10
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_without_baseline_a_constant_share_of_rejections_is_no_drift(share: float) -> None:
+    """Few images may have set the threshold far too low by chance."""
+    alarms = 0
+    for seed in range(40):
+        random = np.random.default_rng([seed, 5])
+        monitor = DriftMonitor({"nut": random.normal(size=(5, 1))}, statistics=["score"])
+        for value, rejected in zip(
+            random.normal(size=300).tolist(), random.random(300) < share, strict=True
+        ):
+            last = monitor.update("nut", [value], rejected=bool(rejected))
+        alarms += last.alarm
+    assert alarms <= 2
+
+
+def test_without_baseline_more_rejections_than_earlier_are_drift(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    monitor = DriftMonitor({"nut": np.empty((0, 1))}, statistics=["score"])
+    for number, value in enumerate(random.normal(size=100).tolist()):
+        assert not monitor.update("nut", [value], rejected=number % 10 == 0).alarm
+    monitor.save(tmp_path / "drift.json")
+    monitor = DriftMonitor.load(tmp_path / "drift.json")
+    for _ in range(30):
+        drift = monitor.update("nut", [0.0], rejected=True)
+    assert drift.alarm and drift.reason == "more images are rejected than earlier"
+
+
+def test_own_share_of_rejections_is_saved() -> None:
+    baseline = {"nut": np.random.default_rng(0).normal(size=(30, 2))}
+    monitor = DriftMonitor(baseline, own_share=["nut"])
+    copy = DriftMonitor.from_dict(monitor.to_dict())
+    for each in (monitor, copy):
+        for _ in range(30):
+            assert not each.update("nut", [0.0, 0.0], rejected=True).alarm
+    assert not monitor.uncompared and monitor.to_dict() == copy.to_dict()
+    old = monitor.to_dict() | {"format": 1}
+    for product in old["products"].values():
+        del product["own_share"], product["rejections"]
+    assert DriftMonitor.from_dict(old).status() == monitor.status()
+
+
+def test_a_pipe_is_no_drift_state(tmp_path: Path) -> None:
+    """Reading it would wait forever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SnlError, match="not a regular file"):
+        DriftMonitor.load(tmp_path / "pipe")

@@ -107,7 +107,7 @@ def test_new_normal_images_replace_those_of_their_products(
     assert inspector.calibration.log_score_stats == before.log_score_stats
     # with --product the folder's name does not matter
     renamed = folder / "bolt"
-    again = calibrate(renamed, "--product", "plate")
+    again = calibrate(renamed, "--product", "plate", "--force")
     assert len(again.calibration.sets["plate"]) == 30
     np.testing.assert_array_equal(again.calibration.sets["bolt"].scores, bolt.scores)
 
@@ -486,7 +486,7 @@ def test_an_interruption_leaves_the_file_unchanged(
         (["--rate", "1"], "between 0 and 1"),
         (["--rate", "nan"], "between 0 and 1"),
         (["--rate", "-1"], "between 0 and 1"),
-        (["--rate", "some"], "invalid float"),
+        (["--rate", "some"], "is not a rate"),
         (["{normals}", "more"], "unrecognized arguments: more"),
         (["--rate", "0.1", "{normals}", "more"], "unrecognized arguments"),
         (["--rate", "0.1", "--no"], "unrecognized arguments: --no"),
@@ -516,18 +516,18 @@ def test_an_interruption_leaves_the_file_unchanged(
         (["--ignore", "bolt={white}"], "everything would be ignored"),
         (["--ignore", "bolt={missing}"], "missing"),
         (["--ignore", "bolt={text}"], "notes.txt"),
-        (["--mm-per-pixel", "bolt=0"], "give a number above 0"),
-        (["--mm-per-pixel", "bolt=inf"], "give a number above 0"),
-        (["--mm-per-pixel", "bolt=nan"], "give a number above 0"),
-        (["--mm-per-pixel", "bolt=wide"], "give a number above 0"),
+        (["--mm-per-pixel", "bolt=0"], " number in 1"),
+        (["--mm-per-pixel", "bolt=inf"], " number in 1"),
+        (["--mm-per-pixel", "bolt=nan"], " number in 1"),
+        (["--mm-per-pixel", "bolt=wide"], " number in 1"),
         (["--mm-per-pixel", "nut=1"], "product 'nut' is not known to this inspector"),
         (["--mm-per-pixel", "0.1"], "write --mm-per-pixel PRODUCT=VALUE"),
-        (["--smallest", "bolt=0"], "give a number above 0"),
-        (["--smallest", "bolt=1.5"], "give a number above 0"),
-        (["--smallest", "bolt=-3"], "give a number above 0"),
+        (["--smallest", "bolt=0"], " number in 1"),
+        (["--smallest", "bolt=1.5"], " number in 1"),
+        (["--smallest", "bolt=-3"], " number in 1"),
         (["--tile", "5", "{normals}"], "must be in 32..8192"),
         (["--tile", "99999", "{normals}"], "must be in 0..8192"),
-        (["--tile", "-5"], "whole number of at least 0"),
+        (["--tile", "-5"], "must be in 0..8192"),
         (["--undo"], "nothing to undo"),
         (["--undo", "--rate", "0.1"], "leave out --rate"),
         (["{normals}", "--undo"], "leave out NORMALS"),

@@ -50,9 +50,9 @@ def test_a_broken_package_is_named_with_the_reason(
 
 @pytest.mark.parametrize("module", ["snl.runtime.torch_engine", "snl.model.cram"])
 def test_an_import_error_of_this_package_is_a_defect(
-    monkeypatch: pytest.MonkeyPatch, bundle: Path, module: str
+    monkeypatch: pytest.MonkeyPatch, bundle: Path, tmp_path: Path, module: str
 ) -> None:
-    """It is raised as it is, with its traceback, not as a missing PyTorch."""
+    """It is raised as it is, and reported as a defect, not as a missing PyTorch."""
     for name in [n for n in sys.modules if n.startswith(("snl.model", "snl.runtime"))]:
         monkeypatch.delitem(sys.modules, name)  # so that they are imported again
     monkeypatch.setitem(sys.modules, module, None)
@@ -61,8 +61,10 @@ def test_an_import_error_of_this_package_is_a_defect(
     with pytest.raises(ImportError, match=module) as caught:
         load(bundle)
     assert not isinstance(caught.value, snl.SnlError)
-    with pytest.raises(ImportError, match=module):
-        main(["calibrate", str(bundle)])
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert main(["calibrate", str(bundle)]) == 70
+    (details,) = (tmp_path / "snl").iterdir()
+    assert module in details.read_text()
 
 
 @pytest.mark.parametrize(("suffix", "package", "extra"), [

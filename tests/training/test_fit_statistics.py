@@ -332,7 +332,7 @@ def test_resumed_training_has_the_same_statistics(
             **options,
         )
 
-    def stop(*_: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     whole = train("whole.snl")

@@ -74,11 +74,13 @@ def pieces(large: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     counts: Counter[Path] = Counter()
 
-    def load(path: Path) -> np.ndarray:
-        counts[path] += 1
-        return load_image(path)
+    decode = stream.decoded
 
-    monkeypatch.setattr(stream, "load_image", load)
+    def counted(path: Path, **options: Any) -> Any:
+        counts[path] += 1
+        return decode(path, **options)
+
+    monkeypatch.setattr(stream, "decoded", counted)
     return counts
 
 

@@ -9,10 +9,6 @@ metrics), `seed-N.log` (the log of a worker process), `bench.json` (data and set
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +27,7 @@ from snl.evaluation.result import Evaluation
 from snl.files import write_json, write_text
 from snl.model import device as devices
 from snl.settings import resolve
+from snl.signals import stoppable
 from snl.training.train import train
 
 
@@ -65,11 +62,11 @@ def run(task: Task) -> str:
 
     Raises:
         SnlError: the message says what to do.
-        KeyboardInterrupt: stopped; the same task continues from the checkpoints.
+        Stopped: by a signal; the same task continues from the checkpoints.
     """
     plan = _prepare(task)
     plan.results.open(range(task.seeds), overwrite=task.overwrite)
-    with _stopped_by_signals():
+    with stoppable():
         missing = [seed for seed in range(task.seeds) if plan.results.get(seed) is None]
         names = devices.choose_all(task.device)
         if len(names) > 1 and len(missing) > 1:
@@ -90,11 +87,11 @@ def run_seed(task: Task, seed: int) -> str:
         One line with its class means; no summary is written.
 
     Raises:
-        SnlError, KeyboardInterrupt: as `run`.
+        SnlError, Stopped: as `run`.
     """
     plan = _prepare(task)
     plan.results.open([seed], overwrite=task.overwrite)
-    with _stopped_by_signals():
+    with stoppable():
         if plan.results.get(seed) is None:
             _measure(plan, seed, devices.choose_all(task.device)[0])
     mean = plan.results.require(seed)["mean"]
@@ -137,6 +134,7 @@ def _measure(plan: _Plan, seed: int, device: str) -> None:
         cache=task.cache,
         skip_bad=False,
         checkpoint_every=task.checkpoint_every,
+        max_pixels=task.max_pixels,
         quiet=task.quiet,
         note=task.note,
     )
@@ -175,23 +173,3 @@ def _summary(plan: _Plan) -> dict[str, Any]:
             for r in plan.benchmark.rows
         ]
     return summary
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM, which schedulers send, and on SIGINT even if it is
-    ignored, as shells set it for background jobs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

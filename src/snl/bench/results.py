@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from snl.errors import SettingsError, SnlError
-from snl.files import check_output, write_json
+from snl.files import write_json
+from snl.kinds import BENCHMARK
+from snl.outputs import Output, check_outputs
 from snl.training.checkpoint import differences
+
+_WRITTEN = ("summary.json", "summary.md", "task.json", "seed-*")
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,31 @@ class Results:
 
         Raises:
             SnlError: the folder cannot be written.
-            SettingsError: it has results of other settings or images.
+            SettingsError: it has results of other settings or images, or other files.
         """
         description = self.folder / "bench.json"
-        check_output(description)
+        check_outputs([Output("--out", description, BENCHMARK)])
+        if not description.exists():
+            self._check_empty()
         if overwrite:
             for seed in replaced:
                 self.path(seed).unlink(missing_ok=True)
         else:
             self._read(description)
         write_json(description, {"benchmark": self.benchmark, **self.identity})
+
+    def _check_empty(self) -> None:
+        """Check that a folder without a description has no file that this benchmark writes.
+
+        Raises:
+            SettingsError: it has one, which is not of this benchmark.
+        """
+        for pattern in _WRITTEN:
+            for file in self.folder.glob(pattern):
+                raise SettingsError(
+                    f"{file}: exists, and {self.folder} is no folder of snl bench; choose another "
+                    "--out"
+                )
 
     def path(self, seed: int, suffix: str = ".json") -> Path:
         """Return the path of a seed's result, or with another suffix of its model."""

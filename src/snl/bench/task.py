@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snl.errors import SettingsError
+from snl.limits import MAX_PIXELS
 from snl.settings import DEFAULT_METHOD
 from snl.training.cache import CacheBudget
 
@@ -28,6 +29,7 @@ class Task:
         device: see `snl.model.device.choose`, or several separated by commas; `auto`: all GPUs.
         cache: of every seed that runs.
         checkpoint_every: seconds between checkpoints.
+        max_pixels: largest allowed height times width of an image.
         overwrite: replace existing results instead of keeping them.
         quiet: show no progress.
         note: called with a sentence about everything noteworthy.
@@ -44,6 +46,7 @@ class Task:
     device: str = "auto"
     cache: CacheBudget = field(default_factory=CacheBudget)
     checkpoint_every: float = 60.0
+    max_pixels: int = MAX_PIXELS
     overwrite: bool = False
     quiet: bool = False
     note: Callable[[str], None] = field(default=lambda text: None, compare=False)

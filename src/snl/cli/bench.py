@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, STOPPED, progress_bar, say
+from snl.cli.common import OK, progress_bar, say, show
 
 if TYPE_CHECKING:
     from snl.bench.task import Task
@@ -16,7 +16,11 @@ SUMMARY = "measure a method on MVTec AD or VisA over several seeds, next to publ
 
 
 class Options(
-    shared.SettingsOptions, shared.BudgetOptions, shared.DeviceOption, shared.QuietOption
+    shared.SettingsOptions,
+    shared.BudgetOptions,
+    shared.PixelsOption,
+    shared.DeviceOption,
+    shared.QuietOption,
 ):
     """Options of `snl bench`."""
 
@@ -59,11 +63,15 @@ def add_parser(verbs: Any) -> None:
         "-o", "--out", type=Path, metavar="DIR", help="output folder (default: bench-mvtec, ...)"
     )
     verb.add_argument(
-        "--seeds", type=shared.count, default=3, metavar="N", help="use seeds 0..N-1 (default: 3)"
+        "--seeds",
+        type=shared.whole(1, 1000),
+        default=3,
+        metavar="N",
+        help="use seeds 0..N-1 (default: 3)",
     )
     verb.add_argument(
         "--seed",
-        type=shared.index,
+        type=shared.seed,
         dest="only",
         metavar="K",
         help="run only this seed and print no table, to run seeds as separate jobs",
@@ -78,6 +86,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_settings(verb, "paper")
     verb.add_argument("--overwrite", action="store_true", help="repeat what is already finished")
     shared.add_budget(verb)
+    shared.add_max_pixels(verb)
     verb.add_argument(
         "--device",
         "--devices",
@@ -99,12 +108,13 @@ def _measure_speed(options: Options) -> int:
     from snl.bench.inference import format_speeds, measure
 
     progress = progress_bar("measuring", options.quiet)
-    print(format_speeds(measure(options.root, options.device, progress)), flush=True)
+    show(format_speeds(measure(options.root, options.device, progress)))
     return OK
 
 
 def _run_protocol(options: Options) -> int:
     from snl.bench import protocol
+    from snl.signals import Stopped
 
     task = _task(options)
     try:
@@ -112,10 +122,10 @@ def _run_protocol(options: Options) -> int:
             print(protocol.run_seed(task, options.only))
             return OK
         print(protocol.run(task))
-    except KeyboardInterrupt as stop:
+    except Stopped as stop:
         without = " without --overwrite" if options.overwrite else ""
-        say(f"{str(stop) or 'stopped'}; the same command{without} goes on from there")
-        return STOPPED
+        say(f"{stop}; the same command{without} goes on from there")
+        return stop.status
     say(f"results: {task.output}")
     return OK
 
@@ -142,6 +152,7 @@ def _task(options: Options) -> Task:
         device=options.device,
         cache=CacheBudget(options.cache_memory, options.cache_disk),
         checkpoint_every=options.checkpoint_every,
+        max_pixels=options.max_pixels,
         overwrite=options.overwrite,
         quiet=options.quiet,
         note=say,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, PROBLEMS, image_files, progress_bar, say
+from snl.cli.common import OK, PROBLEMS, image_files, progress_bar, say, show
 from snl.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ SUMMARY = "show the calibration of a bundle or change it, in seconds and without
 OPTIONAL_PATH = "normals"
 """See `snl.cli.main.parse`."""
 
+_WAIT = 60.0
+"""Seconds to wait for another process that changes the file."""
+_BUSY = "another snl process is changing it; wait for it, then run the command again"
 _CHANGES = (
     *("normals", "rate", "uncertain_rate", "unknown_rate", "regions_rate", "tail"),
     *("false_alarms", "misses", "ignore", "mm_per_pixel", "smallest", "tile"),
@@ -29,6 +34,7 @@ class Options(
     shared.RateOptions,
     shared.PrecisionOption,
     shared.LayoutOption,
+    shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
 ):
@@ -46,6 +52,7 @@ class Options(
     mm_per_pixel: list[str] | None
     smallest: list[str] | None
     tile: int | None
+    force: bool
     undo: bool
     output: Path | None
 
@@ -60,7 +67,7 @@ def add_parser(verbs: Any) -> None:
         "snl calibrate parts.snl --rate 0.02 --product bottle",
         "snl calibrate parts.snl normals/ --add",
         "snl calibrate parts.snl --false-alarms ok1.jpg ok2.jpg --product bottle",
-        "snl calibrate parts.snl --misses bad1.jpg",
+        "snl calibrate parts.snl --misses bad1.jpg --product bottle",
         "snl calibrate parts.snl --ignore bottle=label.png --mm-per-pixel bottle=0.05",
         "snl calibrate parts.snl --undo",
     )
@@ -82,7 +89,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_rates(verb)
     verb.add_argument(
         "--regions-rate",
-        type=float,
+        type=shared.rate,
         metavar="X",
         help="largest average number of regions marked in a normal image",
     )
@@ -95,10 +102,17 @@ def add_parser(verbs: Any) -> None:
     _add_feedback(verb)
     verb.add_argument(
         "--tile",
-        type=shared.index,
+        type=shared.tile,
         metavar="N",
         help="inspect images in tiles of N pixels from now on, 0: whole images; needs NORMALS of "
         "all products",
+    )
+    verb.add_argument(
+        "--force",
+        action="store_true",
+        help="take NORMALS, --false-alarms and --misses even if the calibration speaks against "
+        "them: images of another or an unknown product, in a folder of the opposite label, among "
+        "the normal images already, or a threshold that would more than double",
     )
     verb.add_argument("--undo", action="store_true", help="undo the last change")
     verb.add_argument(
@@ -106,6 +120,7 @@ def add_parser(verbs: Any) -> None:
     )
     shared.add_precision(verb)
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -150,28 +165,108 @@ def _add_feedback(verb: Any) -> None:
 
 def run(options: Options) -> int:
     """Change the calibration if requested, save it, and print it."""
+    from snl.locks import locked
+
+    changes = options.undo or any(getattr(options, name) is not None for name in _CHANGES)
+    target = Path(options.output or options.file)
+    if (not changes and not options.output) or not Path(options.file).is_file():
+        return _run(options, target)  # only shows the calibration, or says that there is none
+    _check_output(options, target)
+    _import_runtime(options.file)
+    with locked(target, _BUSY, wait=_WAIT, note=say):
+        return _run(options, target)
+
+
+def _run(options: Options, target: Path) -> int:
+    """Load the file, change and save it while it is locked, and print its calibration."""
     import snl
     from snl.decision.edit import combine
-    from snl.files import check_output
     from snl.runtime.recalibrate import format_calibration
+    from snl.signals import deferred
 
-    inspector = snl.load(options.file, options.device, precision=options.precision)
-    target = options.output or options.file
-    images = image_files([*(options.false_alarms or ()), *(options.misses or ())])
-    check_output(target, images)
+    inspector = snl.load(
+        options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
+    )
+    if options.output and target.is_file():
+        _check_same_network(inspector, target)
     caught = True
     edits: list[Calibration] = []
     if options.undo:
         _undo(options, inspector)
     else:
         caught = _change(options, inspector, edits)
+        edits = _with_effect(inspector, edits)
         if edits:  # all changes of one command are one version, which --undo takes back
             inspector.recalibrate(combine(inspector.calibration, edits))
     if options.output or options.undo or edits:
-        inspector.save(target)  # before printing: the reader of the table may close the pipe
-        say(f"{target}: calibrated; --undo takes the last change back")
-    print(format_calibration(inspector), flush=True)
+        with deferred():  # before printing: the reader of the table may close the pipe
+            inspector.save(target)
+        undo = "; --undo takes the last change back" if edits else ""
+        say(f"{target}: {'calibrated' if edits or options.undo else 'written'}{undo}")
+    show(format_calibration(inspector))
     return OK if caught else PROBLEMS
+
+
+def _import_runtime(file: str) -> None:
+    """Import what takes seconds, before others have to wait for the lock."""
+    if Path(file).suffix.lower() not in (".onnx", ".xml"):
+        with suppress(ImportError):  # loading the file says what is missing
+            import snl.runtime.torch_engine  # noqa: F401
+
+
+def _check_output(options: Options, target: Path) -> None:
+    """Check before any work that the file can be written, and is none of those that are read.
+
+    Raises:
+        SnlError: see `snl.outputs.check_outputs`; also a name of another kind of file.
+    """
+    from snl.kinds import model_kind
+    from snl.outputs import Output, check_outputs
+
+    kind = model_kind(Path(options.file))
+    inputs = image_files([*(options.false_alarms or ()), *(options.misses or ())])
+    inputs += [Path(text.rpartition("=")[2]) for text in options.ignore or ()]
+    if options.normals is not None and options.normals.exists():
+        inputs += [options.normals, *_normal_files(options)]
+    # the file itself is checked when it is loaded
+    output = Output("-o", target, kind, anything=target == Path(options.file))
+    check_outputs([output], inputs)
+
+
+def _normal_files(options: Options) -> Iterator[Path]:
+    """Yield the files of NORMALS."""
+    from snl.runtime.recalibrate import records_in
+
+    assert options.normals is not None
+    for record in records_in(options.normals, options.product, options.layout):
+        yield record.path
+        yield from record.mask
+
+
+def _check_same_network(inspector: Inspector, target: Path) -> None:
+    """Check that an existing file holds the same network, of which this is a new calibration.
+
+    Raises:
+        SettingsError: it holds another one, which would be lost.
+    """
+    from snl.runtime.describe import describe
+
+    existing = describe(target)["model"]["network"]
+    if existing != inspector.predictor.metadata.network:
+        raise SettingsError(
+            f"{target}: exists and holds another model; it is not replaced: move it away, or "
+            "choose another name for -o"
+        )
+
+
+def _with_effect(inspector: Inspector, edits: list[Calibration]) -> list[Calibration]:
+    """Return the changes, or none if together they change nothing."""
+    from snl.decision.edit import combine, is_same
+
+    if not edits or not is_same(combine(inspector.calibration, edits), inspector.calibration):
+        return edits
+    say("nothing changed: the result is the calibration in force")
+    return []
 
 
 def _undo(options: Options, inspector: Inspector) -> None:
@@ -193,6 +288,7 @@ def _change(options: Options, inspector: Inspector, edits: list[Calibration]) ->
     inspector.check_product(options.product)
     if options.add and options.normals is None:
         raise SettingsError("--add has nothing to add; give NORMALS with it")
+    _check_contradictions(options)
     edits += _tile(options, inspector, _latest(inspector, edits))
     edits += _masks(options, inspector, _latest(inspector, edits))
     edits += _numbers(options, _latest(inspector, edits))
@@ -202,6 +298,20 @@ def _change(options: Options, inspector: Inspector, edits: list[Calibration]) ->
     changed, caught = _misses(options, inspector, _latest(inspector, edits))
     edits += changed
     return caught
+
+
+def _check_contradictions(options: Options) -> None:
+    """Check that no image is given both as normal and as missed."""
+    from snl.runtime.feedback import check_contradictions
+    from snl.runtime.recalibrate import records_in
+
+    if not options.misses:
+        return
+    normal = image_files(options.false_alarms or ())
+    if options.normals is not None:
+        records = records_in(options.normals, options.product, options.layout)
+        normal += [record.path for record in records]
+    check_contradictions(normal, image_files(options.misses))
 
 
 def _latest(inspector: Inspector, edits: list[Calibration]) -> Calibration:
@@ -228,14 +338,16 @@ def _masks(
     options: Options, inspector: Inspector, calibration: Calibration
 ) -> Iterator[Calibration]:
     """Set or remove ignore masks."""
-    from snl.data.images import load_mask
+    from snl.data.masks import load_mask
     from snl.decision.edit import set_ignore_mask
     from snl.errors import DataError
 
-    side = inspector.image_size
+    side, most = inspector.image_size, inspector.max_pixels
     for name, file in _pairs(options.ignore, "--ignore", options.product, calibration.products):
         calibration.check_product(name)
-        mask = None if file == "none" else load_mask((Path(file),), (side, side))
+        mask = None
+        if file != "none":
+            mask = load_mask((Path(file),), (side, side), max_pixels=most)
         try:
             calibration = set_ignore_mask(calibration, name, mask)
         except DataError:
@@ -249,12 +361,12 @@ def _numbers(options: Options, calibration: Calibration) -> Iterator[Calibration
     """Set the scale and the smallest region of products."""
     from snl.decision.edit import set_product_values
 
-    for assignments, flag, field, kind, least in (
-        (options.mm_per_pixel, "--mm-per-pixel", "mm_per_pixel", float, 0.0),
-        (options.smallest, "--smallest", "min_region_area", int, 1),
+    for assignments, flag, field, kind in (
+        (options.mm_per_pixel, "--mm-per-pixel", "mm_per_pixel", shared.number_in(1e-6, 1e6)),
+        (options.smallest, "--smallest", "min_region_area", shared.whole(1, 10**9)),
     ):
         values = {
-            name: _value(text, kind, least, flag)
+            name: _value(text, kind, flag)
             for name, text in _pairs(assignments, flag, options.product, calibration.products)
         }
         if values:
@@ -275,6 +387,8 @@ def _normals(
         calibration,
         recalibrate.records_in(options.normals, options.product, options.layout),
         add=options.add,
+        named=options.product is not None,
+        force=options.force,
         progress=progress_bar("calibrating", options.quiet),
         note=say,
     )
@@ -295,11 +409,14 @@ def _false_alarms(
     if not options.false_alarms:
         return
     paths = image_files(options.false_alarms)
-    changed, alarms = learn_false_alarms(inspector, calibration, paths, options.product, say)
+    changed, alarms = learn_false_alarms(
+        inspector, calibration, paths, options.product, say, force=options.force
+    )
     for alarm in alarms:
         if alarm.p_value is not None:
             say(f"{alarm.path}: normal image of {alarm.product} from now on, p {alarm.p_value:.2g}")
-    yield changed
+    if changed is not calibration:
+        yield changed
 
 
 def _rates(options: Options, calibration: Calibration) -> Iterator[Calibration]:
@@ -329,11 +446,15 @@ def _misses(
     if not options.misses:
         return [], True
     paths = image_files(options.misses)
-    changed, misses = learn_misses(inspector, calibration, paths, options.product)
+    changed, misses = learn_misses(
+        inspector, calibration, paths, options.product, note=say, force=options.force
+    )
     for miss in misses:
         p = "-" if miss.p_value is None else f"{miss.p_value:.2g}"
         outcome = (
-            "caught from now on"
+            f"judged '{miss.before}' already"
+            if miss.before != "normal"
+            else "caught from now on"
             if miss.caught
             else f"would take a rate above {MAX_UNCERTAIN_RATE:g}; not caught"
         )
@@ -361,12 +482,9 @@ def _pairs(
     return pairs
 
 
-def _value(text: str, kind: type[float] | type[int], least: float, flag: str) -> float | int:
-    """Return a positive number of at least `least`."""
+def _value(text: str, kind: Callable[[str], float | int], flag: str) -> float | int:
+    """Return a value that belongs to a product; `kind` is the type of an option."""
     try:
-        value = kind(text)
-    except ValueError:
-        value = kind(-1)
-    if not least <= value < float("inf") or value == 0:
-        raise SettingsError(f"{flag} {text}: give a number above 0")
-    return value
+        return kind(text)
+    except argparse.ArgumentTypeError as error:
+        raise SettingsError(f"{flag}: {error}") from None

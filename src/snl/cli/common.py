@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snl.cli.console import BAD_INPUT as BAD_INPUT
+from snl.cli.console import OK as OK
+from snl.cli.console import PROBLEMS as PROBLEMS
+from snl.cli.console import STOPPED as STOPPED
+from snl.cli.console import say as say
+from snl.cli.console import show as show
 from snl.cli.options import STDOUT
+from snl.errors import SnlError
+from snl.text import printable
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
     from snl.evaluation.result import Evaluation
+    from snl.kinds import Kind
     from snl.runtime.inspector import Inspector
-
-OK, PROBLEMS, BAD_INPUT, STOPPED = 0, 1, 2, 130
-
-
-def say(text: str) -> None:
-    """Print a message on standard error, so that standard output holds only results."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def progress_bar(title: str, quiet: bool, unit: str = "image") -> Any:
@@ -39,6 +42,7 @@ def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
         left: the number of leading columns that are aligned to the left; the others are aligned
             to the right.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -52,7 +56,7 @@ def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
 
 def aligned(pairs: Iterable[tuple[str, str]]) -> str:
     """Return names and values as aligned text, one pair per line; without pairs an empty text."""
-    rows = list(pairs)
+    rows = [(printable(name), printable(value)) for name, value in pairs]
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
 
@@ -62,16 +66,15 @@ def show_evaluation(evaluation: Evaluation) -> None:
     from snl.evaluation.decision_counts import format_decisions
     from snl.evaluation.result import format_table
 
-    print(format_table(evaluation), flush=True)
+    show(format_table(evaluation))
     decisions = format_decisions(evaluation.scores)
     if decisions:
-        print(f"\n{decisions}", flush=True)
+        show(f"\n{decisions}")
         raw, calibrated = evaluation.pooled["image_auroc"], evaluation.calibrated_auroc
         if raw is not None and calibrated is not None:
-            print(
+            show(
                 f"pooled image AUROC: {100 * raw:.1f} by raw scores, {100 * calibrated:.1f} by "
-                "calibrated scores",
-                flush=True,
+                "calibrated scores"
             )
     say_skipped(evaluation.skipped)
     for error in evaluation.unusable_masks:
@@ -97,16 +100,16 @@ def about(
     }
 
 
-def check_json(path: Path | None, inputs: Sequence[str | Path] = ()) -> None:
+def check_json(path: Path | None, kind: Kind, inputs: Iterable[str | Path] = ()) -> None:
     """Check before any work that the file of `--json` can be written.
 
     Raises:
-        SnlError: it is a folder, cannot be written, or is one of `inputs`.
+        SnlError: see `snl.outputs.check_outputs`.
     """
     if path is not None and path != STDOUT:
-        from snl.files import check_output
+        from snl.outputs import Output, check_outputs
 
-        check_output(path, inputs)
+        check_outputs([Output("--json", path, kind)], inputs)
 
 
 def show_result(text: str, value: Any, json_path: Path | None) -> None:
@@ -116,39 +119,62 @@ def show_result(text: str, value: Any, json_path: Path | None) -> None:
 
         print(json.dumps(value, indent=2, allow_nan=False), flush=True)
         return
-    print(text, flush=True)
-    if json_path is not None:
-        from snl.files import write_json
+    with written_first(json_path, value):
+        show(text)
 
-        write_json(json_path, value)
+
+@contextmanager
+def written_first(json_path: Path | None, value: Any) -> Iterator[None]:
+    """Write a result as JSON before the block prints it: standard output may be closed or full.
+
+    Raises:
+        SnlError: the file cannot be written; after the block, so that the result is printed.
+    """
+    from snl.files import write_json
+
+    failure = None
+    if json_path is not None:
+        try:
+            write_json(json_path, value)
+        except SnlError as error:
+            failure = error
+    yield
+    if failure is not None:
+        raise failure
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
     """Return the files given and all images below the folders given, each file once.
 
-    Hidden files and masks in folders are not returned. A missing file is returned, so that the
-    error names it when it is read.
+    Hidden files and masks in folders are not returned; notes say which files are left out. A
+    missing file is returned, so that the error names it when it is read.
 
     Raises:
         DataError: a folder without images.
     """
-    from snl.data.listing import images_in
+    from snl.data.pairing import images_in
+    from snl.data.unused import skipped_in
     from snl.errors import DataError
 
-    files: dict[Path, Path] = {}
+    files: dict[str, Path] = {}
     for path in paths:
         inside = images_in(path) if path.is_dir() else [path]
+        skipped = skipped_in(path, inside) if path.is_dir() else []
         if not inside:
-            raise DataError(f"{path}: no images in this folder; give images or another folder")
+            why = f" ({skipped[0]})" if skipped else ""
+            raise DataError(f"{path}: no images in this folder{why}; give images or another folder")
+        for text in skipped:
+            say(f"note: {text}")
         for file in inside:
-            files.setdefault(file.resolve(), file)
+            files.setdefault(os.path.realpath(file), file)  # accepts loops of links
     return list(files.values())
 
 
 def save_overlay(picture: Any, path: Path) -> Path:
     """Write a PIL image as PNG and return its path."""
     from snl.files import atomic
+    from snl.kinds import picture_text
 
     with atomic(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=picture_text())
     return path

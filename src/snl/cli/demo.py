@@ -44,7 +44,7 @@ def add_parser(verbs: Any) -> None:
     )
     verb.add_argument(
         "--seed",
-        type=int,
+        type=shared.seed,
         default=0,
         metavar="N",
         help="seed of the images and of training (default: 0)",
@@ -63,6 +63,7 @@ def run(options: Options) -> int:
     train = snl.train  # fails before any work if PyTorch is missing
     out = options.out
     data, file, page = out / "parts", out / "demo.snl", out / "report.html"
+    _check_outputs(out)
     _make_data(options, data)
     inspector = train(
         data,
@@ -88,6 +89,28 @@ def run(options: Options) -> int:
         f"next: snl inspect {file} {data / catalog.products[0] / 'test'} --out {out / 'inspected'}"
     )
     return OK
+
+
+def _check_outputs(out: Path) -> None:
+    """Check before any work that no other files in the folder would be replaced.
+
+    Raises:
+        SnlError: see `snl.outputs.check_outputs`.
+    """
+    from snl import kinds
+    from snl.outputs import Output, check_outputs
+
+    if not out.is_dir():
+        return
+    files = (
+        ("demo.snl", kinds.BUNDLE),
+        ("report.html", kinds.PAGE),
+        ("metrics.json", kinds.METRICS),
+    )
+    outputs = [Output("--out", out / name, kind) for name, kind in files]
+    overlays = (out / "overlays").glob("*.png")
+    outputs.append(Output("--out", out / "overlays", kinds.PICTURE, tuple(overlays)))
+    check_outputs(outputs)
 
 
 def _make_data(options: Options, data: Path) -> None:

@@ -15,7 +15,7 @@ OPTIONAL_PATH = "data"
 """See `snl.cli.main.parse`."""
 
 
-class Options(shared.LayoutOption, shared.QuietOption):
+class Options(shared.LayoutOption, shared.PixelsOption, shared.QuietOption):
     """Options of `snl doctor`."""
 
     data: Path | None
@@ -46,6 +46,7 @@ def add_parser(verbs: Any) -> None:
         "--json", type=Path, metavar="OUT", help="write the result as JSON; -: to stdout, no text"
     )
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_quiet(verb)
 
 
@@ -60,20 +61,27 @@ def _check_data(data: Path, options: Options) -> int:
     from snl.data.catalog import Catalog
     from snl.data.diagnosis import format_diagnosis, to_dict
     from snl.data.doctor import diagnose
+    from snl.data.inputs import catalog_files
+    from snl.kinds import FINDINGS
 
     catalog = Catalog.read(data, options.layout)
-    check_json(options.json)
-    diagnosis = diagnose(catalog, progress=progress_bar("reading images", options.quiet))
+    check_json(options.json, FINDINGS, catalog_files(catalog, data))
+    diagnosis = diagnose(
+        catalog,
+        max_pixels=options.max_pixels,
+        progress=progress_bar("reading images", options.quiet),
+    )
     show_result(format_diagnosis(diagnosis), to_dict(diagnosis), options.json)
     return OK if diagnosis.ok else PROBLEMS
 
 
 def _check_environment(options: Options) -> int:
     from snl.environment import describe_environment
+    from snl.kinds import ENVIRONMENT
 
     if options.layout != "auto":
         raise SettingsError(f"--layout {options.layout} has no DATA to read; give DATA with it")
-    check_json(options.json)
+    check_json(options.json, ENVIRONMENT)
     report = describe_environment(progress_bar("importing packages", options.quiet, "package"))
     show_result(format_environment(report), report, options.json)
     return PROBLEMS if report["problems"] else OK

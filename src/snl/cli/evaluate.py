@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation
+from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation, written_first
+from snl.cli.remarks import say_remarks
 
 SUMMARY = "measure detection and localization on labelled test images"
 
@@ -15,6 +16,7 @@ class Options(
     shared.ProductsOption,
     shared.PrecisionOption,
     shared.LayoutOption,
+    shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
 ):
@@ -56,6 +58,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_products_known(verb)
     shared.add_precision(verb)
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -63,12 +66,20 @@ def add_parser(verbs: Any) -> None:
 def run(options: Options) -> int:
     """Evaluate, print the tables and write the metrics and maps."""
     import snl
-    from snl.files import check_output, write_json
+    from snl.data.inputs import catalog_files
+    from snl.evaluation.evaluate import map_files
+    from snl.kinds import MAP, METRICS
+    from snl.outputs import Output, check_outputs
 
-    inspector = snl.load(options.file, options.device, precision=options.precision)
     catalog = snl.Catalog.read(options.data, options.layout)
-    if options.json:
-        check_output(options.json, [options.file])
+    outputs = [Output("--json", options.json, METRICS)] if options.json else []
+    if options.save_maps:
+        files = map_files(options.save_maps, catalog)
+        outputs.append(Output("--save-maps", options.save_maps, MAP, tuple(files.values())))
+    check_outputs(outputs, [options.file, *catalog_files(catalog, options.data)])
+    inspector = snl.load(
+        options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
+    )
     unknown = sorted(set(catalog.products) - set(inspector.products))
     if unknown:
         say(f"note: not products of this inspector: {', '.join(unknown)}")
@@ -80,11 +91,12 @@ def run(options: Options) -> int:
         products_given=options.products == "given",
         progress=progress_bar("evaluating", options.quiet),
     )
-    show_evaluation(evaluation)
+    measured_on = about(options.file, catalog, inspector, evaluation.skipped)
+    measured_on |= {"resolution": options.resolution, "products": options.products}
+    with written_first(options.json, {**evaluation.to_dict(), "about": measured_on}):
+        show_evaluation(evaluation)
+        say_remarks(evaluation.remarks)
     if options.json:
-        measured_on = about(options.file, catalog, inspector, evaluation.skipped)
-        measured_on |= {"resolution": options.resolution, "products": options.products}
-        write_json(options.json, {**evaluation.to_dict(), "about": measured_on})
         say(f"metrics: {options.json}")
     if options.save_maps:
         say(f"maps: {options.save_maps}")

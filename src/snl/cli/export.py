@@ -16,7 +16,7 @@ FORMATS = ("onnx", "openvino")
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-class Options(shared.LayoutOption, shared.DeviceOption, shared.QuietOption):
+class Options(shared.LayoutOption, shared.PixelsOption, shared.DeviceOption, shared.QuietOption):
     """Options of `snl export`."""
 
     file: str
@@ -62,9 +62,10 @@ def add_parser(verbs: Any) -> None:
         "points (int8)",
     )
     verb.add_argument(
-        "--batch", type=shared.count, metavar="N", help="fixed batch size (default: any size)"
+        "--batch", type=shared.batch_size, metavar="N", help="fixed batch size (default: any size)"
     )
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -72,13 +73,17 @@ def add_parser(verbs: Any) -> None:
 def run(options: Options) -> int:
     """Export, check, and report the differences between bundle and export."""
     import snl
+    from snl.data.inputs import catalog_files
     from snl.exporting.write import export
-    from snl.files import check_output
+    from snl.kinds import ONNX, OPENVINO
+    from snl.outputs import Output, check_outputs
 
     output, format = _target(options)
-    check_output(output, [options.file])
-    inspector = snl.load(options.file, options.device)
     data = None if options.data is None else snl.Catalog.read(options.data, options.layout)
+    inputs = [] if data is None else catalog_files(data, options.data)
+    kind = ONNX if format == "onnx" else OPENVINO
+    check_outputs([Output("-o", output, kind)], [options.file, *inputs])
+    inspector = snl.load(options.file, options.device, max_pixels=options.max_pixels)
     checked = export(
         inspector,
         output,
@@ -98,7 +103,7 @@ def _target(options: Options) -> tuple[Path, str]:
 
     output = options.output
     formats = {suffix: name for name, suffix in SUFFIXES.items()}
-    format = options.format or formats.get(output.suffix, "onnx")
+    format = options.format or formats.get(output.suffix.lower(), "onnx")
     if output.is_dir() or not output.suffix:
         output = output / Path(options.file).with_suffix(SUFFIXES[format]).name
     return output, format

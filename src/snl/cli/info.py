@@ -49,9 +49,10 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: Options) -> int:
     """Read the file and print its description."""
+    from snl.kinds import DESCRIPTION
     from snl.runtime.describe import describe
 
-    check_json(options.json, [options.file])
+    check_json(options.json, DESCRIPTION, [options.file])
     description = describe(options.file)
     show_result(format_description(description), description, options.json)
     return OK
@@ -93,7 +94,7 @@ def _products_table(products: list[dict[str, Any]]) -> str:
         "ignore mask": ["yes" if p["ignore_mask"] else "" for p in products],
         "mm per pixel": [f"{p['mm_per_pixel']:g}" if p["mm_per_pixel"] else "" for p in products],
         "smallest region": [
-            f"{p['smallest_region']} px" if p["min_region_area"] > 1 else "" for p in products
+            f"{p['min_region_area']} px" if p["min_region_area"] > 1 else "" for p in products
         ],
     }
     for title, cells in columns.items():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import BAD_INPUT, OK, STOPPED, image_files, progress_bar, save_overlay, say
-from snl.cli.inspect_outputs import OutputOptions, open_monitor, open_outputs
+from snl.cli.common import BAD_INPUT, OK, image_files, progress_bar, say
+from snl.cli.inspect_outputs import OutputOptions, open_outputs
+from snl.cli.remarks import Remarks
 from snl.errors import DataError, ImageError, SettingsError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ SUMMARY = "inspect new images: one JSON line each, overlays if requested"
 class Options(
     OutputOptions,
     shared.RateOptions,
+    shared.PixelsOption,
     shared.PrecisionOption,
     shared.DeviceOption,
     shared.QuietOption,
@@ -71,7 +72,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_rates(verb)
     verb.add_argument(
         "--tile",
-        type=shared.index,
+        type=shared.tile,
         metavar="N",
         help="inspect images in tiles of N pixels, 0: whole images (default: as calibrated)",
     )
@@ -83,20 +84,21 @@ def add_parser(verbs: Any) -> None:
     )
     verb.add_argument(
         "--batch-size",
-        type=shared.count,
+        type=shared.batch_size,
         default=8,
         metavar="N",
         help="images in one batch (default: 8; 1: lowest latency)",
     )
     verb.add_argument(
         "--threads",
-        type=shared.index,
+        type=shared.threads,
         default=0,
         metavar="N",
         help="threads of the network, 0: chosen by the runtime (default); snl bench inference "
         "measures which number is best",
     )
     shared.add_precision(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -106,7 +108,13 @@ def run(options: Options) -> int:
     import snl
     from snl.data.video import is_video
 
-    inspector = snl.load(options.file, options.device, options.threads, options.precision)
+    inspector = snl.load(
+        options.file,
+        options.device,
+        options.threads,
+        options.precision,
+        max_pixels=options.max_pixels,
+    )
     if options.tile is not None:
         _check_tile(inspector, options.tile, bool(options.monitor))
     rates = inspector.rates_for(  # refuses an unknown product or a wrong rate before any work
@@ -142,108 +150,91 @@ def _pieces(tile: int) -> str:
 
 
 def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None) -> int:
-    """Write one JSON line for each image, to stdout or at the end to the file of --json."""
-    import json
-
-    from snl.files import write_text
+    """Write one result for each image; an image that cannot be used is reported and left out."""
+    from snl.signals import Stopped, deferred
 
     paths = image_files([Path(path) for path in options.paths])
     progress = progress_bar("inspecting", options.quiet or not options.json)
-    lines: list[str] = []
     failed: list[ImageError] = []
+    remarks = Remarks()
     status = OK
 
     def refuse(error: ImageError) -> None:
         failed.append(error)
         say(f"error: {error}")
 
-    with open_outputs(options, inspector, paths) as add_outputs:
+    with open_outputs(options, inspector, paths, None) as outputs:
+        results = inspector.stream(
+            paths,
+            options.product,
+            rates,
+            options.batch_size,
+            on_error=refuse,
+            tile=options.tile,
+            overlays=bool(options.out),
+        )
         try:
-            for result in inspector.stream(
-                paths,
-                options.product,
-                rates,
-                options.batch_size,
-                on_error=refuse,
-                tile=options.tile,
-            ):
-                record = result.to_dict()
-                add_outputs(result, record)
-                lines.append(json.dumps(record, allow_nan=False))
-                if not options.json:
-                    print(lines[-1], flush=True)
-                elif progress:
-                    progress(len(lines) + len(failed), len(paths))
-        except KeyboardInterrupt:  # the results so far are written below
-            say(f"stopped after {len(lines) + len(failed)} of {len(paths)} images")
-            status = STOPPED
-    if options.json:
-        write_text(options.json, "".join(line + "\n" for line in lines))
-    _summarise(options, len(lines))
-    _advise(inspector, options.product, rates)
+            for result in results:
+                with deferred():
+                    remarks.add(result.path, result.remarks)
+                    outputs.add(result, result.to_dict())
+                if outputs.useless:
+                    break
+                if progress:
+                    progress(outputs.count + len(failed), len(paths))
+        except Stopped as stop:  # the results so far are kept
+            say(f"stopped after {outputs.count + len(failed)} of {len(paths)} images")
+            outputs.stopped, status = True, stop.status
+    remarks.summarise()
+    if not status:
+        _advise(options, inspector, rates)
     if failed:
         say(f"{len(failed)} of {len(paths)} images could not be inspected")
-    return status or (BAD_INPUT if failed else OK)
+    return status or (BAD_INPUT if failed or outputs.failed else OK)
 
 
-def _summarise(options: Options, count: int) -> None:
-    """Say where the results of `count` images were written."""
-    if options.json:
-        say(f"{count} inspections: {options.json}")
-    if options.out:
-        say(f"{count} overlays: {options.out}")
-    if options.labelme:
-        say(f"{count} LabelMe files: {options.labelme}")
-    if options.coco:
-        say(f"regions: {options.coco}")
-
-
-def _advise(inspector: Inspector, product: str | None, rates: Rates | None) -> None:
+def _advise(options: Options, inspector: Inspector, rates: Rates | None) -> None:
     """Say if there are too few held-out images for any threshold."""
-    calibration, rate = inspector.calibration, rates.anomalous if rates else None
+    from snl.decision.calibration import images_needed
+
+    calibration, product = inspector.calibration, options.product
+    rate = (rates or calibration.rates_for(product)).anomalous
     if not calibration.can_decide(rate, product):
         held_back = sum(len(data) for data in calibration.sets.values())
+        possible = calibration.possible_rate()
+        other = "" if possible is None else f", or inspect with --rate {possible:g} or more"
         say(
             f"note: with {held_back} held-out normal images no decision at a false-alarm rate of "
-            f"{inspector.rates.anomalous:g} is possible, so it is 'uncertain'; add normal images "
-            "with snl calibrate FILE NORMALS --add"
+            f"{rate:g} is possible, so it is 'uncertain'; add {images_needed(rate) - held_back} or "
+            f"more normal images with snl calibrate {options.file} NORMALS --add{other}"
         )
 
 
 def _inspect_video(options: Options, inspector: Inspector, rates: Rates | None) -> int:
-    """Write one JSON line for each frame as it comes, to stdout or to the file of --json."""
-    import json
-
-    from snl.data.video import frames
-    from snl.files import check_output
+    """Write one result for each frame as it comes."""
+    from snl.data.video import frames, is_live
+    from snl.signals import Stopped, deferred
 
     source = options.paths[0]
     if len(options.paths) > 1 or options.coco or options.labelme:
         raise DataError(f"{source}: give one video alone, without --coco and --labelme")
-    for path in filter(None, (options.json, options.monitor)):
-        check_output(path, [options.file, source])
-    count = dropped = 0
-    with ExitStack() as stack:
-        watch = open_monitor(options.monitor, inspector, stack)
-        lines = (
-            stack.enter_context(options.json.open("w", encoding="utf-8")) if options.json else None
-        )
+    files = [] if is_live(source) else [Path(source)]
+    dropped, status = 0, OK
+    with open_outputs(options, inspector, files, source) as outputs:
         try:
             for frame in frames(source):
                 stream = inspector.stream([frame.image], options.product, rates, tile=options.tile)
                 result = next(stream)
-                dropped += frame.number - (count + dropped)
-                count += 1
+                dropped += frame.number - (outputs.count + dropped)
                 record = result.to_dict() | {"path": source, "frame": frame.number}
                 record |= {"seconds": round(frame.seconds, 3), "dropped": dropped}
-                if options.out:
-                    file = options.out / f"{Path(source).stem or 'video'}-{frame.number:06}.png"
-                    record["overlay"] = str(save_overlay(result.overlay(), file))
-                if watch:
-                    record["drift"] = watch(result)
-                print(json.dumps(record, allow_nan=False), file=lines, flush=True)
-        except KeyboardInterrupt:
-            say(f"stopped after {count} frames, {dropped} dropped")
-            return STOPPED
-    say(f"{count} frames inspected, {dropped} dropped")
-    return OK
+                with deferred():
+                    outputs.add(result, record)
+                if outputs.useless:
+                    break
+        except Stopped as stop:
+            say(f"stopped after {outputs.count} frames, {dropped} dropped")
+            outputs.stopped, status = True, stop.status
+    if not status:
+        say(f"{outputs.count} frames inspected, {dropped} dropped")
+    return status or (BAD_INPUT if outputs.failed else OK)

@@ -1,4 +1,4 @@
-"""The files that `snl inspect` writes next to its JSON lines: overlays, regions, drift state."""
+"""The outputs of `snl inspect`: which files they are, and writing each result to all of them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snl.cli.common import save_overlay, say
-from snl.errors import DataError
+from snl.cli.common import say
+from snl.cli.inspect_sinks import Coco, JsonLines, LabelMe, Monitor, Overlays, Sink, Stdout
+from snl.errors import SnlError
 
 if TYPE_CHECKING:
     from snl.decision.inspection import Inspection
+    from snl.outputs import Output
     from snl.runtime.inspector import Inspector
 
-    AddResult = Callable[[Inspection, dict[str, Any]], None]
-    Watch = Callable[[Inspection], dict[str, Any]]
+    Place = Callable[[dict[str, Any]], Path]
 
-_SAVE_EVERY = 200
-"""Images between two times that the drift monitor's state is saved."""
+_BUSY = (
+    "another snl inspect uses this drift state; wait for it, or give another file with --monitor"
+)
+_LONGEST_NAME = 255
 
 
 class OutputOptions(argparse.Namespace):
@@ -34,87 +37,195 @@ class OutputOptions(argparse.Namespace):
     monitor: Path | None
 
 
+class Outputs:
+    """All outputs of a run. One that fails is reported once, and the others go on.
+
+    Attributes:
+        count: number of results.
+        stopped: whether the run was asked to stop; set by the caller.
+    """
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = list(sinks)
+        self._errors: dict[int, int] = {}
+        self.count = 0
+        self.stopped = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether an output could not be written; a reader that stops reading is no failure."""
+        failed = (self._sinks[number] for number in self._errors)
+        return any(not getattr(sink, "closed_by_reader", False) for sink in failed)
+
+    @property
+    def useless(self) -> bool:
+        """Whether nothing can be written any more, so that going on is of no use."""
+        return all(sink.broken for sink in self._sinks)
+
+    def add(self, result: Inspection, record: dict[str, Any]) -> None:
+        """Write a result everywhere; `record` is its JSON record."""
+        self.count += 1
+        for number, sink in enumerate(self._sinks):
+            if not sink.broken:
+                self._try(number, lambda sink=sink: sink.add(result, record))  # type: ignore[misc]
+
+    def close(self, complete: bool) -> None:
+        """Write what is left, and say what was written.
+
+        Args:
+            complete: the run was not stopped and raised no error.
+        """
+        for number, sink in enumerate(self._sinks):
+            before = self._errors.get(number, 0)
+            self._try(number, lambda sink=sink: sink.close(complete))  # type: ignore[misc]
+            failures = self._errors.get(number, 0) - before
+            summary = sink.summary()
+            if summary and not failures:
+                say(summary)
+            if before > 1 and sink.option in ("--out", "--labelme"):
+                say(f"{sink.option}: {before} files could not be written")
+
+    def _try(self, number: int, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except (SnlError, OSError) as error:
+            self._errors[number] = self._errors.get(number, 0) + 1
+            if self._errors[number] == 1:
+                sink = self._sinks[number]
+                others = len(self._sinks) > 1 and not self.useless
+                goes_on = "; the other outputs are written" if others else ""
+                if others or not getattr(sink, "closed_by_reader", False):
+                    say(f"error: {sink.option}: {' '.join(str(error).split())}{goes_on}")
+
+
 @contextmanager
 def open_outputs(
-    options: OutputOptions, inspector: Inspector, paths: Sequence[Path]
-) -> Iterator[AddResult]:
-    """Return, for the `with` block, a function that writes one inspection to all outputs.
+    options: OutputOptions, inspector: Inspector, sources: Sequence[Path], video: str | None
+) -> Iterator[Outputs]:
+    """Check and open all outputs for the `with` block; at its end what is left is written.
 
-    The function takes the inspection and its JSON record, and adds to the record what it wrote.
-    At the end of the block the COCO file and the drift state are written.
+    That happens however the block ends, and signals wait until it is done.
+
+    Args:
+        options: the files.
+        inspector: whose drift is monitored.
+        sources: the image files; for a video its file, if it is one.
+        video: the video; None: images.
 
     Raises:
-        SnlError: an output cannot be written, or would replace an input.
+        SnlError: an output cannot be written, or would replace an input or another file.
     """
-    from snl.files import check_output
+    from snl.locks import locked
+    from snl.outputs import check_outputs
+    from snl.signals import deferred
 
-    for path in filter(None, (options.json, options.coco, options.monitor)):
-        check_output(path, [options.file, *paths])
-    overlays = output_files(paths, options.out, options.file, ".png") if options.out else {}
-    labels = output_files(paths, options.labelme, options.file, ".json") if options.labelme else {}
+    places = {
+        option: _places(sources, video, folder, suffix)
+        for option, folder, suffix in (
+            ("--out", options.out, ".png"),
+            ("--labelme", options.labelme, ".json"),
+        )
+        if folder
+    }
+    check_outputs(_planned(options, places), [options.file, *sources])
     with ExitStack() as stack:
-        watch = open_monitor(options.monitor, inspector, stack)
-        add_regions = _open_coco(options.coco, stack)
-
-        def add(result: Inspection, record: dict[str, Any]) -> None:
-            path = Path(str(result.path))
-            if overlays:
-                record["overlay"] = str(save_overlay(result.overlay(), overlays[path]))
-            if labels:
-                record["labelme"] = str(_save_labelme(result, labels[path]))
-            if add_regions:
-                add_regions(result)
-            if watch:
-                record["drift"] = watch(result)
-
-        yield add
+        if options.monitor:
+            stack.enter_context(locked(options.monitor, _BUSY))
+        outputs = Outputs([*_sinks(options, inspector, places)])
+        complete = False
+        try:
+            yield outputs
+            complete = not outputs.stopped
+        finally:
+            with deferred():
+                outputs.close(complete)
 
 
-def open_monitor(state: Path | None, inspector: Inspector, stack: ExitStack) -> Watch | None:
-    """Return a function that passes an inspection to the drift monitor and reports new alarms.
+def _planned(options: OutputOptions, places: dict[str, _Places]) -> list[Output]:
+    from snl import kinds
+    from snl.outputs import Output
 
-    It returns the drift of the inspection's product as JSON values. The monitor continues from
-    the file `state` if it exists, and its state is saved there when `stack` closes.
-    """
-    if not state:
-        return None
+    files = (
+        ("--json", options.json, kinds.INSPECTIONS),
+        ("--coco", options.coco, kinds.COCO),
+        ("--monitor", options.monitor, kinds.DRIFT),
+    )
+    folders = (
+        ("--out", options.out, kinds.PICTURE),
+        ("--labelme", options.labelme, kinds.LABELME),
+    )
+    return [
+        *(Output(option, path, kind) for option, path, kind in files if path),
+        *(
+            Output(option, folder, kind, tuple(places[option].known()))
+            for option, folder, kind in folders
+            if folder
+        ),
+    ]
+
+
+def _sinks(
+    options: OutputOptions, inspector: Inspector, places: dict[str, _Places]
+) -> Iterator[Sink]:
+    """Yield the sinks; the one of the JSON lines is the last, because the others add to them."""
+    if options.out:
+        yield Overlays(options.out, places["--out"].of)
+    if options.labelme:
+        yield LabelMe(options.labelme, places["--labelme"].of)
+    if options.coco:
+        yield Coco(options.coco)
+    if options.monitor:
+        yield Monitor(options.monitor, inspector, _monitor(options.monitor, inspector))
+    yield JsonLines(options.json) if options.json else Stdout()
+
+
+def _monitor(state: Path, inspector: Inspector) -> Any:
+    """Return the monitor of a state file, or a new one."""
     from snl.monitoring import baseline
 
     if state.exists():
         monitor = baseline.resume(state, inspector.calibration)
     else:
         monitor = baseline.start(inspector.calibration)
-    stack.callback(lambda: monitor.save(state))
-    reported = {product for product, drift in monitor.status().items() if drift.alarm}
-    count = 0
-
-    def watch(result: Inspection) -> dict[str, Any]:
-        nonlocal count
-        drift = baseline.watch(monitor, inspector.calibration, result, result.path)
-        if drift.alarm and drift.product not in reported:
-            reported.add(drift.product)
-            say(
-                f"drift: {drift.product}, since its image {drift.since} ({drift.since_when}): "
-                f"{drift.reason}"
-            )
-        count += 1
-        if count % _SAVE_EVERY == 0:
-            monitor.save(state)
-        return {"alarm": drift.alarm, "since": drift.since, "reason": drift.reason}
-
-    return watch
+    few = baseline.note(monitor, inspector.calibration)
+    if few:
+        say(f"note: {few}")
+    return monitor
 
 
-def output_files(
-    paths: Sequence[Path], folder: Path, bundle: str | Path, suffix: str
-) -> dict[Path, Path]:
+class _Places:
+    """The file in a folder for each result.
+
+    Attributes:
+        of: returns the file of a result by its JSON record.
+        known: yields the files that are known, or that exist, before the first result.
+    """
+
+    def __init__(self, of: Place, known: Callable[[], Iterator[Path]]) -> None:
+        self.of, self.known = of, known
+
+
+def _places(sources: Sequence[Path], video: str | None, folder: Path, suffix: str) -> _Places:
+    if video is None:
+        files = output_files(sources, folder, suffix)
+        return _Places(lambda record: files[Path(record["path"])], lambda: iter(files.values()))
+    stem = Path(video).stem or "video"
+
+    def earlier() -> Iterator[Path]:
+        if folder.is_dir():
+            for file in folder.iterdir():
+                number = file.name.removeprefix(f"{stem}-").removesuffix(suffix)
+                if file.name == f"{stem}-{number}{suffix}" and number.isdecimal():
+                    yield file
+
+    return _Places(lambda record: folder / f"{stem}-{record['frame']:06}{suffix}", earlier)
+
+
+def output_files(paths: Sequence[Path], folder: Path, suffix: str) -> dict[Path, Path]:
     """Return the file in `folder` for each image.
 
     The files have the image's path below the common folder of all images, with `suffix`. A number
-    is appended where two images would get the same file.
-
-    Raises:
-        DataError: a file would replace one of the images or the bundle.
+    is appended where two images would get the same file, or where the name would be too long.
     """
     resolved = {path: path.resolve() for path in paths}
     anchors = {path.anchor for path in resolved.values()}
@@ -125,32 +236,12 @@ def output_files(
     taken: set[str] = set()
     for path, full in resolved.items():
         place = full.relative_to(common) if common else Path(full.name)
-        name, number = place.with_suffix(suffix), 1
+        stem = os.fsencode(place.stem)[: _LONGEST_NAME - 20].decode("utf-8", "ignore")
+        short = len(os.fsencode(place.stem + suffix)) <= _LONGEST_NAME
+        name, number = place.with_name((place.stem if short else stem) + suffix), 1
         while str(name).lower() in taken:  # some file systems ignore case
             number += 1
-            name = place.with_name(f"{place.stem}-{number}{suffix}")
+            name = place.with_name(f"{place.stem if short else stem}-{number}{suffix}")
         taken.add(str(name).lower())
         files[path] = folder / name
-    inputs = {*resolved.values(), Path(bundle).resolve()}
-    if {file.resolve() for file in files.values()} & inputs:
-        raise DataError(f"{folder}: files there would be overwritten; choose another folder")
     return files
-
-
-def _open_coco(path: Path | None, stack: ExitStack) -> Callable[[Inspection], None] | None:
-    """Return a function that adds an inspection's regions to the COCO file."""
-    if not path:
-        return None
-    from snl.reporting.annotations import coco_file
-
-    return stack.enter_context(coco_file(path))
-
-
-def _save_labelme(result: Inspection, file: Path) -> Path:
-    """Write the regions as a LabelMe file and return its path."""
-    from snl.files import write_json
-    from snl.reporting.annotations import to_labelme
-
-    image = Path(os.path.relpath(str(result.path), file.parent)).as_posix()
-    write_json(file, to_labelme(result, image))
-    return file

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from snl import __version__
 from snl.cli import (
@@ -29,9 +28,13 @@ from snl.cli import (
     report,
     train,
 )
-from snl.cli.common import BAD_INPUT, OK, STOPPED, say
+from snl.cli.console import BAD_INPUT, say
+from snl.cli.failures import check_working_directory, is_out_of_memory
 from snl.cli.options import format_examples
+from snl.cli.safety import guard
 from snl.errors import SnlError
+from snl.signals import stoppable
+from snl.text import printable
 
 VERBS: dict[str, Any] = {
     "demo": demo,
@@ -48,44 +51,42 @@ VERBS: dict[str, Any] = {
 }
 """The modules of the verbs, in the order of `snl --help`."""
 
-_INSTALL = {
-    **dict.fromkeys(("torch", "torchvision", "timm"), "pip install 'snl-ad[train]'"),
-    **dict.fromkeys(("numpy", "scipy", "PIL", "safetensors", "tqdm"), "pip install snl-ad"),
-}
-"""How to install a missing module."""
-_OUT_OF_MEMORY = ("memoryerror", "out of memory", "allocate memory")
+_FEWER = (
+    ("image_size", "--image-size"),
+    ("tile", "--tile"),
+    ("batch_size", "--batch-size"),
+    ("cache_memory", "--cache-memory"),
+    ("threads", "--threads"),
+)
+"""Options that a verb may have and that save memory when they are reduced."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
-    0: done; 1: done, with problems found; 2: wrong input, explained in one line; 130: stopped by
-    Ctrl-C. Command lines that cannot be parsed raise `SystemExit(2)`.
+    0: done; 1: done, with problems found; 2: wrong input, explained in one line; 70: a defect of
+    snl, whose details were written to a file; 130, 143, 129: stopped by Ctrl-C, SIGTERM, SIGHUP.
+    Command lines that cannot be parsed raise `SystemExit(2)`.
     """
+    words = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):  # a console that cannot show a name must not crash
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    verb, options = parse(sys.argv[1:] if arguments is None else arguments)
+    return guard(lambda: _run(words), words)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    verb, options = parse(arguments)
+    check_working_directory()  # without it, libraries end the process with messages of their own
     try:
-        return int(verb.run(options))
-    except SnlError as error:
-        return _fail(" ".join(str(error).split()))
-    except KeyboardInterrupt:
-        say("stopped")
-        return STOPPED
-    except BrokenPipeError:  # the reader (head, less) has closed the pipe, so nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    except (MemoryError, RuntimeError) as error:
-        message = f"{type(error).__name__} {error}".lower()
-        if not any(words in message for words in _OUT_OF_MEMORY):
+        with stoppable():
+            return int(verb.run(options))
+    except Exception as error:
+        if isinstance(error, SnlError) or not is_out_of_memory(error):
             raise
-        return _fail("out of memory; reduce --image-size, --batch-size or --cache-memory")
-    except ModuleNotFoundError as error:
-        install = _INSTALL.get((error.name or "").partition(".")[0])
-        if install is None:
-            raise
-        return _fail(f"{error.name} is not installed: {install}")
+        names = [name for attribute, name in _FEWER if hasattr(options, attribute)]
+        fewer = f"reduce {' or '.join(names)}, or " if names else ""
+        raise SnlError(f"out of memory; {fewer}close other programs") from error
 
 
 def parse(arguments: Sequence[str]) -> tuple[Any, argparse.Namespace]:
@@ -109,9 +110,19 @@ def parse(arguments: Sequence[str]) -> tuple[Any, argparse.Namespace]:
     return verb, options
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and exit with 2."""
+        verb = self.prog if len(self.prog) < 40 else "snl"
+        say(f"snl: error: {printable(message)}; see {verb} --help")
+        raise SystemExit(BAD_INPUT)
+
+
 def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of the command line: one verb with all its options, the others by name."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="snl",
         description="Visual anomaly detection with one model for all products, trained on images "
         "of normal parts.",
@@ -124,7 +135,8 @@ def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
             "snl report parts.snl parts/ -o report.html",
             "snl calibrate parts.snl --rate 0.02",
             "snl info parts.snl",
-        ),
+        )
+        + "\n\nSNL_DEBUG=1 snl ... shows the traceback of an error.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"snl {__version__}")
@@ -135,8 +147,3 @@ def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
         else:
             verbs.add_parser(name, help=module.SUMMARY, add_help=False)
     return parser
-
-
-def _fail(message: str) -> int:
-    say(f"snl: error: {message}")
-    return BAD_INPUT

@@ -8,12 +8,14 @@ so `run(options)` has typed access.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 LAYOUTS = (
-    *("auto", "mvtec", "visa", "btad", "mpdd", "loco", "real-iad", "manifest", "folders"),
-)  # fmt: skip
+    *("auto", "mvtec", "mvtec-ad-2", "visa", "btad", "mpdd", "loco", "real-iad"),
+    *("manifest", "folders"),
+)
 PRECISIONS = ("fp32", "bf16", "fp16")
 STDOUT = Path("-")
 """The value of `--json` that means standard output."""
@@ -70,6 +72,26 @@ def add_layout(verb: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="L",
         help=f"folder layout of the data set: {', '.join(LAYOUTS)} (default: auto)",
+    )
+
+
+class PixelsOption(argparse.Namespace):
+    """See `add_max_pixels`."""
+
+    max_pixels: int
+
+
+def add_max_pixels(verb: argparse.ArgumentParser) -> None:
+    """Add --max-pixels."""
+    from snl.limits import MAX_PIXELS
+
+    verb.add_argument(
+        "--max-pixels",
+        type=count,
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"largest width x height of an image (default: {MAX_PIXELS}); larger ones are errors, "
+        "because a small file can be an image that fills the memory",
     )
 
 
@@ -132,19 +154,19 @@ def add_rates(verb: argparse.ArgumentParser) -> None:
     """Add the false-alarm rates; None leaves each product's rate as it is."""
     verb.add_argument(
         "--rate",
-        type=float,
+        type=rate,
         metavar="X",
         help="false-alarm rate: largest share of normal images that are called anomalous",
     )
     verb.add_argument(
         "--uncertain-rate",
-        type=float,
+        type=rate,
         metavar="X",
         help="largest share of normal images that are called anomalous or uncertain",
     )
     verb.add_argument(
         "--unknown-rate",
-        type=float,
+        type=rate,
         metavar="X",
         help="largest share of images of known products that are called unknown product",
     )
@@ -210,17 +232,29 @@ def add_settings(verb: argparse.ArgumentParser, preset: str | None = None) -> No
         "random: no training",
     )
     verb.add_argument(
-        "--image-size", type=int, metavar="N", help="side of the network's input in pixels"
+        "--image-size",
+        type=setting("image_size"),
+        metavar="N",
+        help="side of the network's input in pixels",
     )
     verb.add_argument(
         "--tile",
-        type=int,
+        type=tile,
         metavar="N",
         help="cut images into tiles of N x N pixels, each one an input (default: 0, whole images)",
     )
-    verb.add_argument("--steps", type=int, metavar="N", help="number of training steps")
-    verb.add_argument("--batch-size", type=int, metavar="N", help="images of a training step")
-    verb.add_argument("--lr", type=float, metavar="X", help="largest learning rate")
+    verb.add_argument(
+        "--steps", type=setting("training.steps"), metavar="N", help="number of training steps"
+    )
+    verb.add_argument(
+        "--batch-size",
+        type=setting("training.batch_size"),
+        metavar="N",
+        help="images of a training step",
+    )
+    verb.add_argument(
+        "--lr", type=setting("training.lr"), metavar="X", help="largest learning rate"
+    )
     verb.add_argument(
         "--set",
         action="append",
@@ -261,14 +295,14 @@ def add_budget(verb: argparse.ArgumentParser) -> None:
     """Add the memory, disk and checkpoint options of training."""
     verb.add_argument(
         "--cache-memory",
-        type=number,
+        type=number_in(0, 1e6),
         default=4.0,
         metavar="GIB",
         help="memory for cached teacher features (default: 4; 0: none)",
     )
     verb.add_argument(
         "--cache-disk",
-        type=number,
+        type=number_in(0, 1e6),
         default=20.0,
         metavar="GIB",
         help="disk space next to the output for teacher features that do not fit into memory "
@@ -276,30 +310,90 @@ def add_budget(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument(
         "--checkpoint-every",
-        type=number,
+        type=number_in(0, 1e9),
         default=60.0,
         metavar="SECONDS",
         help="time between two checkpoints (default: 60)",
     )
 
 
-def number(text: str) -> float:
-    """Return an option's value as a finite number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+def number_in(low: float, high: float) -> Callable[[str], float]:
+    """Return the type of an option whose value is a number in low..high, both included."""
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{_shown(text)} is not a number in {low:g}..{high:g}")
+        return value
+
+    return convert
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Return the type of an option whose value is a whole number in low..high, both included."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:  # also of more than 4300 digits
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"{_shown(text)} is not a whole number in {low}..{high}"
+            )
+        return value
+
+    return convert
+
+
+def setting(name: str) -> Callable[[str], Any]:
+    """Return the type of an option that is a setting, with the range of this setting."""
+
+    def convert(text: str) -> Any:
+        from snl.errors import SettingsError
+        from snl.settings import resolve, setting_values
+
+        try:
+            return setting_values(resolve(overrides={name: text}))[name]
+        except SettingsError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def rate(text: str) -> float:
+    """Return an option's value as a rate: a number between 0 and 1, both excluded."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(
+            f"{_shown(text)} is not a rate; give a number between 0 and 1, without 0 and 1"
+        )
     return value
 
 
-def count(text: str) -> int:
-    """Return an option's value as a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
-    return int(text)
+number = number_in(0, 1e9)
+"""Type of a number of at least 0."""
+count = whole(1, 2**31 - 1)
+"""Type of a whole number of at least 1."""
+index = whole(0, 2**31 - 1)
+"""Type of a whole number of at least 0."""
+batch_size = whole(1, 4096)
+"""Type of the number of images in a batch of inference."""
+threads = whole(0, 1024)
+"""Type of a number of threads; 0: chosen by the runtime."""
+seed = whole(0, 2**63 - 1)
+"""Type of the seed of random numbers."""
+tile = setting("tile")
+"""Type of a tile size; 0: whole images."""
 
 
-def index(text: str) -> int:
-    """Return an option's value as a whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
-    return int(text)
+def _shown(text: str) -> str:
+    """Return an option's value for a message, quoted if it is empty, and not too long."""
+    text = text if len(text) <= 60 else f"{text[:40]}...{text[-10:]}"
+    return text if text.strip() else repr(text)

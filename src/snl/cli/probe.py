@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, say_skipped
-from snl.errors import SettingsError
+from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, say_skipped, show, written_first
+
+if TYPE_CHECKING:
+    from snl.data.catalog import Catalog
 
 SUMMARY = "measure how much products interfere: are blends and pasted patches of two anomalous?"
 
 
 class Options(
-    shared.PrecisionOption, shared.LayoutOption, shared.DeviceOption, shared.QuietOption
+    shared.PrecisionOption,
+    shared.LayoutOption,
+    shared.PixelsOption,
+    shared.DeviceOption,
+    shared.QuietOption,
 ):  # fmt: skip
     """Options of `snl probe`."""
 
@@ -50,23 +56,28 @@ def add_parser(verbs: Any) -> None:
     verb.add_argument("--products", metavar="A,B", help="use only these products of DATA")
     verb.add_argument(
         "--images",
-        type=int,
+        type=shared.whole(1, 1000),
         default=20,
         metavar="N",
         help="images for each pair and probe (default: 20)",
     )
     verb.add_argument(
         "--share",
-        type=float,
+        type=shared.number_in(0, 1),
         default=0.5,
         metavar="X",
         help="weight of the row's product in a blend (default: 0.5)",
     )
     verb.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the random choices (default: 0)"
+        "--seed",
+        type=shared.seed,
+        default=0,
+        metavar="N",
+        help="seed of the random choices (default: 0)",
     )
     shared.add_precision(verb)
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -75,11 +86,15 @@ def run(options: Options) -> int:
     """Probe every pair of products, print the table and write figures and picture."""
     import snl
     from snl.evaluation.probe_results import format_probes
-    from snl.files import write_json
+    from snl.reporting.plots import check_matplotlib, draw_probes
 
-    _check_outputs(options)
-    inspector = snl.load(options.file, options.device, precision=options.precision)
+    if options.picture:
+        check_matplotlib()
     catalog = snl.Catalog.read(options.data, options.layout)
+    _check_outputs(options, catalog)
+    inspector = snl.load(
+        options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
+    )
     result = snl.probe(
         inspector,
         catalog,
@@ -89,34 +104,30 @@ def run(options: Options) -> int:
         seed=options.seed,
         progress=progress_bar("probing", options.quiet),
     )
-    print(format_probes(result), flush=True)
-    for text in result.notes:
-        say(f"note: {text}")
-    say_skipped(result.skipped)
+    measured_on = about(options.file, catalog, inspector, result.skipped)
+    with written_first(options.json, {**result.to_dict(), "about": measured_on}):
+        show(format_probes(result))
+        for text in result.notes:
+            say(f"note: {text}")
+        say_skipped(result.skipped)
     if options.json:
-        measured_on = about(options.file, catalog, inspector, result.skipped)
-        write_json(options.json, {**result.to_dict(), "about": measured_on})
         say(f"figures: {options.json}")
     if options.picture:
-        from snl.reporting.plots import draw_probes
-
         say(f"picture: {draw_probes(result, options.picture, Path(options.file).name)}")
     return PROBLEMS if result.skipped else OK
 
 
-def _check_outputs(options: Options) -> None:
+def _check_outputs(options: Options, catalog: Catalog) -> None:
     """Check before any work that the outputs can be written.
 
     Raises:
-        SnlError: matplotlib is missing, or an output cannot or must not be written.
+        SnlError: an output cannot or must not be written.
     """
-    from snl.files import check_output
+    from snl.data.inputs import catalog_files
+    from snl.kinds import PICTURE, PROBES
+    from snl.outputs import Output, check_outputs
 
+    outputs = [Output("--json", options.json, PROBES)] if options.json else []
     if options.picture:
-        from snl.reporting.plots import check_matplotlib
-
-        check_matplotlib()
-    for path in filter(None, (options.json, options.picture)):
-        check_output(path, [options.file, options.data])
-    if options.json and options.picture and options.json.resolve() == options.picture.resolve():
-        raise SettingsError(f"{options.json}: is both --json and --picture; give two names")
+        outputs.append(Output("--picture", options.picture, PICTURE))
+    check_outputs(outputs, [options.file, *catalog_files(catalog, options.data)])

@@ -7,6 +7,7 @@ from typing import Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, PROBLEMS, progress_bar, say, say_skipped
+from snl.cli.remarks import say_remarks
 
 SUMMARY = "write one HTML page on labelled test images: decisions, errors, what-if rates, metrics"
 
@@ -15,6 +16,7 @@ class Options(
     shared.ProductsOption,
     shared.PrecisionOption,
     shared.LayoutOption,
+    shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
 ):
@@ -36,6 +38,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_products_known(verb)
     shared.add_precision(verb)
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -43,12 +46,17 @@ def add_parser(verbs: Any) -> None:
 def run(options: Options) -> int:
     """Evaluate and write the page."""
     import snl
-    from snl.files import check_output
+    from snl.data.inputs import catalog_files
+    from snl.kinds import PAGE
+    from snl.outputs import Output, check_outputs
     from snl.reporting.collect import report
 
-    check_output(options.output, [options.file, options.data])
-    inspector = snl.load(options.file, options.device, precision=options.precision)
     catalog = snl.Catalog.read(options.data, options.layout)
+    inputs: list[str | Path] = [options.file, *catalog_files(catalog, options.data)]
+    check_outputs([Output("-o", options.output, PAGE)], inputs)
+    inspector = snl.load(
+        options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
+    )
     evaluation = report(
         inspector,
         catalog,
@@ -57,6 +65,9 @@ def run(options: Options) -> int:
         progress=progress_bar("evaluating", options.quiet),
     )
     say_skipped(evaluation.skipped)
+    for error in evaluation.unusable_masks:
+        say(f"mask not used: {error}")
+    say_remarks(evaluation.remarks)
     size = options.output.stat().st_size / 1e6
     say(f"report: {options.output} ({len(evaluation.scores)} images, {size:.1f} MB)")
-    return PROBLEMS if evaluation.skipped else OK
+    return PROBLEMS if evaluation.skipped or evaluation.unusable_masks else OK

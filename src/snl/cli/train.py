@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, STOPPED, say
+from snl.cli.common import OK, say
 
 if TYPE_CHECKING:
     from snl.runtime.inspector import Inspector
@@ -20,6 +19,7 @@ class Options(
     shared.SettingsOptions,
     shared.BudgetOptions,
     shared.LayoutOption,
+    shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
 ):
@@ -51,7 +51,7 @@ def add_parser(verbs: Any) -> None:
         "-o", "--output", type=Path, required=True, metavar="FILE", help="bundle to write (.snl)"
     )
     shared.add_settings(verb)
-    verb.add_argument("--seed", type=int, metavar="N", help="seed of all random numbers")
+    verb.add_argument("--seed", type=shared.seed, metavar="N", help="seed of all random numbers")
     verb.add_argument(
         "--resume", action="store_true", help="continue an interrupted run from its last checkpoint"
     )
@@ -67,6 +67,7 @@ def add_parser(verbs: Any) -> None:
         "--tensorboard", action="store_true", help="write scalars to FILE.run/tensorboard"
     )
     shared.add_layout(verb)
+    shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -74,8 +75,8 @@ def add_parser(verbs: Any) -> None:
 def run(options: Options) -> int:
     """Train, write the bundle, and report what its calibration guarantees."""
     import snl
+    from snl.signals import Stopped
     from snl.training.cache import CacheBudget
-    from snl.training.loop import Interrupted
 
     started = time.perf_counter()
     try:
@@ -93,32 +94,40 @@ def run(options: Options) -> int:
             skip_bad=options.on_bad_image == "skip",
             checkpoint_every=options.checkpoint_every,
             tensorboard=options.tensorboard,
+            max_pixels=options.max_pixels,
             quiet=options.quiet,
             note=say,
         )
-    except Interrupted as stop:
+    except Stopped as stop:
         say(f"{stop}; to continue, run the same command with --resume")
-        return STOPPED
+        return stop.status
     training = inspector.training.facts
     seconds = time.perf_counter() - started
     say(
         f"{options.output}: {training['steps']} steps, {seconds:.0f} s, loss {training['loss']:.4f}"
     )
-    _report_calibration(inspector)
+    _report_calibration(options, inspector)
     return OK
 
 
-def _report_calibration(inspector: Inspector) -> None:
+def _report_calibration(options: Options, inspector: Inspector) -> None:
     """Say which products have too few held-out images for the false-alarm rate."""
+    from snl.decision.calibration import images_needed
+
     calibration, rate = inspector.calibration, inspector.rates.anomalous
     held_back = sum(len(data) for data in calibration.sets.values())
     if not calibration.can_decide(rate):
-        least_rate = math.ceil(100 / (held_back + 1)) / 100
+        needed = images_needed(rate)
+        ways = [
+            f"add {needed - held_back} or more with snl calibrate {options.output} NORMALS --add"
+        ]
+        if _most_held_out(inspector) >= needed:
+            ways.append("train with --set training.holdout=0.5")
+        if (possible := calibration.possible_rate()) is not None:
+            ways.append(f"allow more false alarms with snl inspect --rate {possible:g}")
         say(
             f"note: {held_back} normal images were held out, and a false-alarm rate of {rate:g} "
-            f"needs {math.ceil(1 / rate - 1e-9) - 1}, so every decision will be 'uncertain'. Use "
-            "more normal images, train with --set training.holdout=0.3, or inspect with --rate "
-            f"{least_rate:g} or more"
+            f"needs {needed}, so every decision will be 'uncertain': {', or '.join(ways)}"
         )
         return
     few = [name for name, data in calibration.sets.items() if (len(data) + 1) * rate < 1 - 1e-9]
@@ -128,3 +137,17 @@ def _report_calibration(inspector: Inspector) -> None:
             f"note: {names}: too few images were held out for a false-alarm rate of {rate:g} per "
             "product; the threshold comes from the images of all products together"
         )
+
+
+def _most_held_out(inspector: Inspector) -> int:
+    """Return how many images a training would hold out that holds out half of them."""
+    from dataclasses import replace
+
+    from snl.training.selection import held_out_count
+
+    half = replace(inspector.settings.training, holdout=0.5)
+    trained = inspector.training.products
+    return sum(
+        held_out_count(trained.get(name, 0) + len(held), half)
+        for name, held in inspector.calibration.sets.items()
+    )

@@ -21,18 +21,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from snl.data.layouts import is_btad, is_loco, is_mvtec, read_folders, read_split_tree
-from snl.data.listing import EXTENSIONS, inside, subfolders
+from snl.data.layouts import (
+    is_btad,
+    is_loco,
+    is_mvtec,
+    is_mvtec_ad_2,
+    read_folders,
+    read_split_tree,
+)
+from snl.data.listing import EXTENSIONS, inside, shown, subfolders
+from snl.data.reading import Reading
 from snl.data.real_iad import is_real_iad, read_real_iad
 from snl.data.records import Record
 from snl.data.tables import find_manifest, is_visa, read_manifest, read_visa
+from snl.data.unused import unused_notes
 from snl.errors import DataError
 
 
 @dataclass(frozen=True)
 class _Layout:
     matches: Callable[[Path], bool]
-    read: Callable[[Path, list[str]], list[Record]]
+    read: Callable[[Path, Reading], list[Record]]
     example: str
 
 
@@ -52,6 +61,9 @@ _LAYOUTS = {
         is_loco, read_split_tree, "<product>/train/good/, <product>/test/logical_anomalies/"
     ),
     "btad": _Layout(is_btad, read_split_tree, "<product>/train/ok/, <product>/test/ko/"),
+    "mvtec-ad-2": _Layout(
+        is_mvtec_ad_2, read_split_tree, "<product>/train/good/, <product>/test_public/good/"
+    ),
     "mvtec": _Layout(is_mvtec, read_split_tree, "<product>/train/good/, <product>/test/<defect>/"),
     "mpdd": _Layout(is_mvtec, read_split_tree, "<product>/train/good/, <product>/test/<defect>/"),
     "folders": _Layout(
@@ -108,7 +120,7 @@ class Catalog:
     def _read(cls, path: Path, name: str) -> Catalog:
         if not path.exists():
             raise DataError(f"{path} does not exist; give the folder of images or a manifest")
-        if path.is_file() and find_manifest(path) is None:
+        if not path.is_dir() and find_manifest(path) is None:
             raise DataError(
                 f"{path} is neither a folder nor a manifest; give the folder of images, or a .csv "
                 "or .parquet file"
@@ -122,18 +134,23 @@ class Catalog:
                 f"{path} is not laid out as {name} (expected: {_LAYOUTS[name].example}); give "
                 "another folder, or layout auto"
             )
-        notes: list[str] = []
-        records = _LAYOUTS[name].read(path, notes)
+        base = path.parent if path.is_file() else path
+        reading = Reading(base)
+        records = _LAYOUTS[name].read(path, reading)
+        # A manifest may be anywhere: beside it, only folders that it refers to are looked into.
+        listed = {r.path.parent for r in records} if path.is_file() else None
+        unused = unused_notes(reading, records, listed)
         if not records:
             extensions = ", ".join(sorted(EXTENSIONS))
+            found = f" ({unused[0]})" if unused else ""
             raise DataError(
-                f"no images found in {path} (layout {name}); put files with one of the extensions "
-                f"{extensions} into one folder per product"
+                f"no images found in {path} (layout {name}){found}; put files with one of the "
+                f"extensions {extensions} into one folder per product"
             )
         for product in {record.product for record in records}:
             _check_product_name(product)
         records.sort(key=lambda record: record.path.as_posix())
-        return cls(path.parent if path.is_file() else path, name, tuple(records), tuple(notes))
+        return cls(base, name, tuple(records), (*reading.notes, *unused))
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -147,6 +164,26 @@ class Catalog:
     def test(self) -> tuple[Record, ...]:
         """Return the images of the split `test` that have a label."""
         return tuple(r for r in self.records if r.split == "test" and r.label is not None)
+
+    def unused(self) -> tuple[str, ...]:
+        """Return a sentence for each product with images that are in no split."""
+        lines = []
+        for product in self.products:
+            records = [r for r in self.records if r.product == product]
+            for what, found in (
+                (
+                    "anomalous images in train",
+                    [r for r in records if r.split == "train" and r.label == "anomalous"],
+                ),
+                ("images without a label", [r for r in records if r.label is None]),
+            ):
+                if found:
+                    example = shown(self.relative(found[0].path))
+                    more = ", ..." if len(found) > 1 else ""
+                    lines.append(
+                        f"product {shown(product)}: {len(found)} {what} ({example}{more}) not used"
+                    )
+        return tuple(lines)
 
     def of(self, product: str) -> Catalog:
         """Return the catalog of one product alone.

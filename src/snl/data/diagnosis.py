@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from snl.data.catalog import Catalog
+from snl.data.reading import count_of as count_of
+from snl.text import printable
 
 _SHOWN_PER_KIND = 5
 
@@ -59,7 +61,10 @@ class Diagnosis:
 def format_diagnosis(diagnosis: Diagnosis) -> str:
     """Return the text that `snl doctor` prints: a table of products, then problems by kind."""
     catalog = diagnosis.catalog
-    lines = [f"{catalog.root}: layout {catalog.layout}, {len(catalog.records)} images", ""]
+    lines = [
+        f"{printable(catalog.root)}: layout {catalog.layout}, {len(catalog.records)} images",
+        "",
+    ]
     lines += _format_table(diagnosis.counts)
     for severity in ("error", "warning"):
         groups: dict[str, list[Problem]] = defaultdict(list)
@@ -71,7 +76,7 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
         for kind, problems in groups.items():
             lines.append(f"  {kind} ({len(problems)})")
             shown = problems[:_SHOWN_PER_KIND]
-            lines += [f"    {problem.where}: {problem.what}" for problem in shown]
+            lines += [f"    {printable(f'{problem.where}: {problem.what}')}" for problem in shown]
             if more := len(problems) - len(shown):
                 lines.append(f"    and {more} more")
     if not diagnosis.problems:
@@ -92,11 +97,6 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         },
         "problems": [asdict(problem) for problem in diagnosis.problems],
     }
-
-
-def count_of(count: int, noun: str) -> str:
-    """Return a count with its noun, in the plural unless it is 1."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def format_size(size: tuple[int, int] | None) -> str:
@@ -127,12 +127,13 @@ def _format_table(counts: dict[str, ProductCounts]) -> list[str]:
         )
         for product, c in counts.items()
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     numeric_columns = range(1, 5)
     return [
         "  ".join(
             cell.rjust(width) if column in numeric_columns else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in rows
+        for row in cells
     ]

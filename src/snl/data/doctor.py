@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from snl.data.bands import bands
+from snl.data.budget import DECODED_BYTES, Budget
 from snl.data.catalog import Catalog
 from snl.data.diagnosis import (
     Diagnosis,
@@ -20,9 +25,14 @@ from snl.data.diagnosis import (
     format_modes,
     format_size,
 )
-from snl.data.images import load_mask, name_of, open_image, to_rgb
+from snl.data.doctor_masks import check_masks
+from snl.data.images import name_of
 from snl.data.records import Record
+from snl.data.samples import FULL_SCALE
+from snl.data.upright import Decoded, decoded
+from snl.data.white_level import SampleRange, bits_of, level_of, sample_range
 from snl.errors import ImageError
+from snl.limits import MAX_PIXELS
 
 FEW_IMAGES = 10
 """A product with fewer training images gets a warning."""
@@ -37,8 +47,6 @@ _DARK_MEAN = 5.0
 """Mean pixel value (0 to 255) below which an image is almost black."""
 _FLAT_RANGE = 2
 """Largest difference of pixel values (0 to 255) in a blank image."""
-_SAME_ASPECT = 0.01
-"""Largest relative difference of the aspect ratios of a mask and its image."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ def diagnose(
     catalog: Catalog,
     *,
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
     """Decode every image and mask of a catalog and return the problems found.
@@ -64,20 +73,29 @@ def diagnose(
 
     Args:
         catalog: the data set.
-        workers: number of decoding threads; None: one per processor, at most 8.
+        workers: number of decoding threads; None: one per processor, at most 8. Large images are
+            decoded one after another.
+        max_pixels: largest allowed height times width of an image; larger ones are problems.
         progress: called in the caller's thread with (images done, images in total).
     """
     checked: list[_CheckedImage] = []
     total = len(catalog.records)
+    normals = [record for record in catalog.train() if record.label == "normal"]
+    found = sample_range(normals, max_pixels=max_pixels, workers=workers)
     threads = workers if workers is not None else min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        futures = [pool.submit(_check_image, catalog, record) for record in catalog.records]
+        budget = Budget(DECODED_BYTES)
+        futures = [
+            pool.submit(_check_next, catalog, record, number, budget, (max_pixels, found.level))
+            for number, record in enumerate(catalog.records)
+        ]
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 checked.append(future.result())
                 if progress is not None:
                     progress(done, total)
         except BaseException:  # on Ctrl-C stop at once, not after the last image
+            budget.close()
             pool.shutdown(cancel_futures=True)
             raise
     checked.sort(key=lambda image: image.record.path.as_posix())
@@ -86,6 +104,7 @@ def diagnose(
         *(Problem("warning", str(catalog.root), note, "while reading") for note in catalog.notes),
         *(problem for product, c in counts.items() for problem in _check_product(product, c)),
         *_check_threshold(catalog, counts.values()),
+        *_check_sample_range(catalog, found),
         *(problem for image in checked for problem in image.problems),
         *_find_duplicates(catalog, checked),
         *_find_colliding_names(catalog),
@@ -94,52 +113,57 @@ def diagnose(
     return Diagnosis(catalog, tuple(problems), counts)
 
 
-def _check_image(catalog: Catalog, record: Record) -> _CheckedImage:
+def _check_next(
+    catalog: Catalog, record: Record, number: int, budget: Budget, limits: tuple[int, int]
+) -> _CheckedImage:
+    """Check the image with this number when the budget admits it."""
+    try:
+        return _check_image(catalog, record, *limits, lambda size, _: budget.admit(number, size))
+    finally:
+        budget.settle(number)
+
+
+def _check_image(
+    catalog: Catalog,
+    record: Record,
+    max_pixels: int,
+    white_level: int,
+    admit: Callable[[int, int], None],
+) -> _CheckedImage:
     where = catalog.relative(record.path)
     try:
-        image = open_image(record.path)
-        pixels = to_rgb(image, name_of(record.path))
+        with decoded(
+            record.path, max_pixels=max_pixels, white_level=white_level, admit=admit
+        ) as image:
+            (height, width), mode = image.size, image.mode
+            low, high, mean = _brightness(image)
+            remarks = image.remarks
     except ImageError as error:
         what = _without_path(record.path, error)
         return _CheckedImage(record, problems=(Problem("error", where, what, "unreadable image"),))
-    problems: list[Problem] = []
-    low, high = int(pixels.min()), int(pixels.max())
+    problems = [Problem("warning", where, text, "clipped samples") for text in remarks]
     if high - low <= _FLAT_RANGE:
         what = f"all pixels are nearly equal ({low} to {high}); check the exposure, or remove it"
         problems.append(Problem("warning", where, what, "blank image"))
-    elif (mean := float(pixels[::4, ::4].mean())) < _DARK_MEAN:
+    elif mean < _DARK_MEAN:
         what = f"is almost black (mean {mean:.1f} of 255); check the exposure"
-        if image.mode.startswith("I"):
-            what = (
-                f"is almost black (mean {mean:.1f} of 255); scale its values to the full range of "
-                "16 bits"
-            )
         problems.append(Problem("warning", where, what, "dark image"))
     if record.mask:
-        problems += _check_mask(catalog, record, image.size)
-    return _CheckedImage(record, _digest(record.path), image.size, image.mode, tuple(problems))
+        problems += check_masks(catalog, record, (width, height), max_pixels)
+    return _CheckedImage(record, _digest(record.path), (width, height), mode, tuple(problems))
 
 
-def _check_mask(catalog: Catalog, record: Record, size: tuple[int, int]) -> Iterator[Problem]:
-    where = catalog.relative(record.mask[0])
-    try:
-        mask = load_mask(record.mask)
-    except ImageError as error:
-        yield Problem("error", where, _without_path(record.mask[0], error), "unreadable mask")
-        return
-    (height, width), (w, h) = mask.shape, size
-    if (width, height) != size:
-        same_aspect = abs((width * h) / (height * w) - 1) <= _SAME_ASPECT
-        what = f"is {width} x {height} pixels but its image is {w} x {h}; "
-        if same_aspect:
-            what += "it will be resized; save it at the size of the image to avoid that"
-            yield Problem("warning", where, what, "mask of another size")
-        else:
-            what += "it does not fit; save it at the size of the image"
-            yield Problem("error", where, what, "mask of another shape")
-    if not mask.any():
-        what = "is empty although its image is anomalous; draw the defect, or remove the mask"
-        yield Problem("warning", where, what, "empty mask")
+def _brightness(image: Decoded) -> tuple[int, int, float]:
+    """Return lowest and highest pixel value, and the mean of every fourth row and column."""
+    lows, highs, total, count = [], [], 0, 0
+    for first, last in bands(image.size):
+        rows = image.rows(first, last)
+        lows.append(int(rows.min()))
+        highs.append(int(rows.max()))
+        sample = rows[-first % 4 :: 4, ::4]
+        total += int(sample.sum(dtype=np.int64))
+        count += sample.size
+    return min(lows), max(highs), total / count
 
 
 def _count(product: str, checked: Iterable[_CheckedImage]) -> ProductCounts:
@@ -199,16 +223,30 @@ def _check_product(product: str, c: ProductCounts) -> Iterator[Problem]:
         yield Problem("warning", where, what, "mixed colour modes")
 
 
-def _check_threshold(catalog: Catalog, counts: Iterable[ProductCounts]) -> Iterator[Problem]:
+def _check_threshold(catalog: Catalog, counts: Collection[ProductCounts]) -> Iterator[Problem]:
     total = sum(c.train_normal for c in counts)
     if 0 < total < ENOUGH_IMAGES:
+        held = sum(min(c.train_normal // 3, 20) for c in counts)
+        rate = math.ceil(100 / (held + 1)) / 100
+        more = f", or allow more false alarms (snl inspect --rate {rate:g})" if held else ""
         what = (
             f"{count_of(total, 'normal training image')} in total; with a third held out, fewer "
             "than 19 scores are not enough for a threshold at a false-alarm rate of 5 %, so "
-            f"decisions will be 'uncertain'; add normal images ({ENOUGH_IMAGES} in total), or "
-            "allow more false alarms (snl inspect --rate)"
+            f"decisions will be 'uncertain'; add normal images ({ENOUGH_IMAGES} in total){more}"
         )
         yield Problem("warning", str(catalog.root), what, "too few images for a threshold")
+
+
+def _check_sample_range(catalog: Catalog, found: SampleRange) -> Iterator[Problem]:
+    for product, highest in found.highest.items():
+        if level_of(highest) == FULL_SCALE:
+            continue
+        what = (
+            f"images have more than 8 bits and use values up to {highest} only; their files do not "
+            f"say what is white, so training takes the white level {bits_of(found.level)} for all "
+            "products; choose another one with snl train --set white_level=N"
+        )
+        yield Problem("warning", f"product {product}", what, "unused sample range")
 
 
 def _find_duplicates(catalog: Catalog, checked: Iterable[_CheckedImage]) -> Iterator[Problem]:

@@ -6,24 +6,65 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-EXTENSIONS = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-MASK_FOLDERS = frozenset({"ground_truth", "groundtruth", "gt", "mask", "masks"})
+from snl.errors import DataError
+
+EXTENSIONS = frozenset(
+    [
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".jfif",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
+)
 # Files and folders that operating systems create.
-_IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin"})
+_IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "@eadir"})
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder, sorted by name.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(
+            f"the folder {shown(folder)} cannot be read ({reason}); change its permissions, or "
+            "move it out of the data set"
+        ) from error
 
 
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders directly in `folder`, sorted; hidden and system folders are skipped."""
-    with os.scandir(folder) as entries:
-        names = [e.name for e in entries if _is_visible(e.name) and e.is_dir()]
-    return [folder / name for name in sorted(names)]
+    return [folder / e.name for e in entries(folder) if is_visible(e.name) and is_folder(e)]
 
 
 def direct_images(folder: Path) -> list[Path]:
     """Return the image files directly in a folder, sorted by name, including broken links."""
-    with os.scandir(folder) as entries:
-        names = [e.name for e in entries if is_image(e.name) and not e.is_dir()]
-    return [folder / name for name in sorted(names)]
+    return [folder / e.name for e in entries(folder) if is_image(e.name) and is_file(e)]
+
+
+def json_files(folder: Path) -> list[Path]:
+    """Return the visible JSON files directly in a folder, sorted by name."""
+    return [
+        folder / e.name
+        for e in entries(folder)
+        if is_visible(e.name) and e.name.lower().endswith(".json") and is_file(e)
+    ]
 
 
 def walk_images(folder: Path) -> Iterator[Path]:
@@ -31,29 +72,54 @@ def walk_images(folder: Path) -> Iterator[Path]:
 
     Subfolders that are symbolic links are skipped: a link may point to a parent folder.
     """
-    yield from direct_images(folder)
-    for subfolder in subfolders(folder):
-        if not subfolder.is_symlink():
-            yield from walk_images(subfolder)
+    for inner in walk_folders(folder):
+        yield from direct_images(inner)
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Return the image files in a folder and its subfolders, sorted, without mask folders."""
-    return sorted(
-        path
-        for path in walk_images(folder)
-        if not any(is_mask_folder(parent) for parent in path.relative_to(folder).parents)
-    )
+def walk_folders(folder: Path) -> Iterator[Path]:
+    """Yield a folder and all folders below it, parents first, without symbolic links."""
+    stack = [folder]
+    while stack:
+        current = stack.pop()
+        yield current
+        stack += [f for f in reversed(subfolders(current)) if not f.is_symlink()]
+
+
+def has_folder(folder: Path, below: Path) -> bool:
+    """Return True if there is a folder `below` in a folder; False also if it cannot be read."""
+    try:
+        return (folder / below).is_dir()
+    except OSError:
+        return False
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Return True for a regular file, a link to one, or a link whose target is missing.
+
+    A pipe, a socket or a device would block its reader, or never end.
+    """
+    try:
+        return entry.is_file() or (entry.is_symlink() and not Path(entry).exists())
+    except OSError:  # a link that points to itself
+        return False
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return True for a folder or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def is_image(name: str) -> bool:
     """Return True if a file name has an image extension and is not hidden."""
-    return _is_visible(name) and Path(name).suffix.lower() in EXTENSIONS
+    return is_visible(name) and Path(name).suffix.lower() in EXTENSIONS
 
 
-def is_mask_folder(folder: Path) -> bool:
-    """Return True if a folder has one of the names in MASK_FOLDERS (case is ignored)."""
-    return folder.name.casefold() in MASK_FOLDERS
+def is_visible(name: str) -> bool:
+    """Return False for the names of hidden files and of those that operating systems create."""
+    return not name.startswith(".") and name.casefold() not in _IGNORED
 
 
 def inside(path: Path, folder: Path) -> Path | None:
@@ -76,5 +142,8 @@ def posix_path(path: str) -> str:
     return path.replace("\\", "/")
 
 
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name.casefold() not in _IGNORED
+def shown(path: Path | str) -> str:
+    """Return a path for a message: in one line, without control characters or lone surrogates."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path)
+    )

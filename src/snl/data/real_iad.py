@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snl.data.listing import posix_path, subfolders
+from snl.data.listing import json_files, posix_path, shown, subfolders
+from snl.data.reading import Reading
 from snl.data.records import Record, Split, make_record
 from snl.errors import DataError
 
@@ -18,8 +19,9 @@ def is_real_iad(root: Path) -> bool:
     return bool(_real_iad_lists(root))
 
 
-def read_real_iad(root: Path, notes: list[str]) -> list[Record]:
+def read_real_iad(root: Path, reading: Reading) -> list[Record]:
     """Read Real-IAD by its JSON lists; products whose images are missing are skipped."""
+    reading.default_reason = "the lists of the data set do not name them"
     records: list[Record] = []
     for file in _real_iad_lists(root):
         content = _load_json(file)
@@ -28,7 +30,7 @@ def read_real_iad(root: Path, notes: list[str]) -> list[Record]:
             normal_class = str(content["meta"].get("normal_class", "OK"))
             folder = _real_iad_folder(root, prefix, content)
             if folder is None:
-                notes.append(f"product {file.stem}: its images are missing; skipped")
+                reading.note(f"product {shown(file.stem)}: its images are missing; skipped")
                 continue
             splits: tuple[Split, ...] = ("train", "test")
             for split in splits:
@@ -64,7 +66,7 @@ def _real_iad_lists(root: Path) -> list[Path]:
     other `realiad_jsons*`, `root`."""
     list_folders = [f for f in subfolders(root) if f.name.startswith("realiad_jsons")]
     for folder in (*list_folders, root):
-        files = sorted(f for f in folder.glob("*.json") if not f.name.startswith("."))
+        files = json_files(folder)
         if folder != root and files:
             return files
         if lists := [f for f in files if _is_real_iad_list(f)]:

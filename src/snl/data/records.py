@@ -11,23 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from snl.data.listing import inside
+from snl.data.words import Label as Label
 
 Split = Literal["train", "test"]
-Label = Literal["normal", "anomalous"]
-
-NORMAL_WORDS = frozenset(
-    {"accept", "accepted", "good", "ok", "normal", "normals", "nondefective", "pass", "passed"}
-    | {"fehlerfrei", "gut", "gutteil", "gutteile", "i.o", "i.o.", "io"}
-)
-"""Folder names and labels of normal images, in English and German, lower case."""
-DEFECT_WORDS = frozenset(
-    {"abnormal", "anomalies", "anomalous", "anomaly", "bad", "broken", "crack", "cracked"}
-    | {"damaged", "defect", "defective", "defects", "dent", "fail", "failed", "fault", "faulty"}
-    | {"hole", "ko", "ng", "nok", "not_ok", "notok", "reject", "rejected", "scrap", "scratch"}
-    | {"ausschuss", "defekt", "defekte", "fehler", "n.i.o", "n.i.o.", "nio"}
-    | {"schlecht", "schlechtteil", "schlechtteile"}
-)
-"""Folder names and labels of anomalous images, likewise."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +52,11 @@ def make_record(
 def assign_splits(records: Iterable[Record], base: Path) -> list[Record]:
     """Return the records of one product, which has no split, with the splits `train` and `test`.
 
-    Anomalous images are test images. If there are any, a fifth of the normal images (at least one
-    of two or more) are test images, too: those whose path relative to `base` has the smallest
-    SHA-256. Otherwise all normal images are training images. The choice depends on the names
-    alone: it is the same on every machine, and adding a few images moves only a few others.
+    Anomalous and unlabelled images are test images. If there are anomalous ones, a fifth of the
+    normal images (at least one of two or more) are test images, too: those whose path relative to
+    `base` has the smallest SHA-256. Otherwise all normal images are training images. The choice
+    depends on the names alone: it is the same on every machine, and adding a few images moves only
+    a few others.
     """
     product_records = list(records)
     normals = sorted(
@@ -80,7 +67,7 @@ def assign_splits(records: Iterable[Record], base: Path) -> list[Record]:
     else:
         held_out = {r.path for r in normals[: max(1, len(normals) // 5)]}
     return [
-        replace(r, split="test" if r.label == "anomalous" or r.path in held_out else "train")
+        replace(r, split="test" if r.label != "normal" or r.path in held_out else "train")
         for r in product_records
     ]
 

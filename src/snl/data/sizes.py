@@ -7,7 +7,8 @@ from typing import IO
 
 from PIL import Image
 
-from snl.data.images import MAX_PIXELS, ORIENTATION, TURNS, opened
+from snl.data.source import ORIENTATION, TURNS, opened
+from snl.limits import MAX_PIXELS
 
 _SWAPS_AXES = (
     Image.Transpose.TRANSPOSE,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from snl.data.sizes import upright_size
 from snl.errors import ImageError
+from snl.limits import MAX_PIXELS
 
 OVERLAP = 0.25
 """Smallest overlap of neighbouring tiles, as a fraction of their side."""
@@ -147,7 +148,9 @@ class Tiles(NamedTuple):
     """The errors of images with an unreadable header."""
 
 
-def tiles_of(paths: Sequence[Path], side: int, most: int | None = None) -> Tiles:
+def tiles_of(
+    paths: Sequence[Path], side: int, most: int | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Tiles:
     """Return the tiles of all images, in order. Only headers are read, no image is decoded.
 
     Args:
@@ -155,13 +158,14 @@ def tiles_of(paths: Sequence[Path], side: int, most: int | None = None) -> Tiles
         side: side of a tile in pixels.
         most: largest number of tiles; if there are more, this many are selected, evenly spread.
             None: no limit.
+        max_pixels: largest allowed height times width of an image; others are errors.
     """
     grids: dict[tuple[int, int], list[Box]] = {}  # images of the same size share their boxes
     readable: list[tuple[Path, list[Box]]] = []
     errors: list[ImageError] = []
     for path in paths:
         try:
-            size = upright_size(path)
+            size = upright_size(path, max_pixels=max_pixels)
         except ImageError as error:
             errors.append(error)
             continue
@@ -179,7 +183,9 @@ def tiles_of(paths: Sequence[Path], side: int, most: int | None = None) -> Tiles
     return Tiles(tiles, total, errors)
 
 
-def samples(paths: Sequence[Path], side: int, most: int) -> Sequence[Source]:
+def samples(
+    paths: Sequence[Path], side: int, most: int, *, max_pixels: int = MAX_PIXELS
+) -> Sequence[Source]:
     """Return at most `most` images, evenly spread, or at most `most` of the tiles of such images.
 
     Args:
@@ -187,9 +193,10 @@ def samples(paths: Sequence[Path], side: int, most: int) -> Sequence[Source]:
         side: side of a tile in pixels; 0: whole images. With tiles, images with an unreadable
             header are skipped.
         most: largest number of images or tiles, at least 1.
+        max_pixels: largest allowed height times width of an image; others have no tiles.
     """
     subset = paths[:: max(1, math.ceil(len(paths) / most))]
-    return tiles_of(subset, side, most).tiles if side else subset
+    return tiles_of(subset, side, most, max_pixels=max_pixels).tiles if side else subset
 
 
 def _spread(total: int, most: int | None) -> NDArray[np.intp]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from snl.data.images import one_line
+from snl.data.source import one_line
+from snl.data.video_files import ends_early, lacks_index
 from snl.errors import DataError, DependencyError
 
 EXTENSIONS = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
@@ -33,7 +36,9 @@ class Frame:
 
 def is_video(source: str) -> bool:
     """Return True if an argument is a video, a stream or a camera, not an image or a folder."""
-    return is_live(source) or Path(source).suffix.lower() in EXTENSIONS
+    if is_live(source):
+        return True
+    return Path(source).suffix.lower() in EXTENSIONS and not Path(source).is_dir()
 
 
 def is_live(source: str) -> bool:
@@ -54,7 +59,8 @@ def frames(source: str) -> Iterator[Frame]:
 
     Raises:
         DependencyError: PyAV is not installed.
-        DataError: the source cannot be opened or read, or has no frame.
+        DataError: the source cannot be opened or read, or has no frame; also, after the last good
+            frame, if a file is truncated or has damaged frames.
     """
     if is_live(source):
         with _LatestFrame(source) as latest:
@@ -77,23 +83,146 @@ def _decode(source: str) -> Iterator[Frame]:
         options = {"file": f"/dev/video{source.partition(':')[2]}", "format": "v4l2"}
     elif is_live(source):
         options["timeout"] = _TIMEOUT
-    number = -1
+    is_file = "format" not in options and not is_live(source)
+    number, damaged, cut = -1, 0, False
+    first: float | None = None
+    time: float | None = None
     try:
+        cut = is_file and ends_early(source)
         with av.open(**options) as container:
             if not container.streams.video:
+                if cut:
+                    raise DataError(_without_index(source))
                 raise DataError(f"{source}: has no video stream; give another file or address")
-            first = None
-            for number, frame in enumerate(container.decode(video=0)):
-                time = float(frame.time or 0.0)
+            stream = container.streams.video[0]
+            packets = _Packets(container, stream, cut)
+            for number, frame in enumerate(packets.frames()):
+                if frame.is_corrupt and (cut or first is not None):  # normal before the first one
+                    damaged += 1
+                    continue
+                time = _time(frame, stream, time)
                 first = time if first is None else first
-                yield Frame(frame.to_ndarray(format="rgb24"), number, time - first)
+                image = upright(frame.to_ndarray(format="rgb24"), _display_matrix(frame))
+                yield Frame(image, number, time - first)
+            about = _stated_frames(stream, container)
+            # Only what follows the last frame may be missing, such as sound or an index.
+            cut = (cut or packets.incomplete) and not 0 < stream.frames <= number + 1 - damaged
     except (av.FFmpegError, OSError, ValueError) as error:
+        if is_file and number < 0 and (cut or _lacks_index(source)):
+            raise DataError(_without_index(source)) from None
         raise DataError(
             f"{source}: cannot be read after frame {number} ({one_line(error)[:120]}); check the "
             "file, the address or the camera"
         ) from None
+    if is_file and cut:
+        last = number - damaged
+        where = f"after frame {last}" if last >= 0 else "before its first frame"
+        raise DataError(
+            f"{source}: the file is truncated: the video ends {where}"
+            f"{f' of about {about}' if about > last else ''}; copy or record it again"
+        )
+    if is_file and damaged:
+        raise DataError(
+            f"{source}: {damaged} of {number + 1} frames are damaged and were left out; copy or "
+            "record it again"
+        )
     if number < 0:
         raise DataError(f"{source}: has no frames; give another file or address")
+
+
+def _time(frame: Any, stream: Any, previous: float | None) -> float:
+    """Return the time of a frame in seconds; without a timestamp, one frame after the previous."""
+    if frame.time is not None and math.isfinite(frame.time):
+        return float(frame.time)
+    if previous is None:
+        return 0.0
+    return previous + (1 / float(stream.average_rate) if stream.average_rate else 0.0)
+
+
+class _Packets:
+    """The packets of a video stream, without one that the end of the file cuts off.
+
+    Args:
+        container, stream: of PyAV.
+        cut: whether the file ends early.
+    """
+
+    def __init__(self, container: Any, stream: Any, cut: bool) -> None:
+        self._container, self._stream, self._cut = container, stream, cut
+        self.incomplete = False
+        """True after an incomplete packet at the end."""
+
+    def frames(self) -> Iterator[Any]:
+        """Yield the decoded frames."""
+        for packet in self._packets():
+            yield from packet.decode()
+        yield from self._stream.decode(None)
+
+    def _packets(self) -> Iterator[Any]:
+        # Transport and program streams have no sizes by which an incomplete packet is marked.
+        unmarked = self._container.format.name in ("mpegts", "mpeg")
+        held = None
+        for packet in self._container.demux(self._stream):
+            if not packet.size:  # flushes the decoder, which `frames` does
+                continue
+            if held is not None:
+                yield held
+            held = packet
+        if held is None:
+            return
+        self.incomplete = held.is_corrupt
+        if not (self.incomplete or (self._cut and unmarked)):
+            yield held
+
+
+def _stated_frames(stream: Any, container: Any) -> int:
+    """Return the number of frames by the header of a file, perhaps estimated; 0: unknown."""
+    if stream.frames:
+        return int(stream.frames)
+    seconds = float(container.duration or 0) / 1e6
+    return round(seconds * float(stream.average_rate or 0))
+
+
+def _without_index(source: str) -> str:
+    return (
+        f"{source}: is truncated, or its recording was not ended: its index of frames is missing; "
+        "copy or record it again"
+    )
+
+
+def _lacks_index(source: str) -> bool:
+    try:
+        return lacks_index(source)
+    except OSError:
+        return False
+
+
+def upright(image: np.ndarray, matrix: tuple[int, ...] | None) -> np.ndarray:
+    """Return a frame as it is to be shown: turned by 90 degrees or mirrored.
+
+    Args:
+        image: (H, W, 3).
+        matrix: display matrix of FFmpeg and MP4: a, b, u, c, d, v, x, y, w; x' = a x + c y,
+            y' = b x + d y. None, or a turn by another angle: the frame is returned as it is.
+    """
+    if matrix is None:
+        return image
+    a, b, _, c, d = (np.sign(value) if abs(value) > 100 else 0 for value in matrix[:5])
+    if a and d and not b and not c:
+        turned = image[:: int(d), :: int(a)]
+    elif b and c and not a and not d:
+        turned = image.transpose(1, 0, 2)[:: int(b), :: int(c)]
+    else:
+        return image
+    return np.ascontiguousarray(turned)
+
+
+def _display_matrix(frame: Any) -> tuple[int, ...] | None:
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            content = bytes(data)
+            return struct.unpack("=9i", content) if len(content) == 36 else None
+    return None
 
 
 class _LatestFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -183,12 +184,26 @@ class Calibration:
                 continue
             of_product = f"{len(self.sets[name])} of '{name}' and " if product else ""
             count = sum(map(len, self.sets.values()))
+            possible = self.possible_rate()
+            allowed = "" if possible is None else f", which allow {possible:g} and more"
+            tail = ", or fit a tail with snl calibrate FILE --tail fit"
+            fitted = dataclasses.replace(self, fit_tail=True)
+            if self.fit_tail or fitted.scores.threshold(smallest, name)[0] is None:
+                tail = ""
             raise SettingsError(
-                f"a false-alarm rate of {smallest:g} needs {int(np.ceil(1 / smallest - 1e-9)) - 1} "
-                f"held-out normal images; there are {of_product}{count} of all products, which "
-                f"allow {self.scores.smallest_rate():.2g} and more: add images with snl calibrate "
-                "FILE NORMALS --add, or fit a tail with snl calibrate FILE --tail fit"
+                f"a false-alarm rate of {smallest:g} needs {images_needed(smallest)} held-out "
+                f"normal images; there are {of_product}{count} of all products{allowed}: add "
+                f"images with snl calibrate FILE NORMALS --add{tail}"
             )
+
+    def possible_rate(self) -> float | None:
+        """Return the smallest rate that the held-out images of all products allow, rounded up to
+        two digits; None: there are none, so no rate is possible."""
+        smallest = self.scores.smallest_rate()
+        if smallest >= 1:
+            return None
+        unit = 10.0 ** (math.floor(math.log10(smallest)) - 1)
+        return float(f"{math.ceil(smallest / unit - 1e-9) * unit:.12g}")
 
     def can_decide(self, rate: float | None = None, product: str | None = None) -> bool:
         """Return whether images can be called normal or anomalous at a rate.
@@ -245,6 +260,12 @@ class Calibration:
                 logs = np.log(np.maximum(data.peaks, 0))
             rows.append((logs - mean) / deviation)
         return np.concatenate(rows)
+
+
+def images_needed(rate: float) -> int:
+    """Return how many held-out normal images a false-alarm rate needs: the least n with
+    1 / (n + 1) <= rate."""
+    return math.ceil(1 / rate - 1e-9) - 1
 
 
 def _control_risk(peaks: np.ndarray, rate: float) -> float | None:

@@ -39,6 +39,25 @@ def combine(before: Calibration, edits: Iterable[Calibration]) -> Calibration:
     return dataclasses.replace(versions[-1], reason=", ".join(reasons))
 
 
+def is_same(one: Calibration, other: Calibration) -> bool:
+    """Return whether two calibrations decide alike: only their times and reasons may differ."""
+    ignored = ("created", "reason", "sets", "ignore_masks")
+    names = [f.name for f in dataclasses.fields(one) if f.name not in (*ignored, "prototypes")]
+    if any(getattr(one, name) != getattr(other, name) for name in names):
+        return False
+    if one.sets.keys() != other.sets.keys() or one.ignore_masks.keys() != other.ignore_masks.keys():
+        return False
+    columns = [f.name for f in dataclasses.fields(CalibrationSet)]
+    pairs = [(one.prototypes.centres, other.prototypes.centres)]
+    pairs += [(one.ignore_masks[k], other.ignore_masks[k]) for k in one.ignore_masks]
+    pairs += [
+        (getattr(images, column), getattr(other.sets[product], column))
+        for product, images in one.sets.items()
+        for column in columns
+    ]
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
 def set_rates(
     calibration: Calibration, product: str | None = None, **rates: float | None
 ) -> Calibration:

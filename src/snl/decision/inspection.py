@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snl.decision.maps import highest_pixel, resize_map
+from snl.data.bands import resize, resize_array
+from snl.decision.maps import highest_pixel, resize_map, resize_rows
 from snl.decision.prediction import Prediction
 from snl.decision.regions import Region, find_regions_resized
 
 if TYPE_CHECKING:
     import PIL.Image
 
+    from snl.data.image_file import ImageFile
     from snl.decision.conformal import Conformal
 
 NORMAL, UNCERTAIN, ANOMALOUS, UNKNOWN = "normal", "uncertain", "anomalous", "unknown product"
@@ -84,20 +86,61 @@ class Inspection(Verdict):
         return self.prediction.path
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+        return self.prediction.size
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is unusual about the image, for example that samples were clipped."""
+        return self.prediction.remarks
+
+    @property
     def image(self) -> np.ndarray:
         """uint8 (H, W, 3), upright RGB, the image that was inspected.
 
+        If it was not kept (see `Inspector.stream`), its file is read again each time.
+
         Raises:
-            ValueError: it was not kept with the prediction.
+            ImageError: the file can no longer be read, or shows another image now.
+            ValueError: it was neither kept nor read from a file.
         """
-        if self.prediction.image is None:
+        if self.prediction.image is not None:
+            return self.prediction.image
+        return self._file.image()
+
+    def image_at(self, width: int, height: int) -> np.ndarray:
+        """Return the image resized (bilinear, antialiased), uint8 (height, width, 3).
+
+        Raises:
+            ImageError, ValueError: as `image`.
+        """
+        kept, picture = self.prediction.image, self.prediction.picture
+        if picture is not None and picture.shape[:2] == (height, width):
+            return picture
+        if kept is not None:
+            return resize_array(kept, width, height)
+        return self._file.resized(width, height)
+
+    @property
+    def _file(self) -> ImageFile:
+        if self.prediction.file is None:
             raise ValueError("the image was not kept with this prediction")
-        return self.prediction.image
+        return self.prediction.file
 
     @cached_property
     def anomaly_map(self) -> np.ndarray:
         """float32 (H, W) at the size of the image, raw; 0 where pixels are ignored."""
         return resize_map(self.prediction.anomaly_map, self.prediction.size)
+
+    def map_at(self, width: int, height: int) -> np.ndarray:
+        """Return `anomaly_map` resized (bilinear, antialiased), float32 (height, width).
+
+        The map of full size is computed in bands of rows and not kept.
+        """
+        small, size = self.prediction.anomaly_map, self.prediction.size
+        rows = partial(resize_rows, small, size)
+        return resize(lambda *band: np.asarray(rows(*band), np.float32), size, width, height)
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
@@ -137,4 +180,5 @@ class Inspection(Verdict):
             "height": height,
             "peak": [x, y],
             "regions": [region.to_dict() for region in self.regions],
+            "remarks": list(self.remarks),
         }

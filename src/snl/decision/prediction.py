@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from snl.data.image_file import ImageFile
 from snl.errors import DataError
+from snl.files import strict_json
 
 _KEY, _FORMAT = "snl.prediction", 1
 
@@ -29,8 +31,11 @@ class Prediction:
         path: of the image file, if it came from one.
         outputs: further outputs of the network by name, such as another head's map.
         image: uint8 (H, W, 3), the decoded image, or None if it was not kept; not serialised.
+        picture: uint8, the image at the size at which an overlay shows it, or None; not serialised.
+        file: reads the image again where it came from a file; not serialised.
         pixels: uint8 (size, size, 3), the network's input, or None in tiles; not serialised.
         index: position among the sources; not serialised.
+        remarks: about the image, sentences without subject: `has samples above ...`.
     """
 
     anomaly_map: np.ndarray = field(repr=False)
@@ -40,8 +45,11 @@ class Prediction:
     path: str | None = None
     outputs: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     image: np.ndarray | None = field(default=None, repr=False, compare=False)
+    picture: np.ndarray | None = field(default=None, repr=False, compare=False)
+    file: ImageFile | None = field(default=None, repr=False, compare=False)
     pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
     index: int = field(default=0, compare=False)
+    remarks: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Serialise all but the image itself, in the safetensors format.
@@ -55,7 +63,13 @@ class Prediction:
         arrays = {"anomaly_map": self.anomaly_map, "embedding": self.embedding}
         arrays |= {f"outputs.{name}": value for name, value in self.outputs.items()}
         arrays = {name: np.asarray(value, order="C") for name, value in arrays.items()}
-        facts = {"score": self.score, "size": list(self.size), "path": self.path}
+        facts: dict[str, Any] = {
+            "score": self.score,
+            "size": list(self.size),
+            "path": self.path,
+        }
+        if self.remarks:  # without them, earlier versions can read it
+            facts["remarks"] = list(self.remarks)
         document = {"format": _FORMAT, "crc32": _checksum(facts, arrays), **facts}
         metadata = {_KEY: json.dumps(document, allow_nan=False)}
         content: bytes = save(arrays, metadata=metadata)
@@ -74,11 +88,13 @@ class Prediction:
         try:
             arrays = load(content)
             length = int.from_bytes(content[:8], "little")
-            header = json.loads(content[8 : 8 + length])
-            document = json.loads(header["__metadata__"][_KEY])
+            header = strict_json(content[8 : 8 + length])
+            document = strict_json(header["__metadata__"][_KEY])
             if document["format"] != _FORMAT:
                 raise ValueError(f"format {document['format']}, this snl reads {_FORMAT}")
             facts = {name: document[name] for name in ("score", "size", "path")}
+            if "remarks" in document:
+                facts["remarks"] = document["remarks"]
             if document["crc32"] != _checksum(facts, arrays):
                 raise ValueError("its checksum does not match")
             height, width = map(int, document["size"])
@@ -90,10 +106,12 @@ class Prediction:
                 (height, width),
                 document["path"],
                 {n[len(prefix) :]: a for n, a in arrays.items() if n.startswith(prefix)},
+                remarks=tuple(map(str, document.get("remarks", ()))),
             )
             prediction._check()
             return prediction
-        except (SafetensorError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, ArithmeticError,
+                RecursionError) as error:  # fmt: skip
             reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
             raise DataError(f"not a stored prediction, or damaged ({reason})") from None
 
@@ -104,6 +122,9 @@ class Prediction:
             "embedding": self.embedding.ndim == 1,
             "type": self.anomaly_map.dtype.kind == self.embedding.dtype.kind == "f",
             "score": math.isfinite(self.score),
+            "number": bool(
+                np.isfinite(self.anomaly_map).all() and np.isfinite(self.embedding).all()
+            ),
             "size": min(self.size) > 0,
             "path": self.path is None or isinstance(self.path, str),
         }

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import label, maximum_filter
 
-from snl.decision.components import NEIGHBOURS, component_mask, find_components
+from snl.decision.components import component_mask, find_components
 from snl.decision.contours import outline, polygon
+from snl.decision.plateaus import plateaus
 from snl.errors import DataError, SettingsError
 
 
@@ -184,18 +184,8 @@ def peaks(anomaly_map: np.ndarray, most: int = 16, ignored: np.ndarray | None = 
     """
     if most < 1:
         raise SettingsError(f"at most {most} peaks; give at least 1")
-    levels = _checked(anomaly_map, ignored).astype(float)
-    if ignored is not None:
-        levels[ignored] = -np.inf
-    top = levels == maximum_filter(levels, size=3, mode="nearest")
-    top &= levels > -np.inf
-    # a plateau that touches a higher pixel is no maximum: its pixels next to it are not in `top`
-    touching = maximum_filter(np.where(top, -np.inf, levels), size=3, mode="nearest") == levels
-    labels, count = label(top, structure=NEIGHBOURS)
-    values = np.full(count + 1, -np.inf)
-    values[labels[top]] = levels[top]
-    values[labels[top & touching]] = -np.inf
-    values = np.sort(values)[::-1][:most]
+    levels = _checked(anomaly_map, ignored)
+    values = np.sort(plateaus(levels, ignored))[::-1][:most]
     return np.pad(values, (0, most - len(values)), constant_values=-np.inf)
 
 

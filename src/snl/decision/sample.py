@@ -21,6 +21,7 @@ class NormalSample:
         peaks: float32 (M, 16), the highest local maxima of each map, highest first.
         backgrounds: float32 (M,), the 99th percentile of each map.
         hashes: uint64 (M,), `snl.files.content_hash` of each file.
+        paths: of the files.
     """
 
     products: tuple[str, ...]
@@ -29,6 +30,7 @@ class NormalSample:
     peaks: np.ndarray
     backgrounds: np.ndarray
     hashes: np.ndarray
+    paths: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.products)

@@ -55,6 +55,7 @@ def from_document(
             damaged.
     """
     products = [str(name) for name in document["products"]]
+    _require(products and len(set(products)) == len(products), "list of products")
     remaining = dict(arrays)
     prototypes = Prototypes(remaining.pop("prototypes"), tuple(map(str, document["prototypes"])))
     _check_prototypes(prototypes, products)
@@ -66,7 +67,9 @@ def from_document(
         sets[product] = _checked(CalibrationSet(**columns), product)
         if f"{i}.ignore_mask" in remaining:
             masks[product] = remaining.pop(f"{i}.ignore_mask") > 0
-            _require(masks[product].ndim == 2 and masks[product].size, f"mask of '{product}'")
+            mask = masks[product]
+            valid = mask.ndim == 2 and mask.size and max(mask.shape) <= 8192 and not mask.all()
+            _require(valid, f"mask of '{product}'")
     _require(not remaining, f"array '{next(iter(remaining), '')}'")
     stats = {str(k): (float(v[0]), float(v[1])) for k, v in document["log_score_stats"].items()}
     _require(set(stats) == set(products), "table of log-score statistics")
@@ -82,7 +85,7 @@ def from_document(
     tile = int(document["tile"])
     _require(tile == 0 or 32 <= tile <= 8192, "tile size")
     low, high = map(float, document["map_range"])
-    _require(np.isfinite([low, high]).all(), "range of maps")
+    _require(np.isfinite([low, high]).all() and low < high, "range of maps")
     return Calibration(
         sets=sets,
         log_score_stats=stats,
@@ -104,7 +107,8 @@ def from_document(
 
 def _check_prototypes(prototypes: Prototypes, products: list[str]) -> None:
     centres = prototypes.centres
-    valid = centres.ndim == 2 and len(centres) == len(prototypes.owners)
+    valid = centres.ndim == 2 and len(centres) == len(prototypes.owners) and centres.shape[1] > 0
+    valid = valid and centres.dtype.kind == "f"
     _require(valid and np.isfinite(centres).all(), "array 'prototypes'")
     _require(set(prototypes.names) == set(products), "list of prototypes")
 
@@ -115,11 +119,15 @@ def _checked(data: CalibrationSet, product: str) -> CalibrationSet:
     shapes = {"scores": count, "distances": count, "peaks": (*count, PEAKS), "hashes": count}
     for name, shape in shapes.items():
         array = getattr(data, name)
-        valid = array.shape == shape and len(shape) > 0 and array.dtype.kind in "fu"
+        kind = "u" if name == "hashes" else "f"
+        valid = array.shape == shape and len(shape) > 0 and array.dtype.kind == kind
         _require(valid, f"array '{name}' of '{product}'")
     _require(data.hashes.dtype == np.uint64, f"array 'hashes' of '{product}'")
     for name in ("scores", "distances"):
-        _require(np.isfinite(getattr(data, name)).all(), f"array '{name}' of '{product}'")
+        values = getattr(data, name)
+        _require(
+            np.isfinite(values).all() and (values >= 0).all(), f"array '{name}' of '{product}'"
+        )
     highest_first = (data.peaks[:, :-1] >= data.peaks[:, 1:]).all()
     _require(highest_first and (data.peaks < np.inf).all(), f"array 'peaks' of '{product}'")
     return data

@@ -8,7 +8,6 @@ split, kind and number: with other counts or fewer products the images are the s
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -25,6 +24,7 @@ from snl.demo.noise import Array
 from snl.demo.parts import PARTS
 from snl.demo.scene import Light, Scene, illuminate, photograph
 from snl.errors import DataError, SettingsError
+from snl.temporary import temporary_folder
 
 PRODUCTS: tuple[str, ...] = tuple(PARTS)
 DEFECTS: Mapping[str, tuple[str, ...]] = {name: tuple(p.defects) for name, p in PARTS.items()}
@@ -145,8 +145,8 @@ def make_demo(
         target = root.resolve()
         _check_target(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
-            draft = Path(temporary) / target.name
+        with temporary_folder(target.name, target.parent) as temporary:
+            draft = temporary / target.name
             draft.mkdir()
             _write_all(draft, list(_plan(selected, **counts)), seed, size, progress)
             (draft / "README.txt").write_text(text, encoding="utf-8")

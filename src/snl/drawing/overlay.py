@@ -10,16 +10,11 @@ from PIL import Image, ImageDraw
 
 from snl.drawing import scales
 from snl.drawing.heat import COLOURS, INK, PAPER, colours, heat
+from snl.drawing.panel import LONGEST, SHORTEST, panel_size
 from snl.drawing.scales import short
 from snl.drawing.text import Text, flow
 
 __all__ = ["LONGEST", "SHORTEST", "Drawable", "DrawableRegion", "colours", "draw", "heat", "panels"]
-
-LONGEST = 1024
-"""Maximum length in pixels of a panel's longer side; larger images are shrunk."""
-SHORTEST = 256
-"""Minimum length in pixels of a panel's shorter side; smaller images are enlarged, so that the
-captions fit."""
 
 _GAP, _MARGIN, _EDGE = 6, 12, 16  # pixels: between panels, right margin, left margin
 _MIN_HEIGHT = 48  # pixels; leaves space for the region numbers
@@ -46,13 +41,15 @@ class DrawableRegion(Protocol):
 class Drawable(Protocol):
     """Attributes needed for drawing; implemented by `snl.decision.inspection.Inspection`.
 
+    `size` is the (height, width) of the image. `image_at` and `map_at` return image, uint8
+    (height, width, 3), and anomaly map, float32 (height, width), resized (bilinear, antialiased).
     `regions` are sorted by peak, highest first.
     """
 
     @property
-    def image(self) -> np.ndarray: ...
-    @property
-    def anomaly_map(self) -> np.ndarray: ...
+    def size(self) -> tuple[int, int]: ...
+    def image_at(self, width: int, height: int) -> np.ndarray: ...
+    def map_at(self, width: int, height: int) -> np.ndarray: ...
     @property
     def map_range(self) -> tuple[float, float]: ...
     @property
@@ -85,13 +82,11 @@ def panels(inspection: Drawable) -> tuple[Image.Image, Image.Image]:
         Two RGB pictures of the same size. The longer side has at most `LONGEST` pixels. The shorter
         side has at least `SHORTEST` pixels, unless this would make the longer side too long.
     """
-    height, width = inspection.image.shape[:2]
-    factor = min(LONGEST / max(height, width), max(1.0, SHORTEST / min(height, width)))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    image = Image.fromarray(inspection.image).resize(size, Image.Resampling.BILINEAR)
-    map_picture = Image.fromarray(np.asarray(inspection.anomaly_map, np.float32))
-    anomaly_map = np.asarray(map_picture.resize(size, Image.Resampling.BILINEAR))
-    overlay = Image.fromarray(heat(np.asarray(image), anomaly_map, inspection.map_range))
+    height, width = inspection.size
+    size = panel_size(inspection.size)
+    pixels = inspection.image_at(*size)
+    image = Image.fromarray(pixels)
+    overlay = Image.fromarray(heat(pixels, inspection.map_at(*size), inspection.map_range))
     pen = ImageDraw.Draw(overlay)
     contours = []
     for region in inspection.regions:
@@ -125,7 +120,7 @@ def draw(inspection: Drawable) -> Image.Image:
     sheet.paste(image, (x, y))
     x += column + _GAP
     sheet.paste(overlay, (x, y))
-    image_height, image_width = inspection.image.shape[:2]
+    image_height, image_width = inspection.size
     factors = overlay.width / image_width, overlay.height / image_height
     peaks = [
         (x + (r.peak_at[0] + 0.5) * factors[0], y + (r.peak_at[1] + 0.5) * factors[1])

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import ImageDraw, ImageFont
 
-from snl.data.images import one_line
+from snl.data.source import one_line
 
 SIZE = 14
 """Default font size in pixels."""

@@ -8,14 +8,17 @@ scores and maps.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from snl.data.catalog import Catalog
-from snl.data.images import load_mask
+from snl.data.inputs import catalog_files
 from snl.data.listing import inside
+from snl.data.masks import load_mask
 from snl.data.records import Record
 from snl.decision.calibration import Calibration
 from snl.decision.decide import decide
@@ -27,6 +30,9 @@ from snl.evaluation.image_score import ImageScore
 from snl.evaluation.metrics import DetectionMetrics, LocalizationMetrics, pro_curve, roc_curve
 from snl.evaluation.result import EvaluatedImage, Evaluation, mean_of, ordered
 from snl.files import atomic
+from snl.kinds import MAP
+from snl.limits import MAX_PIXELS
+from snl.outputs import Output, check_outputs
 from snl.runtime.predictor import BatchModel, predict_images
 
 
@@ -57,7 +63,8 @@ def evaluate(
         progress: called with (done, total).
 
     Returns:
-        The metrics. Pixel metrics count only images with a known mask (`n_masked`); a metric that
+        The metrics. Pixel metrics count only images with a known mask (`n_masked`) of the image's
+        shape; a metric that
         is undefined because there are only normal or only anomalous images is None and left out of
         the mean.
 
@@ -76,33 +83,43 @@ def evaluate(
             f"{catalog.root}: no labelled test images (layout '{catalog.layout}'); put normal ones "
             "into <product>/test/good and anomalous ones into <product>/test/<defect>"
         )
+    maps = {} if save_maps is None else map_files(save_maps, catalog)
+    if save_maps is not None:
+        output = Output("save_maps", Path(save_maps), MAP, tuple(maps.values()))
+        check_outputs([output], catalog_files(catalog))
     calibration: Calibration | None = getattr(model, "calibration", None)
+    tile = calibration.tile if calibration else 0
+    max_pixels = getattr(model, "max_pixels", MAX_PIXELS)
     detection = {r.product: DetectionMetrics() for r in records}
     localization = {r.product: LocalizationMetrics() for r in records}
     scores: list[ImageScore] = []
     errors: list[ImageError] = []
     mask_errors: list[ImageError] = []
+    remarks: Counter[str] = Counter()
     predictions = predict_images(
         model,
         [record.path for record in records],
         errors,
         batch_size,
-        tile=calibration.tile if calibration else 0,
+        tile=tile,
         scoring=calibration.scoring if calibration else None,
+        keep_images=visit is not None and tile > 0,
+        max_pixels=max_pixels,
     )
     for prediction in predictions:
         record = records[prediction.index]
+        remarks.update(prediction.remarks)
         prediction, verdict = _decided(prediction, record, calibration, products_given)
         anomaly_map, size = prediction.anomaly_map, prediction.size
         detection[record.product].update(prediction.score, record.label == "anomalous")
         mask = None
         if record.mask_known:
             shape = size if resolution == "original" else anomaly_map.shape
-            mask = _mask(record, shape, mask_errors)
+            mask = _mask(record, shape, size, max_pixels, mask_errors)
         if mask is not None:
             localization[record.product].update(resize_map(anomaly_map, mask.shape), mask)
         if save_maps is not None:
-            _save_map(Path(save_maps), catalog.root, record, resize_map(anomaly_map, size))
+            _save_map(maps[record.path], resize_map(anomaly_map, size))
         known = calibration is None or record.product in calibration.products
         label = str(record.label)
         scores.append(
@@ -118,7 +135,8 @@ def evaluate(
             progress(len(scores) + len(errors), len(records))
     if progress and len(scores) < len(records):
         progress(len(records), len(records))
-    return _evaluation(detection, localization, scores, errors, mask_errors)
+    evaluation = _evaluation(detection, localization, scores, errors, mask_errors)
+    return replace(evaluation, remarks=dict(remarks))
 
 
 def _decided(
@@ -167,23 +185,40 @@ def _curves(
     }
 
 
-def _mask(record: Record, size: tuple[int, int], errors: list[ImageError]) -> np.ndarray | None:
+def _mask(
+    record: Record,
+    size: tuple[int, int],
+    image_size: tuple[int, int],
+    max_pixels: int,
+    errors: list[ImageError],
+) -> np.ndarray | None:
     """Return the mask at a size, empty for a normal image.
 
-    If it cannot be read, return None and add the error to `errors`.
+    If it cannot be read or has another aspect ratio than the image, return None and add the error
+    to `errors`.
     """
     if record.label == "normal":
         return np.zeros(size, dtype=bool)
     try:
-        return load_mask(record.mask, size)
+        return load_mask(record.mask, size, image_size=image_size, max_pixels=max_pixels)
     except ImageError as error:
         errors.append(error)
         return None
 
 
-def _save_map(folder: Path, root: Path, record: Record, anomaly_map: np.ndarray) -> None:
-    outside = Path("outside", *record.path.absolute().parts[1:])  # avoids name collisions
-    place = inside(record.path, root) or outside
-    path = folder / place.with_name(place.name + ".npy")
+def map_files(folder: str | Path, catalog: Catalog) -> dict[Path, Path]:
+    """Return the file of the raw map for each labelled test image.
+
+    It has the image's path below the data's root, with `.npy` appended.
+    """
+    return {
+        record.path: Path(folder) / place.with_name(place.name + ".npy")
+        for record in catalog.test()
+        for outside in [Path("outside", *record.path.absolute().parts[1:])]  # avoids collisions
+        for place in [inside(record.path, catalog.root) or outside]
+    }
+
+
+def _save_map(path: Path, anomaly_map: np.ndarray) -> None:
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, anomaly_map)

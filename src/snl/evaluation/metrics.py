@@ -187,6 +187,16 @@ class DetectionMetrics:
         }
 
 
+_WHAT = "values of the anomaly map"
+_BAND = 2**22  # pixels
+
+
+def _bands(shape: tuple[int, ...]) -> list[slice]:
+    """Return slices of the rows of a map (H, W), of at most about `_BAND` pixels each."""
+    step = max(1, _BAND // max(1, shape[1]))
+    return [slice(row, row + step) for row in range(0, shape[0], step)]
+
+
 class LocalizationMetrics:
     """Pixel-level metrics over any number of images; the state is three `ScoreHistogram`s.
 
@@ -221,17 +231,23 @@ class LocalizationMetrics:
                 f"anomaly map of shape {values.shape} but mask of shape {truth.shape}; both must "
                 "be H x W of the same image - resize the mask by nearest neighbour"
             )
-        keys = keys_of(values, "values of the anomaly map")
+        bands = _bands(values.shape)
+        if len(bands) > 1:  # of a large map only a part has its keys in memory at a time
+            for band in bands:
+                keys_of(values[band], _WHAT)  # refuses it before anything is added
+        weights = region_weights(truth)
+        for band in bands:
+            keys = keys_of(values[band], _WHAT)
+            inside = truth[band].ravel() > 0
+            if not inside.any():
+                self.normal._add(keys, None)
+                continue
+            self.normal._add(keys[~inside], None)
+            anomalous = keys[inside]
+            self.anomalous._add(anomalous, None)
+            self.regions._add(anomalous, weights[: anomalous.size])
+            weights = weights[anomalous.size :]
         self.n_masked += 1
-        truth = truth > 0
-        if not truth.any():
-            self.normal._add(keys, None)
-            return
-        flat = truth.ravel()
-        self.normal._add(keys[~flat], None)
-        anomalous = keys[flat]
-        self.anomalous._add(anomalous, None)
-        self.regions._add(anomalous, region_weights(truth))
 
     def merge(self, other: LocalizationMetrics) -> None:
         """Add the images of `other`."""

@@ -25,6 +25,7 @@ from snl.evaluation.composites import Images, cutpastes, mixups
 from snl.evaluation.histogram import ScoreHistogram
 from snl.evaluation.metrics import auroc
 from snl.evaluation.probe_results import Cell, Interference
+from snl.limits import MAX_PIXELS
 from snl.runtime.predictor import BatchModel
 
 IMAGES, SHARE = 20, 0.5
@@ -84,6 +85,7 @@ def probe(
     indices = {n: range(len(records[n])) if n in rows else chosen[n] for n in columns}
     work = sum(map(len, indices.values())) + images * (len(blended) + len(rows) * len(columns))
     step = _counter(work, progress)
+    max_pixels = getattr(predictor, "max_pixels", MAX_PIXELS)
 
     errors: list[ImageError] = []
     pools: dict[str, Images] = {}
@@ -91,15 +93,20 @@ def probe(
     for name in columns:
         pools[name], normal[name] = _read_normals(
             predictor if name in rows else None,
-            read([records[name][i].path for i in indices[name]], predictor.image_size),
+            read(
+                [records[name][i].path for i in indices[name]],
+                predictor.image_size,
+                max_pixels=max_pixels,
+                white_level=getattr(predictor, "white_level", 0),
+            ),
             {position for position, i in enumerate(indices[name]) if i in chosen[name]},
             batch_size,
             errors,
         )
         if not len(pools[name]):
             raise DataError(
-                f"{catalog.root}: no normal image drawn from '{name}' can be read; run snl "
-                "doctor to see why, or choose other products by --products"
+                f"{catalog.root}: no normal image drawn from '{name}' can be read (for example: "
+                f"{errors[-1]}); restore them, or choose other products by --products"
             )
         step(len(indices[name]))
     blends: dict[tuple[str, str], list[float]] = {}

@@ -62,6 +62,7 @@ class Evaluation:
             only.
         curves: by product.
         pooled_curves: of all images in one ranking.
+        remarks: number of images by remark, such as that samples were clipped.
     """
 
     products: dict[str, dict[str, float | int | None]]
@@ -72,6 +73,7 @@ class Evaluation:
     unusable_masks: tuple[str, ...] = ()
     curves: Mapping[str, Curves] = field(default_factory=dict)
     pooled_curves: Curves = field(default_factory=dict)
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def calibrated_auroc(self) -> float | None:

@@ -15,7 +15,6 @@ from snl.data.stream import batches, read
 from snl.demo.dataset import PRODUCTS, demo_image
 from snl.errors import ImageError, SnlError
 from snl.evaluation.evaluate import evaluate
-from snl.files import content_hash
 from snl.runtime.engine import OUTPUTS
 from snl.runtime.inspector import Inspector
 from snl.runtime.recalibrate import add_normals
@@ -70,7 +69,12 @@ def check_images(inspector: Inspector, data: Catalog | None) -> np.ndarray:
             for record in part[:: max(1, len(part) // CHECK_IMAGES)][:CHECK_IMAGES]
         ]
         errors: list[ImageError] = []
-        stream = read([record.path for record in records], inspector.image_size)
+        stream = read(
+            [record.path for record in records],
+            inspector.image_size,
+            max_pixels=inspector.max_pixels,
+            white_level=inspector.settings.white_level,
+        )
         groups = [pixels for _, pixels in batches(stream, 16, errors)]
         if groups:
             return np.concatenate(groups)
@@ -106,6 +110,21 @@ def output_differences(
     return largest
 
 
+def check_finite(path: Path, precision: str, differences: dict[str, float]) -> None:
+    """Check that bundle and export computed finite values; `path` is for the message.
+
+    Raises:
+        ExportError: an output of one of them is infinite or not a number.
+    """
+    bad = [name for name, value in differences.items() if not np.isfinite(value)]
+    if bad:
+        remedy = "use --precision fp32" if precision != "fp32" else "train the bundle again"
+        raise ExportError(
+            f"{path}: not written: {', '.join(bad)} are not finite for an image, because numbers "
+            f"are too large for {precision}; {remedy}"
+        )
+
+
 def check_differences(path: Path, differences: dict[str, float]) -> None:
     """Check that an fp32 export computes the same as its bundle; `path` is for the message.
 
@@ -139,7 +158,8 @@ def recalibrate(inspector: Inspector, exported: Inspector, data: Catalog) -> boo
         for content in images.hashes.tolist()
     }
     normals = [r for r in data.records if r.label == "normal" and r.path.is_file()]
-    products = [held_out.get(content_hash(record.path)) for record in normals]
+    hash_of = inspector.training.content_hash
+    products = [held_out.get(hash_of(record.path)) for record in normals]
     records = [
         dataclasses.replace(record, product=product)
         for record, product in zip(normals, products, strict=True)
@@ -147,7 +167,9 @@ def recalibrate(inspector: Inspector, exported: Inspector, data: Catalog) -> boo
     ]
     if not held_out or len(records) < len(held_out):
         return False
-    calibration, _ = add_normals(exported, exported.calibration, records, reason="export")
+    calibration, _ = add_normals(
+        exported, exported.calibration, records, force=True, reason="export"
+    )
     exported.recalibrate(calibration)
     return True
 

@@ -10,21 +10,24 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import tempfile
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snl.data.inputs import catalog_files
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
-from snl.errors import DependencyError, SettingsError
+from snl.errors import DependencyError, ImageError, SettingsError
 from snl.exporting.check import (
     Checked,
     check_aurocs,
     check_differences,
+    check_finite,
     check_images,
     compare_aurocs,
     output_differences,
@@ -32,11 +35,15 @@ from snl.exporting.check import (
 )
 from snl.exporting.quantise import quantise_onnx, quantise_openvino
 from snl.files import atomic
+from snl.kinds import ONNX, OPENVINO
+from snl.locks import locked
+from snl.outputs import Output, check_outputs
 from snl.runtime.engine import OUTPUTS
 from snl.runtime.inspector import Inspector, load
 from snl.runtime.metadata import ModelMetadata
 from snl.runtime.onnx_engine import write_onnx
 from snl.runtime.openvino_engine import write_openvino
+from snl.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from snl.data.catalog import Catalog
@@ -76,6 +83,7 @@ def export(
         ExportError: the export differs by more than is allowed.
         DependencyError: a package of the extra `export` is missing.
         SettingsError: an unknown format or precision, int8 without data.
+        SnlError: the file cannot be written, or would replace an input or another file.
 
     Example:
         >>> snl.export(snl.load("parts.snl"), "parts.onnx").differences["scores"] < 1e-4
@@ -83,10 +91,12 @@ def export(
     """
     path = Path(path)
     _check_options(path, format, precision, data)
+    output = Output("the export", path, ONNX if format == "onnx" else OPENVINO)
+    check_outputs([output], catalog_files(data) if data is not None else ())
     network = inspector.network  # raises an error where there is none
     pixels = check_images(inspector, data)
-    with tempfile.TemporaryDirectory(prefix="snl-export-") as folder:
-        graph, file = Path(folder) / "graph.onnx", Path(folder) / path.name
+    with temporary_folder("snl-export") as folder:
+        graph, file = folder / "graph.onnx", folder / path.name
         _write_graph(network, graph, inspector.image_size, batch)
         images = None
         if precision == "int8" and data is not None:
@@ -95,6 +105,7 @@ def export(
         finish(graph, file, precision, inspector.metadata, images)
         exported = load(file, "cpu")
         differences = output_differences(inspector, exported, pixels, batch)
+        check_finite(path, precision, differences)
         aurocs, recalibrated = None, False
         if precision == "fp32":
             check_differences(path, differences)
@@ -114,7 +125,7 @@ def _check_options(path: Path, format: str, precision: str, data: Catalog | None
             f"export to {format} in {precision}: choose of {', '.join(FORMATS)} and "
             f"{', '.join(PRECISIONS)}"
         )
-    if path.suffix != FORMATS[format]:
+    if path.suffix.lower() != FORMATS[format]:
         raise SettingsError(
             f"{path}: the name of an {format} file ends in {FORMATS[format]}; rename -o, or give "
             "another --format"
@@ -207,18 +218,30 @@ def _finish_openvino(
 def _normal_images(inspector: Inspector, data: Catalog, batch: int) -> list[np.ndarray]:
     """Return normal training images, or tiles of them, uint8 (batch, size, size, 3) each."""
     paths = [record.path for record in data.train()]
-    stream = read(samples(paths, inspector.tile, INT8_IMAGES), inspector.image_size)
-    groups = [pixels for _, pixels in batches(stream, batch, [])]
+    most = inspector.max_pixels
+    sources = samples(paths, inspector.tile, INT8_IMAGES, max_pixels=most)
+    level = inspector.settings.white_level
+    stream = read(sources, inspector.image_size, max_pixels=most, white_level=level)
+    errors: list[ImageError] = []
+    groups = [pixels for _, pixels in batches(stream, batch, errors)]
     if not groups:
-        raise SettingsError(f"{data.root}: no normal training images; int8 is calibrated on them")
+        why = f" that can be read (the first: {errors[0]})" if errors else ""
+        raise SettingsError(
+            f"{data.root}: no normal training images{why}; int8 is calibrated on them"
+        )
     groups[-1] = np.resize(groups[-1], (batch, *groups[-1].shape[1:]))  # repeated until full
     return groups
 
 
 def _keep(file: Path, path: Path) -> None:
-    """Write an exported file to its place; OpenVINO's weights, a second file, come first."""
-    for suffix in (".bin", path.suffix):
-        source = file.with_suffix(suffix)
-        if source.is_file():
-            with atomic(path.with_suffix(suffix)) as temporary:
-                temporary.write_bytes(source.read_bytes())
+    """Write an exported file to its place; OpenVINO's weights, a second file, at the same moment.
+
+    All contents are on the disk before the first of the two files is replaced.
+    """
+    busy = "another snl process is writing it; wait for it, or choose another -o"
+    with locked(path, busy, wait=60.0), ExitStack() as stack:
+        for suffix in (path.suffix, ".bin"):
+            source = file.with_suffix(suffix)
+            if source.is_file():
+                target = stack.enter_context(atomic(path.with_suffix(suffix), durable=True))
+                shutil.copyfile(source, target)

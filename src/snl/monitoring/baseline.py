@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ from snl.decision.decide import judge
 from snl.decision.inspection import ANOMALOUS, UNKNOWN, Verdict
 from snl.errors import SnlError
 from snl.monitoring.drift import Drift, DriftMonitor
+from snl.monitoring.product_stream import MIN_BASELINE
+
+REJECTED = 0.25
+"""Share of rejected images that does not count as drift."""
 
 FALSE_ALARM = 0.01
 """Default probability that a product without drift ever raises an alarm."""
@@ -48,7 +53,42 @@ def start(calibration: Calibration, false_alarm: float = FALSE_ALARM) -> DriftMo
         calibration: its held-out calibration images are the baseline.
         false_alarm: probability in (0, 1) that a product without drift ever raises an alarm.
     """
-    return DriftMonitor(baseline(calibration), false_alarm=false_alarm)
+    rows = baseline(calibration)
+    uncertain = [
+        product
+        for product, normals in calibration.sets.items()
+        if not _rejects_few(len(normals), len(rows[product]), false_alarm)
+    ]
+    return DriftMonitor(rows, false_alarm=false_alarm, rejected=REJECTED, own_share=uncertain)
+
+
+def _rejects_few(images: int, accepted: int, false_alarm: float) -> bool:
+    """Return whether calibration images show that at most `REJECTED` of the images are rejected.
+
+    With a threshold at the (k + 1)-th largest of n values, the share of rejected new images has the
+    distribution Beta(k + 1, n - k). It exceeds q with the probability that at most k of n
+    independent events of probability q happen, which must not exceed the share of `false_alarm`
+    that one of the three tests has.
+    """
+    above = max(images - accepted - 1, 0)  # the image that is the threshold is not above it
+    chance = sum(
+        math.comb(images, k) * REJECTED**k * (1 - REJECTED) ** (images - k)
+        for k in range(above + 1)
+    )
+    return chance <= false_alarm / 3
+
+
+def note(monitor: DriftMonitor, calibration: Calibration) -> str | None:
+    """Return what the monitor cannot detect for want of calibration images, or None."""
+    few = [name for name in monitor.uncompared if name in calibration.products]
+    if not few:
+        return None
+    names = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
+    return (
+        f"{names}: fewer than {MIN_BASELINE} usable held-out images, so drift is measured from the "
+        "first images of the stream on, not from the calibration; to compare with the calibration, "
+        "add normal images (snl calibrate FILE NORMALS --add) and start a new state file"
+    )
 
 
 def resume(path: Path, calibration: Calibration) -> DriftMonitor:

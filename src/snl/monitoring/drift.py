@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,7 @@ import numpy as np
 
 from snl.errors import SnlError
 from snl.files import write_text
+from snl.kinds import DRIFT
 from snl.monitoring.product_stream import Stream
 from snl.monitoring.state_file import (
     read_count,
@@ -28,8 +29,9 @@ from snl.monitoring.state_file import (
     read_numbers,
     read_text,
 )
+from snl.outputs import Output, check_outputs
 
-KIND, FORMAT = "drift", 1
+KIND, FORMAT = "drift", 2
 
 
 @dataclass(frozen=True)
@@ -60,20 +62,25 @@ class Drift:
 class DriftMonitor:
     """Monitors the inspections of each product for a change of the images' distribution.
 
-    For each product, the probability that a false alarm EVER occurs is at most `false_alarm`, if
-    the accepted (not rejected) images are exchangeable with the baseline and if each image is
-    rejected with a conditional probability of at most `rejected`, given all images before it.
-    docs/drift.md has the exact statement.
+    For each product, the probability that a false alarm EVER occurs is at most `false_alarm`, on
+    two premises: the accepted (not rejected) images are exchangeable with the baseline, and each
+    image is rejected with a conditional probability of at most `rejected`, given all images before
+    it. With fewer than 15 baseline values (`product_stream.MIN_BASELINE`) the baseline is not used,
+    and the premise is only that the images of the stream are exchangeable with each other: a change
+    is detected within the stream, not between calibration and stream. docs/drift.md has the exact
+    statement.
 
     Args:
         baseline: product to float (n, statistics): values of held-out calibration images strictly
-            below the thresholds that reject images in production. With few rows, or none, only
-            changes within the stream can be detected. A product without an entry gets an empty
-            baseline when its first image arrives.
+            below the thresholds that reject images in production. A product without an entry gets
+            an empty baseline when its first image arrives.
         statistics: names of an image's values.
         false_alarm: probability of ever raising a false alarm for one product, in (0, 1).
         rejected: share of rejected images that does not count as drift, in (0, 1).
         seed: seed of the random tie-breaking among equal values, at least 0.
+        own_share: products whose share of rejected images is compared with that of the earlier
+            images of the stream instead of `rejected`, because the calibration images do not show
+            that it is below `rejected`. Always so with fewer than 15 baseline values.
 
     Raises:
         SnlError: a setting is out of its range, or a baseline has a wrong shape or values that are
@@ -93,6 +100,7 @@ class DriftMonitor:
         false_alarm: float = 0.01,
         rejected: float = 0.25,
         seed: int = 0,
+        own_share: Collection[str] = (),
     ) -> None:
         self.statistics = tuple(statistics)
         if isinstance(statistics, str) or not 0 < len(set(self.statistics)) == len(self.statistics):
@@ -105,7 +113,9 @@ class DriftMonitor:
         self.false_alarm, self.rejected, self.seed = float(false_alarm), float(rejected), int(seed)
         # log capital that raises an alarm: (tests / false_alarm), by the union bound
         self._log_limit = math.log(len(self.statistics) + 1) - math.log(self.false_alarm)
-        self._streams = {name: self._stream(name, rows) for name, rows in baseline.items()}
+        self._streams = {
+            name: self._stream(name, rows, name in own_share) for name, rows in baseline.items()
+        }
 
     def update(
         self,
@@ -145,6 +155,11 @@ class DriftMonitor:
     def status(self) -> dict[str, Drift]:
         """Return the drift status by product; products with a baseline come first."""
         return {product: self._drift(product) for product in self._streams}
+
+    @property
+    def uncompared(self) -> list[str]:
+        """Products with too few baseline values to compare their images with the calibration."""
+        return [product for product, stream in self._streams.items() if not stream.compared]
 
     @property
     def baseline(self) -> dict[str, np.ndarray]:
@@ -198,11 +213,12 @@ class DriftMonitor:
         """Write the state to a JSON file; an existing file is replaced atomically.
 
         Raises:
-            SnlError: the file cannot be written.
+            SnlError: the file cannot be written, or is not the state of a drift monitor.
         """
+        check_outputs([Output("the state", Path(path), DRIFT)])
         state = self.to_dict()
         state = {**state, "sha256": _digest(state)}
-        write_text(path, json.dumps(state, allow_nan=False) + "\n")
+        write_text(path, json.dumps(state, allow_nan=False) + "\n", durable=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -212,6 +228,11 @@ class DriftMonitor:
             SnlError: the file is missing, truncated or damaged, is not the state of a drift
                 monitor, or has a newer format.
         """
+        if Path(path).exists() and not Path(path).is_file():  # reading a pipe would wait forever
+            raise SnlError(
+                f"{path}: is not a regular file; give the state file of a drift monitor, or the "
+                "name of a new one"
+            )
         try:
             document = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
@@ -260,7 +281,7 @@ class DriftMonitor:
             raise SnlError(_unreadable(where, str(error).splitlines()[0][:100])) from None
         return monitor
 
-    def _stream(self, product: str, baseline: Any) -> Stream:
+    def _stream(self, product: str, baseline: Any, own_share: bool = False) -> Stream:
         try:
             rows = np.asarray(baseline, dtype=np.float64)
         except (TypeError, ValueError):
@@ -273,7 +294,7 @@ class DriftMonitor:
                 + ", ".join(self.statistics)
             )
         seed = np.random.SeedSequence([self.seed, *product.encode("utf-8", "surrogatepass")])
-        return Stream(rows.copy(), np.random.Generator(np.random.PCG64(seed)))
+        return Stream(rows.copy(), np.random.Generator(np.random.PCG64(seed)), own_share)
 
     def _drift(self, product: str) -> Drift:
         stream = self._streams[product]

@@ -32,6 +32,9 @@ SHIFTS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
 LARGER = (0.1, 0.25, 0.5, 0.9)
 """Bets of a share test: assumed increases, as fractions of the distance from the share to 1."""
 
+UP = tuple(bet for bet, shift in enumerate(SHIFTS) if shift > 0)
+"""Bets of SHIFTS on larger values; as many as in LARGER."""
+
 _NORMAL = NormalDist()
 _TINY = 2.0**-53
 
@@ -66,6 +69,31 @@ class Bag:
             # not `permutation`: it draws 32-bit words, and the saved state has no buffered half
             order = np.argsort(random.random(len(self.values)))
             self.values = array("d", np.sort(np.asarray(self.values)[order[: CAPACITY // 2]]))
+        return rank
+
+
+class Counts:
+    """How often an event happened and did not, with the rank of each new outcome.
+
+    Attributes:
+        counts: number of images without and with the event.
+    """
+
+    def __init__(self) -> None:
+        self.counts = [0, 0]
+
+    def rank(self, happened: bool, random: np.random.Generator) -> float:
+        """Return the smoothed rank of a new outcome among the earlier ones, and count it.
+
+        As `Bag.rank` of the values 0 and 1, which needs no more memory than two numbers.
+
+        Args:
+            happened: whether the event happened.
+            random: breaks ties.
+        """
+        low, equal = self.counts[0] if happened else 0, self.counts[happened]
+        rank = (low + float(random.random()) * (equal + 1)) / (sum(self.counts) + 1)
+        self.counts[happened] += 1
         return rank
 
 

@@ -41,6 +41,13 @@ def read_count(value: Any, name: str, high: int = 2**53) -> int:
     return value
 
 
+def read_flag(value: Any, name: str) -> bool:
+    """Return a truth value."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is not true or false")
+    return value
+
+
 def read_text(value: Any, name: str) -> str:
     """Return a string."""
     if not isinstance(value, str):

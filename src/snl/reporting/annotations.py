@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
 
 from snl.decision.regions import Region
 from snl.errors import DataError, SnlError
 from snl.files import atomic
+from snl.kinds import COCO, labelme_digest
+from snl.outputs import Output, check_outputs
 
 CATEGORY = "anomaly"
 """Name of the only category (COCO) and label (LabelMe)."""
@@ -38,7 +41,7 @@ class Inspected(Protocol):
 
     Attributes:
         path: image file; None if the image was not read from a file.
-        image: uint8 (H, W, 3).
+        size: (height, width) of the image in pixels.
         score: raw anomaly score of the image.
         decision: decision about the image.
         product: product of the image; None if unknown.
@@ -49,7 +52,7 @@ class Inspected(Protocol):
     @property
     def path(self) -> str | None: ...
     @property
-    def image(self) -> np.ndarray: ...
+    def size(self) -> tuple[int, int]: ...
     @property
     def score(self) -> float: ...
     @property
@@ -86,11 +89,78 @@ def to_coco(inspections: Iterable[Inspected], root: str | Path | None = None) ->
     return {**_HEAD, "images": images, "annotations": annotations}
 
 
+class CocoFile:
+    """The JSON of `to_coco`, collected one image at a time; only a short record of each is kept.
+
+    Args:
+        path: JSON file, which only `save` writes.
+        root: as in `to_coco`.
+
+    Raises:
+        SnlError: the file exists and is not a COCO file of snl, or there is no space.
+    """
+
+    def __init__(self, path: str | Path, root: str | Path | None = None) -> None:
+        self.path, self.root = Path(path), root
+        check_outputs([Output("the COCO file", self.path, COCO)])
+        self._images: list[dict[str, Any]] = []
+        self._count = 0
+        self._annotations = tempfile.TemporaryFile()  # noqa: SIM115 (has no name, so none remains)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def add(self, inspection: Inspected) -> None:
+        """Add an inspection; `save` writes it.
+
+        Raises:
+            SnlError: the file is closed.
+            OSError: there is no space for temporary files; the inspection is not added.
+        """
+        if self._annotations.closed:
+            raise SnlError(f"{self.path}: is already closed; add inspections inside the with block")
+        image = _image(inspection, len(self._images) + 1, self.root)
+        annotations = _annotations(inspection, image["id"], self._count + 1)
+        lines = [json.dumps(annotation, allow_nan=False) for annotation in annotations]
+        text = "".join((",\n" if self._count + i else "\n") + x for i, x in enumerate(lines))
+        end = self._annotations.seek(0, os.SEEK_END)
+        try:
+            self._annotations.write(text.encode())
+            self._annotations.flush()
+        except OSError:
+            with suppress(OSError):
+                self._annotations.truncate(end)
+            raise
+        self._images.append(image)
+        self._count += len(lines)
+
+    def save(self) -> None:
+        """Write all inspections so far; an existing file is replaced.
+
+        Raises:
+            SnlError: the file cannot be written.
+        """
+        with atomic(self.path) as temporary, temporary.open("wb") as file:
+            file.write((json.dumps(_HEAD, allow_nan=False)[:-1] + ', "annotations": [').encode())
+            self._annotations.seek(0)
+            shutil.copyfileobj(self._annotations, file)
+            file.write(b'\n], "images": [')
+            file.writelines(
+                ((",\n" if i else "\n") + json.dumps(image, allow_nan=False)).encode()
+                for i, image in enumerate(self._images)
+            )
+            file.write(b"\n]}\n")
+
+    def close(self) -> None:
+        """Release the temporary file."""
+        self._annotations.close()
+
+
 @contextmanager
 def coco_file(
     path: str | Path, root: str | Path | None = None
 ) -> Iterator[Callable[[Inspected], None]]:
-    """Write the JSON of `to_coco` one image at a time; only a short record per image is kept.
+    """Write the JSON of `to_coco` one image at a time; see `CocoFile`.
 
     Args:
         path: JSON file; if the block ends with an error, an existing file stays unchanged.
@@ -100,37 +170,17 @@ def coco_file(
         A function that adds the next inspection.
 
     Raises:
-        SnlError: the file cannot be written, or an inspection is added after the block.
+        SnlError: the file cannot or must not be written, or an inspection is added after the block.
 
     Example:
         with coco_file("regions.json") as add:
             for inspection in inspector.stream(paths):
                 add(inspection)
     """
-    images: list[dict[str, Any]] = []
-    number = 0
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        head = json.dumps(_HEAD, allow_nan=False)
-        file.write(head[:-1] + ', "annotations": [')
-
-        def add(inspection: Inspected) -> None:
-            nonlocal number
-            image = _image(inspection, len(images) + 1, root)
-            annotations = _annotations(inspection, len(images) + 1, number + 1)
-            lines = [json.dumps(annotation, allow_nan=False) for annotation in annotations]
-            if file.closed:
-                raise SnlError(f"{path}: is already closed; add inspections inside the with block")
-            file.writelines((",\n" if number + i else "\n") + line for i, line in enumerate(lines))
-            images.append(image)
-            number += len(lines)
-
-        yield add
-        file.write('\n], "images": [')
-        file.writelines(
-            (",\n" if i else "\n") + json.dumps(image, allow_nan=False)
-            for i, image in enumerate(images)
-        )
-        file.write("\n]}\n")
+    file = CocoFile(path, root)
+    with closing(file):
+        yield file.add
+        file.save()
 
 
 def to_labelme(inspection: Inspected, image_path: str | None = None) -> dict[str, Any]:
@@ -143,7 +193,7 @@ def to_labelme(inspection: Inspected, image_path: str | None = None) -> dict[str
 
     Returns:
         JSON values. The decision is the image's flag; the `description` of each shape contains
-        peak and area.
+        peak and area. By `snl`, a hash of flags and shapes, snl knows a file that nobody edited.
 
     Raises:
         DataError: neither `image_path` nor the inspection's path is known.
@@ -154,7 +204,7 @@ def to_labelme(inspection: Inspected, image_path: str | None = None) -> dict[str
                 "the inspection has no image file; give image_path, which LabelMe opens"
             )
         image_path = Path(inspection.path).name
-    return {
+    document: dict[str, Any] = {
         "version": _LABELME_VERSION,
         "flags": {inspection.decision: True},
         "shapes": [
@@ -171,14 +221,15 @@ def to_labelme(inspection: Inspected, image_path: str | None = None) -> dict[str
         ],
         "imagePath": image_path,
         "imageData": None,
-        "imageHeight": int(inspection.image.shape[0]),
-        "imageWidth": int(inspection.image.shape[1]),
+        "imageHeight": int(inspection.size[0]),
+        "imageWidth": int(inspection.size[1]),
     }
+    return {**document, "snl": labelme_digest(document)}
 
 
 def _image(inspection: Inspected, number: int, root: str | Path | None) -> dict[str, Any]:
     """Return the COCO record of an image."""
-    height, width = inspection.image.shape[:2]
+    height, width = inspection.size
     return {
         "id": number,
         "file_name": _file_name(inspection.path, root) or f"image-{number}",

@@ -11,10 +11,14 @@ import numpy as np
 from PIL import Image
 
 from snl import __version__
+from snl.data.bands import resize_array
 from snl.data.catalog import Catalog
+from snl.data.inputs import catalog_files
 from snl.drawing.heat import heat
 from snl.evaluation.evaluate import evaluate
 from snl.evaluation.result import EvaluatedImage, Evaluation
+from snl.kinds import PAGE
+from snl.outputs import Output, check_outputs
 from snl.reporting.page import ReportData, Shown, write_page
 from snl.reporting.thumbnails import LONGEST, mask_thumbnail, thumbnail
 
@@ -44,7 +48,7 @@ def report(
 
     Raises:
         DataError: there are no labelled test images.
-        SnlError: the file cannot be written.
+        SnlError: the file cannot be written, or would replace an input or another file.
 
     Example:
         >>> evaluation = snl.report(snl.load("parts.snl"), "parts/", "report.html")
@@ -52,6 +56,7 @@ def report(
         True
     """
     catalog = data if isinstance(data, Catalog) else Catalog.read(data)
+    check_outputs([Output("the report", Path(path), PAGE)], catalog_files(catalog))
     shown: list[Shown] = []
     evaluation = evaluate(
         inspector,
@@ -71,15 +76,12 @@ def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog) -> Show
     height, width = seen.size
     factor = LONGEST / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    image = np.asarray(Image.fromarray(seen.image).resize(size, Image.Resampling.BILINEAR))
-    map_picture = Image.fromarray(np.asarray(seen.anomaly_map, np.float32))
-    anomaly_map = np.asarray(map_picture.resize(size, Image.Resampling.BILINEAR))
+    image = resize_array(seen.image, *size)
+    anomaly_map = resize_array(np.asarray(seen.anomaly_map, np.float32), *size)
     overlay = heat(image, anomaly_map, inspector.calibration.map_range)
     mask = None
     if seen.mask is not None and seen.mask.any():
-        coverage = Image.fromarray(seen.mask.astype(np.float32))
-        coverage = coverage.resize(size, Image.Resampling.BOX)
-        mask = mask_thumbnail(np.asarray(coverage) > 0)
+        mask = mask_thumbnail(resize_array(seen.mask, *size, Image.Resampling.BOX) > 0)
     given = verdict.product_from == "given"
     return Shown(
         path=catalog.relative(result.path),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snl.data.images import one_line
+from snl.data.source import one_line
 from snl.errors import DependencyError
 from snl.evaluation.probe_results import percent
 from snl.files import atomic
@@ -96,7 +96,7 @@ def draw_probes(result: Interference, path: str | Path, title: str = "") -> Path
     )
     with atomic(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # missing characters are drawn as boxes
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", metadata={"Software": "snl"})
     return Path(path)
 
 

@@ -5,8 +5,10 @@ It is a safetensors file; `snl.files` has the format and its checks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from snl.errors import BundleError, PluginError, SettingsError
@@ -38,7 +40,7 @@ def read_sections(path: str | Path) -> dict[str, Section]:
         if is_format_2(document):
             return sections_of_format_2(document, arrays)
         return split_sections(document, arrays)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise damaged(path, error) from None
 
 
@@ -55,6 +57,7 @@ def load(path: str | Path) -> tuple[Network, ModelMetadata]:
         metadata = from_sections(sections)
         network = Network(metadata.settings)
         weights = sections[NETWORK].arrays
+        _check_weights(weights, network)
         network.load_state_dict({name: torch.from_numpy(v) for name, v in weights.items()})
         width = network.statistics.centres.shape[1]
         if metadata.calibrations[-1].prototypes.centres.shape[1] != width:
@@ -62,11 +65,38 @@ def load(path: str | Path) -> tuple[Network, ModelMetadata]:
     except PluginError as error:
         raise PluginError(f"{path}: {error}") from None
     except (SettingsError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
-            RuntimeError) as error:  # fmt: skip
+            RecursionError, RuntimeError) as error:  # fmt: skip
         raise damaged(path, error) from None
     for name in ("mean", "std"):
         getattr(network, name).copy_(torch.tensor(getattr(metadata, name)).view(1, 3, 1, 1))
     return network.eval(), metadata
+
+
+def check_finite(weights: Mapping[str, np.ndarray]) -> None:
+    """Check the values of a network's weights and of its error statistics.
+
+    Raises:
+        ValueError: a value that is not finite, or statistics that would make results so.
+    """
+    for name, array in weights.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"the weights '{name}' are not finite")
+        key = name.removeprefix("statistics.")
+        scales = key.startswith("deviation") or key in ("spread", "normal_scores")
+        if key != name and scales and not (array > 0).all():
+            raise ValueError(f"the error statistics '{key}' are not above 0")
+
+
+def _check_weights(weights: Mapping[str, np.ndarray], network: Network) -> None:
+    """Check values and types of weights.
+
+    Raises:
+        ValueError: a value that is not finite, or a type that is not the network's.
+    """
+    check_finite(weights)
+    for name, tensor in network.state_dict().items():
+        if name in weights and torch.from_numpy(weights[name]).dtype != tensor.dtype:
+            raise ValueError(f"the weights '{name}' are {weights[name].dtype}")
 
 
 def damaged(path: str | Path, error: Exception) -> BundleError:

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 
 from snl.decision.calibration import Calibration, Rates
 from snl.errors import BundleError, SettingsError
-from snl.files import FORMATS, OLDEST, load_tensors
-from snl.runtime import graph_metadata
+from snl.files import FORMATS, OLDEST, check_readable, load_tensors, strict_json
+from snl.runtime import graph_metadata, openvino_file
 from snl.runtime.convert import is_format_2, sections_of_format_2
 from snl.runtime.metadata import ModelMetadata, from_sections
 from snl.runtime.onnx_file import split
@@ -164,11 +163,10 @@ def _read_bundle(path: Path) -> _Contents:
     """Return the contents of a bundle, reading only the arrays that are not the network's."""
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        load_tensors(path, "bundle")  # raises the error that explains it
+    check_readable(path, "bundle", "written by snl train -o", f"snl train DATA -o {path.name}")
     try:
         with safe_open(path, framework="np") as file:
-            document = json.loads((file.metadata() or {})["snl"])
+            document = strict_json((file.metadata() or {})["snl"])
             readable = OLDEST["bundle"] <= document["format"] <= FORMATS["bundle"]
             if document["kind"] != "bundle" or not readable:
                 raise ValueError("another kind or format")
@@ -177,7 +175,7 @@ def _read_bundle(path: Path) -> _Contents:
             arrays = {name: file.get_tensor(name) for name in names}
         metadata = from_sections(_sections(document["facts"], arrays, old), exported=True)
     except (SafetensorError, OSError, SettingsError, LookupError, TypeError, ValueError,
-            AttributeError, ArithmeticError) as error:  # fmt: skip
+            AttributeError, ArithmeticError, RecursionError) as error:  # fmt: skip
         load_tensors(path, "bundle")  # has a better explanation for most defects
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise BundleError(
@@ -189,19 +187,16 @@ def _read_bundle(path: Path) -> _Contents:
 
 def _read_export(path: Path, kind: str) -> _Contents:
     """Return the contents of an export."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise BundleError(f"{path}: {what}; snl export FILE -o {path.name} makes one")
+    check_readable(path, "export", "of snl export", f"snl export FILE -o {path.name}")
     size = path.stat().st_size
     try:
         if kind == "onnx":
             metadata: Mapping[str, str] = split(path.read_bytes())[1]
         else:
-            entries = ElementTree.parse(path).getroot().findall("rt_info/*")
-            metadata = {entry.tag: entry.get("value", "") for entry in entries}
+            metadata = openvino_file.split(path.read_bytes(), graph_metadata.KEYS)[2]
             weights = path.with_suffix(".bin")
             size += weights.stat().st_size if weights.is_file() else 0
-    except (OSError, ValueError, ElementTree.ParseError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise BundleError(
             f"{path}: not a readable export (truncated, damaged or of another kind: {reason}); "

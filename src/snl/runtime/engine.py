@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from snl.errors import BundleError
+from snl.errors import BundleError, SettingsError
 from snl.runtime.metadata import ModelMetadata
 
 OUTPUTS = ("maps", "scores", "embeddings")
@@ -38,9 +38,15 @@ class Engine(Protocol):
     """A network that is ready to run.
 
     Engines may be shared between threads: `predict` can be called from several threads at once, and
-    every call gets the result that it would get alone. No engine changes settings of the whole
-    process.
+    every call gets the result that it would get alone. `close` may be called meanwhile: calls that
+    have begun get their results. No engine changes settings of the whole process.
+
+    Attributes:
+        precision: `fp32`, `bf16` or `fp16`, in which the network is computed; an export has its
+            own, beside this one.
     """
+
+    precision: str
 
     @property
     def device(self) -> str:
@@ -51,7 +57,13 @@ class Engine(Protocol):
         """Side of the square input in pixels."""
 
     def predict(self, pixels: np.ndarray) -> Outputs:
-        """Compute the outputs for images uint8 (B, size, size, 3)."""
+        """Compute the outputs for images uint8 (B, size, size, 3).
+
+        Values that are not finite are returned as they are.
+
+        Raises:
+            SettingsError: the engine was closed.
+        """
 
     def save(self, path: Path, metadata: ModelMetadata) -> None:
         """Write the model file: the network with this metadata; complete or not there.
@@ -64,8 +76,29 @@ class Engine(Protocol):
         """Release the network's memory; only `close` may be called afterwards."""
 
 
-def check_image_size(path: str | Path, engine: Engine, metadata: ModelMetadata) -> None:
-    """Check that a graph and its metadata are of the same input size.
+def closed() -> SettingsError:
+    """Return the error of a call after `close`."""
+    return SettingsError("the inspector was closed; load its file again with snl.load")
+
+
+def replaced(path: Path) -> BundleError:
+    """Return the error of an exported file that another one has replaced since it was loaded."""
+    return BundleError(
+        f"{path}: another export has replaced it since it was loaded; nothing was written, load it "
+        "again"
+    )
+
+
+def check_graph(
+    path: str | Path, engine: Engine, metadata: ModelMetadata, width: int | None
+) -> None:
+    """Check that a graph and its metadata are of the same size of input and embeddings.
+
+    Args:
+        path: of the exported file, for messages.
+        engine: runs the graph.
+        metadata: of the file.
+        width: of the graph's embeddings; None: unknown.
 
     Raises:
         BundleError: they are not.
@@ -74,6 +107,12 @@ def check_image_size(path: str | Path, engine: Engine, metadata: ModelMetadata) 
         raise BundleError(
             f"{path}: takes images of {engine.image_size} pixels, and what is written beside it is "
             f"of {metadata.settings.image_size}; export it again from its bundle"
+        )
+    known = {calibration.prototypes.centres.shape[1] for calibration in metadata.calibrations}
+    if width is not None and known != {width}:
+        raise BundleError(
+            f"{path}: its embeddings have {width} values, and its prototypes another number; "
+            "export it again from its bundle"
         )
 
 

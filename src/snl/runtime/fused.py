@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +64,18 @@ def halve(network: Network, dtype: torch.dtype) -> None:
         for module in part.modules():
             if isinstance(module, _Convolution | nn.Linear) and id(module) not in excluded:
                 module.to(dtype)
-        kind = network.mean.device.type
-        part.forward = torch.autocast(kind, dtype)(part.forward)  # type: ignore[method-assign]
+        part.forward = _autocast(part.forward, network.mean.device.type, dtype)  # type: ignore[method-assign]
+
+
+def _autocast(forward: Callable[..., Any], kind: str, dtype: torch.dtype) -> Callable[..., Any]:
+    """Return `forward` under an autocast of its own for every call: the object holds the state of
+    the thread that entered it, so threads cannot share one."""
+
+    def under_autocast(*inputs: Any) -> Any:
+        with torch.autocast(kind, dtype):
+            return forward(*inputs)
+
+    return under_autocast
 
 
 def _fold(convolution: _Convolution, norm: _BatchNorm) -> None:

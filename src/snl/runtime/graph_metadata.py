@@ -2,7 +2,11 @@
 
 The key `snl` holds all of it. Programs without snl find what they need in plain text beside it:
 `snl.image_size`, and `snl.thresholds`, JSON by product. `snl.sha256` is the checksum of the graph,
-by which damage, or the weights of another network, are noticed.
+by which damage, or the weights of another network, are noticed. The checksum inside `snl` covers
+its own contents and the text of all other keys, also of foreign ones.
+
+Format 2 (before format 3) did not cover the other keys, and in OpenVINO files only the .bin. Its
+files can still be read; whatever changes their calibration writes them in format 3.
 """
 
 from __future__ import annotations
@@ -17,27 +21,36 @@ from typing import Any
 import numpy as np
 
 from snl.errors import BundleError, PluginError, SettingsError
+from snl.files import strict_json
 from snl.runtime.convert import sections_of_format_2
 from snl.runtime.metadata import ModelMetadata, from_sections, to_sections
 from snl.runtime.sections import Section, join_sections, split_sections
 
-KEY, FORMAT = "snl", 2
+KEY, FORMAT = "snl", 3
 _SIZE, _THRESHOLDS, _GRAPH = "snl.image_size", "snl.thresholds", "snl.sha256"
 KEYS = (KEY, _SIZE, _THRESHOLDS, _GRAPH)
 
 
 def to_metadata(metadata: ModelMetadata, graph: str) -> dict[str, str]:
     """Return all keys and values; `graph` is the checksum of the graph."""
-    return {
-        KEY: _to_text(metadata),
+    others = {
         _SIZE: str(metadata.settings.image_size),
         _THRESHOLDS: json.dumps(_thresholds(metadata), ensure_ascii=False, allow_nan=False),
         _GRAPH: graph,
     }
+    return {KEY: _to_text(metadata, others), **others}
 
 
-def from_metadata(path: str | Path, table: Mapping[str, str], graph: str) -> ModelMetadata:
-    """Inverse of `to_metadata`; `path` is for messages.
+def from_metadata(
+    path: str | Path, table: Mapping[str, str], graph: str, old_graph: str | None = None
+) -> ModelMetadata:
+    """Inverse of `to_metadata`.
+
+    Args:
+        path: for messages.
+        table: all keys and values of a file.
+        graph: checksum of the graph.
+        old_graph: the same as files of format 2 have it; None: as `graph`.
 
     Raises:
         BundleError: no such metadata, damaged, edited, of a newer format, or of another graph.
@@ -50,6 +63,8 @@ def from_metadata(path: str | Path, table: Mapping[str, str], graph: str) -> Mod
         raise PluginError(f"{path}: {error}") from None
     except _DAMAGE as error:
         raise _unreadable(path, error) from None
+    if _format(table) < 3 and old_graph is not None:
+        graph = old_graph
     if table.get(_GRAPH) != graph:
         raise BundleError(
             f"{path}: its network does not match its checksum, so it was damaged or edited, or "
@@ -67,14 +82,13 @@ def sections_from_metadata(path: str | Path, table: Mapping[str, str]) -> dict[s
     if not table.get(KEY):
         raise BundleError(f"{path}: was not made by snl export; export a bundle of snl train")
     try:
-        content = json.loads(table[KEY])
-        if content["format"] not in (1, FORMAT):
+        content = strict_json(table[KEY])
+        if content["format"] not in range(1, FORMAT + 1):
             raise BundleError(
                 f"{path}: written in format {content['format']}, this snl reads {FORMAT}; export "
                 "it again, or update snl: pip install -U snl-ad"
             )
-        body = {"document": content["document"], "arrays": content["arrays"]}
-        if _digest(body) != content["sha256"]:
+        if _digest(content, table) != content["sha256"]:
             raise ValueError("its checksum does not match")
         arrays = {
             str(name): np.frombuffer(base64.b64decode(one["data"]), np.dtype(one["dtype"]))
@@ -131,10 +145,11 @@ def _thresholds(metadata: ModelMetadata) -> dict[str, dict[str, float | None]]:
     return thresholds
 
 
-def _to_text(metadata: ModelMetadata) -> str:
-    """Return JSON with arrays as base64 and a checksum over all of it."""
+def _to_text(metadata: ModelMetadata, others: Mapping[str, str]) -> str:
+    """Return JSON with arrays as base64 and a checksum over all of it and over `others`."""
     document, arrays = join_sections(to_sections(metadata))
-    body = {
+    content = {
+        "format": FORMAT,
         "document": document,
         "arrays": {
             name: {
@@ -145,8 +160,17 @@ def _to_text(metadata: ModelMetadata) -> str:
             for name, value in arrays.items()
         },
     }
-    return json.dumps({"format": FORMAT, "sha256": _digest(body), **body}, allow_nan=False)
+    return json.dumps({**content, "sha256": _digest(content, others)}, allow_nan=False)
 
 
-def _digest(body: dict[str, Any]) -> str:
+def _digest(content: Mapping[str, Any], table: Mapping[str, str]) -> str:
+    """Return the checksum of contents and, from format 3 on, of all other keys of a file."""
+    body = {"document": content["document"], "arrays": content["arrays"]}
+    if content["format"] >= 3:
+        others = {key: text for key, text in table.items() if key != KEY}
+        body |= {"format": content["format"], "others": others}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _format(table: Mapping[str, str]) -> int:
+    return int(json.loads(table[KEY])["format"])

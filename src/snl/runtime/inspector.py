@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from snl.data.opening import check_max_pixels
 from snl.decision.calibration import Calibration, Rates
 from snl.decision.decide import decide
 from snl.decision.inspection import Inspection
 from snl.dependencies import require
-from snl.errors import ImageError, SettingsError
+from snl.drawing.panel import panel_size
+from snl.errors import BundleError, ImageError, SettingsError
+from snl.files import FileState, file_state
+from snl.kinds import model_kind
+from snl.limits import MAX_PIXELS
+from snl.outputs import Output, check_outputs
 from snl.runtime.engine import PRECISIONS, Engine, Outputs
 from snl.runtime.metadata import HISTORY, ModelMetadata, TrainingInfo
 from snl.runtime.predictor import Predictor
@@ -41,6 +47,7 @@ class Inspector:
     def __init__(self, predictor: Predictor, calibrations: Sequence[Calibration]) -> None:
         self.predictor = predictor
         self.calibrations = list(calibrations)
+        self._read: tuple[Path, FileState] | None = None
 
     def __repr__(self) -> str:
         s = self.settings
@@ -71,6 +78,21 @@ class Inspector:
     def image_size(self) -> int:
         """Side of the square input in pixels."""
         return self.predictor.image_size
+
+    @property
+    def max_pixels(self) -> int:
+        """Largest allowed height times width of an image; see `Predictor.max_pixels`."""
+        return self.predictor.max_pixels
+
+    @property
+    def white_level(self) -> int:
+        """Sample value that is white, for images whose files do not state it; 0: 65535."""
+        return self.predictor.white_level
+
+    @property
+    def image_kinds(self) -> tuple[str, ...]:
+        """Kinds of the training images; see `Predictor.image_kinds`."""
+        return self.predictor.image_kinds
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -184,8 +206,12 @@ class Inspector:
     ) -> Inspection | list[Inspection]:
         """Inspect one image, or several (a list, tuple or other iterable: a list is returned).
 
+        The result of one image holds it. Of several, images that were read from a file are not
+        held: `Inspection.image` and `overlay` read them again.
+
         Args:
-            source: path, PIL image or uint8 array (H, W, 3) RGB or (H, W) grey.
+            source: path, PIL image, or array (H, W, 3) RGB or (H, W) grey, uint8 or uint16; see
+                docs/images.md.
             product: name of the product, if it is known. None: it is recognised, and an image of
                 none of the known products gets the decision `unknown product`.
             rate: share of normal images that may be called anomalous, instead of the one in force.
@@ -198,7 +224,8 @@ class Inspector:
         """
         rates = self.rates_for(product, rate, uncertain_rate, unknown_rate)
         if _is_image(source):
-            return next(self.stream([source], product, rates))  # type: ignore[list-item]
+            stream = self.stream([source], product, rates, keep_images=True)  # type: ignore[list-item]
+            return next(stream)
         return list(self.stream(source, product, rates))  # type: ignore[arg-type]
 
     def stream(
@@ -210,10 +237,14 @@ class Inspector:
         on_error: Callable[[ImageError], None] | None = None,
         *,
         tile: int | None = None,
+        keep_images: bool = False,
+        overlays: bool = False,
     ) -> Iterator[Inspection]:
         """Inspect many images: yield one result at a time, in order, in bounded memory.
 
-        Images are decoded while the network processes the previous ones.
+        Images are decoded while the network processes the previous ones. An image that is read
+        from a file is not kept: it is decoded straight to the network's input, so a large one takes
+        little memory, and `Inspection.image` reads the file again. Other images are kept.
 
         Args:
             sources: any iterable of what `inspect` takes.
@@ -223,6 +254,9 @@ class Inspector:
             on_error: called with the error of an unreadable image, which is then skipped; None:
                 the error is raised.
             tile: side of the tiles in pixels, 0: whole images; None: as calibrated.
+            keep_images: keep every image, so that it can be used without reading its file again.
+            overlays: keep what `Inspection.overlay` shows of an image (at most 1024 pixels wide
+                and high), so that it is drawn without reading the file again.
         """
         self.check_product(product)
         calibration = self.calibration
@@ -232,7 +266,8 @@ class Inspector:
             errors,
             batch_size,
             tile=calibration.tile if tile is None else tile,
-            keep_images=True,
+            keep_images=keep_images,
+            picture=panel_size if overlays else None,
         )
         for prediction in predictions:
             yield decide(prediction, calibration, product, rates)
@@ -263,8 +298,26 @@ class Inspector:
 
         Raises:
             SettingsError: the name belongs to another kind of file.
+            BundleError: the file that this inspector was loaded from has changed since: another
+                process has calibrated it, and its calibration would be lost.
+            SnlError: the file cannot be written, or another kind of file would be replaced.
         """
-        self.engine.save(Path(path), self.metadata)
+        path = Path(path)
+        check_outputs([Output("the model", path, model_kind(path))])
+        own = self._read is not None and path.resolve() == self._read[0]
+        if own and self._read is not None and file_state(path) not in (None, self._read[1]):
+            raise BundleError(
+                f"{path}: was changed by another process after it was loaded; load it again and "
+                "repeat the change"
+            )
+        self.engine.save(path, self.metadata)
+        if own:
+            self._remember(path)
+
+    def _remember(self, path: Path) -> None:
+        """Remember the state of the file that this inspector corresponds to."""
+        state = file_state(path)
+        self._read = None if state is None else (path.resolve(), state)
 
     def close(self) -> None:
         """Release the network's memory; the inspector cannot be used afterwards."""
@@ -294,7 +347,12 @@ def _report(errors: list[ImageError], on_error: Callable[[ImageError], None] | N
 
 
 def load(
-    path: str | Path, device: str = "auto", threads: int = 0, precision: str = "fp32"
+    path: str | Path,
+    device: str = "auto",
+    threads: int = 0,
+    precision: str = "fp32",
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Inspector:
     """Load an inspector from a file: PyTorch runs a bundle, other runtimes run an export.
 
@@ -305,6 +363,8 @@ def load(
         threads: of one call; 0: the runtime's choice.
         precision: `fp32`; `bf16` or `fp16`, which are faster where the device has them. Scores
             change a little, thresholds do not (`snl calibrate --precision` measures them again).
+        max_pixels: largest allowed height times width of an image; `Predictor.max_pixels` changes
+            it later. It is not stored in files.
 
     Raises:
         BundleError: missing, damaged, foreign or newer file.
@@ -318,8 +378,15 @@ def load(
     """
     if precision not in PRECISIONS:
         raise SettingsError(f"precision '{precision}': choose of {', '.join(PRECISIONS)}")
-    engine, metadata = _load_engine(Path(path), device, threads, precision)
-    return Inspector(Predictor(engine, metadata), metadata.calibrations)
+    check_max_pixels(max_pixels)
+    path = Path(path)
+    before = file_state(path)
+    engine, metadata = _load_engine(path, device, threads, precision)
+    predictor = Predictor(engine, metadata, max_pixels=max_pixels)
+    inspector = Inspector(predictor, metadata.calibrations)
+    if before is not None:
+        inspector._read = path.resolve(), before
+    return inspector
 
 
 def _load_engine(

@@ -13,7 +13,6 @@ from snl.decision.regions import peaks
 from snl.decision.sample import PEAKS, NormalSample
 from snl.decision.scoring import score_map
 from snl.errors import ImageError
-from snl.files import content_hash
 from snl.runtime.predictor import Predictor
 
 
@@ -41,6 +40,7 @@ def measure(
     masks = ignore_masks or {}
     before = len(errors)
     products: list[str] = []
+    read: list[str] = []
     rows: list[tuple[float, np.ndarray, np.ndarray, float, int]] = []
     paths = [record.path for record in records]
     for prediction in predictor.predict_images(paths, errors, tile=tile):
@@ -54,9 +54,11 @@ def measure(
             anomaly_map = np.where(ignored, 0, anomaly_map)
             score = score_map(anomaly_map, predictor.settings.map)
         products.append(product)
+        read.append(str(record.path))
         highest = peaks(anomaly_map, PEAKS).astype(np.float32)
         background = float(np.quantile(anomaly_map, 0.99))
-        rows.append((score, prediction.embedding, highest, background, content_hash(record.path)))
+        content = predictor.training.content_hash(record.path)
+        rows.append((score, prediction.embedding, highest, background, content))
         if progress:
             progress(len(rows) + len(errors) - before, len(records))
     if progress and len(rows) < len(records):
@@ -66,12 +68,13 @@ def measure(
         embeddings = np.empty((0, predictor.embedding_width), np.float32)
         hashes = np.empty(0, np.uint64)
         return NormalSample((), none, embeddings, np.empty((0, PEAKS), np.float32), none, hashes)
-    scores, embedding, highest_peaks, backgrounds, content = zip(*rows, strict=True)
+    scores, embedding, highest_peaks, backgrounds, hashes_read = zip(*rows, strict=True)
     return NormalSample(
         tuple(products),
         np.asarray(scores, np.float32),
         np.asarray(embedding, np.float32),
         np.asarray(highest_peaks, np.float32),
         np.asarray(backgrounds, np.float32),
-        np.array(content, np.uint64),
+        np.array(hashes_read, np.uint64),
+        tuple(read),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from snl.decision.calibration import Calibration
 from snl.decision.serialise import from_document, to_document
 from snl.errors import PluginError
+from snl.files import content_hash
 from snl.registry import REGISTRIES
 from snl.runtime.sections import CALIBRATION, MODEL, NETWORK, TRAINING, Section
 from snl.settings import Settings
@@ -26,15 +28,27 @@ class TrainingInfo:
     Attributes:
         products: normal training images by product.
         data: name of the root, layout, fingerprint and number of images of the training data.
-        facts: steps, seconds, images per second, last losses, device, software versions, skipped
+        facts: steps, seconds, images per second, last losses, device, software versions, kinds of
+            images and their highest samples (docs/images.md), skipped
             images.
         hashes: uint64 (N,), content hashes of the training images.
+        hashed: what of a file these hashes, and those of held-out images, are made from: `whole`,
+            or `ends` in files of earlier versions; see `snl.files.content_hash`.
     """
 
     products: Mapping[str, int]
     data: Mapping[str, Any]
     facts: Mapping[str, Any]
     hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64), repr=False)
+    hashed: str = "whole"
+
+    def content_hash(self, path: str | Path) -> int:
+        """Return the hash of an image file that can be compared with those of this model.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return content_hash(path, ends=self.hashed == "ends")
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,7 @@ def to_sections(metadata: ModelMetadata) -> dict[str, Section]:
         "products": dict(metadata.training.products),
         "data": dict(metadata.training.data),
         "facts": dict(metadata.training.facts),
+        "hashed": metadata.training.hashed,
     }
     return {
         MODEL: Section(model),
@@ -114,15 +129,18 @@ def from_sections(sections: Mapping[str, Section], *, exported: bool = False) ->
     settings = Settings.from_dict(
         model.document["settings"], [plugin["name"] for plugin in missing]
     )
-    hashes = training.arrays["hashes"]
-    if hashes.dtype != np.uint64 or hashes.ndim != 1:
+    hashes, hashed = training.arrays["hashes"], str(training.document.get("hashed", "ends"))
+    if hashes.dtype != np.uint64 or hashes.ndim != 1 or hashed not in ("whole", "ends"):
         raise ValueError("the list of training images is damaged")
     info = TrainingInfo(
         {str(k): int(v) for k, v in training.document["products"].items()},
         dict(training.document["data"]),
         dict(training.document["facts"]),
         hashes,
+        hashed,
     )
+    if any(count < 0 for count in info.products.values()) or "" in info.products:
+        raise ValueError("the table of training images is damaged")
     calibrations = _calibrations(sections[CALIBRATION], settings)
     products = {frozenset(c.products) for c in calibrations} | {frozenset(info.products)}
     if len(products) > 1 or not calibrations:
@@ -131,9 +149,13 @@ def from_sections(sections: Mapping[str, Section], *, exported: bool = False) ->
     mean, std = (tuple(map(float, preprocessing[key])) for key in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3:
         raise ValueError("mean and std are not of three channels")
+    if not (np.isfinite([*mean, *std]).all() and min(std) > 0 and max(map(abs, mean)) < 1e6):
+        raise ValueError("mean and std of the channels are damaged")
     network = str(model.document["network"])
     if calibrations[-1].network != network:
         raise ValueError("the calibration was made for another network")
+    if len({calibration.prototypes.centres.shape[1] for calibration in calibrations}) > 1:
+        raise ValueError("the prototypes are damaged")
     known = {MODEL, TRAINING, CALIBRATION, NETWORK}
     extra = {name: section for name, section in sections.items() if name not in known}
     return ModelMetadata(settings, info, calibrations, mean, std, network, plugins, extra)

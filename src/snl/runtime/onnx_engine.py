@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from snl.errors import BundleError, DependencyError, SettingsError
-from snl.files import atomic
-from snl.runtime.engine import OUTPUTS, Outputs, check_image_size, in_batches
+from snl.files import atomic, check_readable
+from snl.runtime.engine import OUTPUTS, Outputs, check_graph, closed, in_batches, replaced
 from snl.runtime.graph_metadata import checksum, from_metadata, to_metadata
 from snl.runtime.metadata import ModelMetadata
-from snl.runtime.onnx_file import join, split
+from snl.runtime.onnx_file import has_external_data, join, split, versions
+from snl.runtime.onnx_versions import too_old
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -26,13 +27,17 @@ class OnnxEngine:
         threads: of one call; 0: as many as there are cores.
         precision: `fp32` only; the graph has its own precision.
 
+    Threads may share an engine: an ONNX Runtime session has no state that a call changes.
+
     Attributes:
-        table: metadata that `snl export` wrote beside the graph, as text.
+        metadata: that `snl export` wrote beside the graph.
         checksum: of the graph.
+        batch: images per call; None: any number.
+        embedding_width: D of the embeddings; None: the graph does not say.
 
     Raises:
         DependencyError: ONNX Runtime is missing.
-        BundleError: the file is not a graph that can be run.
+        BundleError: the file is not a graph that can be run, or it was damaged or edited.
         SettingsError: a device that ONNX Runtime does not offer here, another precision.
     """
 
@@ -57,17 +62,29 @@ class OnnxEngine:
         options.log_severity_level = 3
         content = _read(self.path)
         try:
-            graph, self.table = split(content)
-            self.checksum = checksum(graph)
-            del graph, content  # not in memory beside what ONNX Runtime makes of them
-            self._session = onnxruntime.InferenceSession(self.path, options, providers=providers)
-        except Exception as error:  # ONNX Runtime raises classes of its own, without a base
-            reason = " ".join(str(error).split())[:120]
+            graph, table = split(content)
+            self._versions = versions(graph)
+            external = has_external_data(graph)
+        except (ValueError, RecursionError) as error:
+            raise self._cannot_run(error) from None
+        if external:
             raise BundleError(
-                f"{self.path}: no graph that can be run ({reason}); export it again from its bundle"
-            ) from None
-        self.batch, self._size = self._shape()
+                f"{self.path}: has weights in another file, which no checksum covers; export it "
+                "again from its bundle"
+            )
+        self.checksum = checksum(graph)
+        # before ONNX Runtime, which may crash or take all memory for a damaged graph
+        self.metadata = from_metadata(self.path, table, self.checksum)
+        del graph, table, content  # not in memory beside what ONNX Runtime makes of them
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                self.path, options, providers=providers
+            )
+        except Exception as error:  # ONNX Runtime raises classes of its own, without a base
+            raise self._cannot_run(error, onnxruntime.__version__) from None
+        self.batch, self._size, self.embedding_width = self._shape()
         self._kind = "cuda" if _PROVIDERS["cuda"] in self._session.get_providers() else "cpu"
+        self.precision = "fp32"
 
     @property
     def device(self) -> str:
@@ -81,24 +98,39 @@ class OnnxEngine:
 
     def predict(self, pixels: np.ndarray) -> Outputs:
         """Compute raw maps, scores and embeddings of images uint8 (B, size, size, 3)."""
-        return in_batches(
-            lambda batch: self._session.run(OUTPUTS, {"pixels": batch}), pixels, self.batch
-        )
+        session = self._session
+        if session is None:
+            raise closed()
+        return in_batches(lambda batch: session.run(OUTPUTS, {"pixels": batch}), pixels, self.batch)
 
     def save(self, path: Path, metadata: ModelMetadata) -> None:
         """Write the same graph with other metadata."""
-        if path.suffix != ".onnx":
+        if path.suffix.lower() != ".onnx":
             raise SettingsError(f"{path}: the name of an ONNX file ends in .onnx; rename it")
         graph, _ = split(_read(self.path))
-        with atomic(path) as temporary:
+        if checksum(graph) != self.checksum:
+            raise replaced(self.path)
+        with atomic(path, durable=True) as temporary:
             temporary.write_bytes(join(graph, to_metadata(metadata, self.checksum)))
 
     def close(self) -> None:
-        """Release the session."""
-        self.__dict__.pop("_session", None)
+        """Release the session, after the calls that use it."""
+        self._session = None
 
-    def _shape(self) -> tuple[int | None, int]:
-        """Return the images per batch (None: any number), and the side of the input."""
+    def _cannot_run(self, error: Exception, runtime: str | None = None) -> BundleError:
+        """Return the error of a file that is no graph, or that this ONNX Runtime cannot run."""
+        reason = " ".join(str(error).split())
+        update = too_old(runtime, *self._versions, reason) if runtime else None
+        if update:
+            return BundleError(f"{self.path}: {update}")
+        return BundleError(
+            f"{self.path}: no graph that can be run ({reason[:120]}); export it again from its "
+            "bundle"
+        )
+
+    def _shape(self) -> tuple[int | None, int, int | None]:
+        """Return the images per batch (None: any number), the side of the input, and the width of
+        the embeddings (None: not stated)."""
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shape = inputs[0].shape if len(inputs) == 1 else []
         if (
@@ -112,7 +144,9 @@ class OnnxEngine:
             raise BundleError(
                 f"{self.path}: was not made by snl export; export a bundle of snl train"
             )
-        return (shape[0] if isinstance(shape[0], int) else None), shape[1]
+        widths = [one.shape[-1] for one in outputs if one.name == "embeddings" and one.shape]
+        width = widths[0] if widths and isinstance(widths[0], int) else None
+        return (shape[0] if isinstance(shape[0], int) else None), shape[1], width
 
 
 def load_onnx(
@@ -120,9 +154,8 @@ def load_onnx(
 ) -> tuple[OnnxEngine, ModelMetadata]:
     """Load an ONNX file of `snl export`; see `OnnxEngine` for arguments and errors."""
     engine = OnnxEngine(path, device, threads, precision)
-    metadata = from_metadata(path, engine.table, engine.checksum)
-    check_image_size(path, engine, metadata)
-    return engine, metadata
+    check_graph(path, engine, engine.metadata, engine.embedding_width)
+    return engine, engine.metadata
 
 
 def write_onnx(content: bytes, path: Path, metadata: ModelMetadata) -> None:
@@ -150,13 +183,10 @@ def _providers(device: str, offered: list[str]) -> list[Any]:
 
 
 def _read(path: Path) -> bytes:
+    check_readable(path, "export", "of snl export", f"snl export FILE -o {path.name}")
     try:
         return path.read_bytes()
     except OSError as error:
-        if not path.exists():
-            raise BundleError(
-                f"{path}: no such file; snl export FILE -o {path.name} makes one"
-            ) from None
         raise BundleError(
-            f"{path}: cannot be read ({error.strerror or error}); give the file of snl export"
+            f"{path}: cannot be read ({error.strerror or error}); copy it again"
         ) from None

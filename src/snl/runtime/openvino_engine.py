@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import threading
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 
 from snl.errors import BundleError, DependencyError, SettingsError
-from snl.files import atomic
-from snl.runtime.engine import OUTPUTS, Outputs, check_image_size, in_batches
-from snl.runtime.graph_metadata import KEYS, checksum, from_metadata, to_metadata
+from snl.files import atomic, check_readable
+from snl.runtime.engine import OUTPUTS, Outputs, check_graph, closed, in_batches, replaced
+from snl.runtime.graph_metadata import KEYS, from_metadata, to_metadata
 from snl.runtime.metadata import ModelMetadata
+from snl.runtime.openvino_file import (
+    checksum,
+    checksum_of_file,
+    join,
+    split,
+    version_of,
+    written_by,
+)
 
 
 class OpenvinoEngine:
     """Runs an exported graph with OpenVINO; see `snl.runtime.engine.Engine`.
 
-    Every thread that calls `predict` has its own inference request.
+    Threads may share an engine: every call has an inference request of its own, and calls wait
+    where there are more of them than cores.
 
     Args:
         path: `*.xml` of `snl export`, its `*.bin` beside it.
@@ -29,12 +38,14 @@ class OpenvinoEngine:
         precision: `fp32`, or `bf16` or `fp16` where the device has it.
 
     Attributes:
-        table: metadata that `snl export` wrote beside the graph, as text.
-        checksum: of the weights.
+        metadata: that `snl export` wrote beside the graph.
+        checksum: of the graph: the .xml without these metadata, and the .bin.
+        batch: images per call; None: any number.
+        embedding_width: D of the embeddings; None: the graph does not say.
 
     Raises:
         DependencyError: OpenVINO is missing.
-        BundleError: the file is not a graph that can be run.
+        BundleError: the file is not a graph that can be run, or it was damaged or edited.
         SettingsError: a device that OpenVINO does not offer here, a precision that it lacks.
     """
 
@@ -63,36 +74,20 @@ class OpenvinoEngine:
                 f"OpenVINO's {self._device} does not compute in {precision} here "
                 f"({', '.join(offered)}); leave out --precision"
             )
-        if not self.path.is_file():
-            raise BundleError(
-                f"{self.path}: no such file; snl export FILE -o {self.path.name} makes one"
-            )
-        weights = self.path.with_suffix(".bin")
-        if not weights.is_file():
-            raise BundleError(
-                f"{self.path}: {weights.name} is missing beside it; copy both files of snl export"
-            )
+        self._read()
         # set explicitly, because OpenVINO would replace fp32 by bf16 on CPUs that support it
         hint = precision.replace("fp", "f")
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._model = core.read_model(self.path)
-            self._compiled = core.compile_model(self._model, self._device, config)
+            model = core.read_model(self.path)
+            compiled = core.compile_model(model, self._device, config)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:120]
-            raise BundleError(
-                f"{self.path}: no graph that can be run ({reason}); export it again from its bundle"
-            ) from None
-        self.table = {
-            key: str(self._model.get_rt_info([key]).astype(str))
-            for key in KEYS
-            if self._model.has_rt_info([key])
-        }
-        self.checksum = checksum(weights.read_bytes())
-        self.batch, self._size = self._shape()
-        self._local = threading.local()
+            raise self._cannot_run(error, openvino.__version__) from None
+        self.batch, self._size, self.embedding_width = self._shape(model)
+        self.precision = precision
+        self._requests: _Requests | None = _Requests(compiled)
 
     @property
     def device(self) -> str:
@@ -106,32 +101,65 @@ class OpenvinoEngine:
 
     def predict(self, pixels: np.ndarray) -> Outputs:
         """Compute raw maps, scores and embeddings of images uint8 (B, size, size, 3)."""
-        return in_batches(self._run, pixels, self.batch)
+        requests = self._requests
+        if requests is None:
+            raise closed()
+        return in_batches(requests.run, pixels, self.batch)
 
     def save(self, path: Path, metadata: ModelMetadata) -> None:
         """Write the same graph with other metadata; the file of the weights stays as it is."""
-        if path.suffix != ".xml":
+        if path.suffix.lower() != ".xml":
             raise SettingsError(f"{path}: the name of an OpenVINO file ends in .xml; rename it")
+        before, after, _ = split(_content(self.path), KEYS)
+        if checksum(before, after, checksum_of_file(_weights(self.path))) != self.checksum:
+            raise replaced(self.path)
         if path.resolve() != self.path.resolve():
-            with atomic(path.with_suffix(".bin")) as temporary:
-                shutil.copyfile(self.path.with_suffix(".bin"), temporary)
-        _write(self.path, path, to_metadata(metadata, self.checksum))
+            with atomic(_weights(path), durable=True) as temporary:
+                shutil.copyfile(_weights(self.path), temporary)
+        with atomic(path, durable=True) as temporary:
+            temporary.write_bytes(join(before, after, to_metadata(metadata, self.checksum)))
 
     def close(self) -> None:
-        """Release the compiled model."""
-        for name in ("_compiled", "_model", "_local"):
-            self.__dict__.pop(name, None)
+        """Release the compiled model, after the calls that use it."""
+        self._requests = None
 
-    def _run(self, pixels: np.ndarray) -> list[np.ndarray]:
-        request = getattr(self._local, "request", None)
-        if request is None:  # one request cannot serve two threads at once
-            request = self._local.request = self._compiled.create_infer_request()
-        outputs = request.infer({"pixels": pixels})
-        return [np.array(outputs[name]) for name in OUTPUTS]
+    def _read(self) -> None:
+        """Read the file, verify its checksums, and set `metadata` and `checksum`."""
+        content, weights = _content(self.path), _weights(self.path)
+        if not weights.exists():
+            raise BundleError(
+                f"{self.path}: {weights.name} is missing beside it; copy both files of snl export"
+            )
+        check_readable(
+            weights, "file of weights", "of snl export", f"snl export FILE -o {self.path.name}"
+        )
+        try:
+            before, after, table = split(content, KEYS)
+        except ValueError as error:
+            raise self._cannot_run(error) from None
+        self._written_by = written_by(content)
+        of_weights = checksum_of_file(weights)
+        self.checksum = checksum(before, after, of_weights)
+        # before OpenVINO, which may crash or take all memory for a damaged graph
+        self.metadata = from_metadata(self.path, table, self.checksum, of_weights)
 
-    def _shape(self) -> tuple[int | None, int]:
-        """Return the images per batch (None: any number), and the side of the input."""
-        inputs, outputs = self._model.inputs, self._model.outputs
+    def _cannot_run(self, error: Exception, runtime: str | None = None) -> BundleError:
+        """Return the error of a file that is no graph, or that this OpenVINO cannot run."""
+        reason = " ".join(str(error).split())[:120]
+        if runtime and version_of(runtime) < self._written_by:
+            needed = ".".join(map(str, self._written_by))
+            return BundleError(
+                f"{self.path}: OpenVINO {'.'.join(map(str, version_of(runtime)))} cannot run it "
+                f"({reason}); it was written by OpenVINO {needed}: pip install -U openvino"
+            )
+        return BundleError(
+            f"{self.path}: no graph that can be run ({reason}); export it again from its bundle"
+        )
+
+    def _shape(self, model: Any) -> tuple[int | None, int, int | None]:
+        """Return the images per batch (None: any number), the side of the input, and the width of
+        the embeddings (None: not stated)."""
+        inputs, outputs = model.inputs, model.outputs
         shape = inputs[0].get_partial_shape() if len(inputs) == 1 else []
         if (
             len(shape) != 4
@@ -144,7 +172,35 @@ class OpenvinoEngine:
             raise BundleError(
                 f"{self.path}: was not made by snl export; export a bundle of snl train"
             )
-        return (None if shape[0].is_dynamic else shape[0].get_length()), shape[1].get_length()
+        embeddings = next(o for o in outputs if "embeddings" in o.get_names())
+        last = list(embeddings.get_partial_shape())[-1:]
+        width = last[0].get_length() if last and last[0].is_static else None
+        batch = None if shape[0].is_dynamic else shape[0].get_length()
+        return batch, shape[1].get_length(), width
+
+
+class _Requests:
+    """Inference requests of a compiled model, each of which serves one call at a time.
+
+    At most one per core is made, however many threads there are: more calls wait.
+    """
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._free = BoundedSemaphore(max(2, os.cpu_count() or 1))
+        self._idle: list[Any] = []
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Return copies of the outputs for one batch."""
+        with self._free:
+            try:
+                request = self._idle.pop()  # one call: no other thread gets the same
+            except IndexError:
+                request = self._compiled.create_infer_request()
+            outputs = request.infer({"pixels": pixels})
+            copies = [np.array(outputs[name]) for name in OUTPUTS]
+            self._idle.append(request)  # not after an error, which may leave it unusable
+            return copies
 
 
 def load_openvino(
@@ -152,9 +208,8 @@ def load_openvino(
 ) -> tuple[OpenvinoEngine, ModelMetadata]:
     """Load an OpenVINO file of `snl export`; see `OpenvinoEngine` for arguments and errors."""
     engine = OpenvinoEngine(path, device, threads, precision)
-    metadata = from_metadata(path, engine.table, engine.checksum)
-    check_image_size(path, engine, metadata)
-    return engine, metadata
+    check_graph(path, engine, engine.metadata, engine.embedding_width)
+    return engine, engine.metadata
 
 
 def write_openvino(
@@ -164,20 +219,21 @@ def write_openvino(
     import openvino
 
     openvino.save_model(model, path, compress_to_fp16=compress)
-    weights = checksum(path.with_suffix(".bin").read_bytes())
-    _write(path, path, to_metadata(metadata, weights))
+    before, after, _ = split(path.read_bytes(), KEYS)
+    of_graph = checksum(before, after, checksum_of_file(_weights(path)))
+    with atomic(path, durable=True) as temporary:
+        temporary.write_bytes(join(before, after, to_metadata(metadata, of_graph)))
 
 
-def _write(source: Path, path: Path, metadata: dict[str, str]) -> None:
-    """Write the XML file `source` to `path` with other metadata."""
-    tree = ElementTree.parse(source)
-    root = tree.getroot()
-    info = root.find("rt_info")
-    if info is None:
-        info = ElementTree.SubElement(root, "rt_info")
-    for key in KEYS:
-        for old in info.findall(key):
-            info.remove(old)
-        ElementTree.SubElement(info, key, value=metadata[key])
-    with atomic(path) as temporary:
-        tree.write(temporary, encoding="utf-8", xml_declaration=True)
+def _content(path: Path) -> bytes:
+    check_readable(path, "export", "of snl export", f"snl export FILE -o {path.name}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror or error}); copy it again"
+        ) from None
+
+
+def _weights(path: Path) -> Path:
+    return path.with_suffix(".bin")

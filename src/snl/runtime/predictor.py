@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from snl.data.stream import Loaded, batches, read
+from snl.data.image_file import ImageFile
+from snl.data.images import name_of
+from snl.data.opening import check_max_pixels
+from snl.data.stream import Fit, Loaded, batches, read
 from snl.decision.prediction import Prediction
 from snl.decision.scoring import score_map
-from snl.errors import ImageError, SettingsError
+from snl.errors import ImageError, NotFiniteError, SettingsError
+from snl.limits import MAX_PIXELS
 from snl.runtime.engine import Engine, Outputs
 from snl.runtime.metadata import ModelMetadata, TrainingInfo
 from snl.runtime.tiled import predict_tiled
@@ -46,44 +50,83 @@ def predict_images(
     tile: int = 0,
     scoring: MapSettings | None = None,
     keep_images: bool = False,
+    picture: Fit | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:
     """Yield the prediction of every readable image, in order, in bounded memory.
 
-    Images are decoded while the model processes the previous ones.
+    An image whose result is not finite is treated as one that cannot be read: its error is appended
+    to `errors`, and the other images of its batch are not affected. Images are decoded while the
+    model processes the previous ones.
 
     Args:
         model: any `BatchModel`.
-        sources: paths, PIL images or uint8 arrays (H, W, 3) RGB or (H, W) grey; any iterable.
-        errors: list to which the errors of unreadable images are appended.
+        sources: paths, PIL images, or arrays (H, W, 3) RGB or (H, W) grey, uint8 or uint16; any
+            iterable.
+        errors: list to which the errors of unreadable images, and of results that are not finite,
+            are appended.
         batch_size: images per call of the model.
         tile: side in pixels of the tiles that images are processed in; 0: whole images. With tiles,
-            maps have the images' own sizes, and images are kept.
+            maps have the images' own sizes.
         scoring: how a score follows from the map of tiles.
-        keep_images: keep the decoded images with the predictions.
+        keep_images: keep the decoded images with the predictions; without it only those that were
+            not read from a file. `Prediction.file` reads the others again.
+        picture: the size of the pictures that are kept, by the size of the image; None: none is.
+        max_pixels: largest allowed height times width of an image.
     """
-    loaded = read(sources, model.image_size, 1 if tile else None, whole=keep_images or tile > 0)
+    loaded = read(
+        sources,
+        model.image_size,
+        1 if tile else None,
+        whole=keep_images or tile > 0,
+        picture=picture,
+        max_pixels=max_pixels,
+        white_level=_white_level(model),
+    )
     for group, pixels in batches(loaded, 1 if tile else batch_size, errors):
         if tile:
-            yield _tiled(model, group[0], tile, scoring or MapSettings())
+            source = group[0].source
+            tiled = _tiled(
+                model, group.pop(), tile, scoring or MapSettings(), keep_images, max_pixels
+            )
+            if _is_finite(tiled.anomaly_map, tiled.score, tiled.embedding):
+                yield tiled
+            else:
+                errors.append(not_finite(model, source))
+            del tiled
             continue
         maps, scores, *rest = model.predict(pixels)
         embeddings = rest[0] if rest else np.empty((len(maps), 0), np.float32)
         extra = rest[1] if len(rest) > 1 else {}
         for row, item in enumerate(group):
+            outputs = {name: values[row] for name, values in extra.items()}
+            if not _is_finite(maps[row], scores[row], embeddings[row], *outputs.values()):
+                errors.append(not_finite(model, item.source))
+                continue
             yield Prediction(
                 anomaly_map=maps[row],
                 score=float(scores[row]),
                 embedding=embeddings[row],
                 size=item.original,
                 path=_path(item),
-                outputs={name: values[row] for name, values in extra.items()},
+                outputs=outputs,
                 image=item.image,
+                picture=item.picture,
+                file=_file(item, item.pixels, max_pixels, _white_level(model)),
                 pixels=item.pixels,
                 index=item.index,
+                remarks=_remarks(item, model),
             )
 
 
-def _tiled(model: BatchModel, item: Loaded, tile: int, scoring: MapSettings) -> Prediction:
+def _tiled(
+    model: BatchModel,
+    item: Loaded,
+    tile: int,
+    scoring: MapSettings,
+    keep: bool,
+    max_pixels: int,
+) -> Prediction:
     assert item.image is not None  # requested for tiles
     anomaly_map, embedding = predict_tiled(model.predict, item.image, tile, model.image_size)
     return Prediction(
@@ -92,13 +135,53 @@ def _tiled(model: BatchModel, item: Loaded, tile: int, scoring: MapSettings) -> 
         embedding=embedding,
         size=item.original,
         path=_path(item),
-        image=item.image,
+        image=item.image if keep or _path(item) is None else None,
+        picture=item.picture,
+        file=_file(item, item.pixels, max_pixels, _white_level(model)),
         index=item.index,
+        remarks=_remarks(item, model),
     )
+
+
+def _is_finite(*values: Any) -> bool:
+    """Return whether all numbers are finite."""
+    return all(bool(np.isfinite(value).all()) for value in values)
+
+
+def not_finite(model: BatchModel, source: object) -> NotFiniteError:
+    """Return the error of an image for which a model's result is not finite."""
+    engine = getattr(model, "engine", None)
+    if getattr(engine, "precision", "fp32") != "fp32":
+        remedy = "its numbers are too large for this precision; use --precision fp32"
+    elif engine is not None and not hasattr(engine, "network"):
+        remedy = "its numbers are too large for this export; use one of --precision fp32"
+    else:
+        remedy = "its numbers are too large for the network; leave the image out"
+    return NotFiniteError(f"the network's result for {name_of(source)} is not finite: {remedy}")
 
 
 def _path(item: Loaded) -> str | None:
     return str(item.source) if isinstance(item.source, str | Path) else None
+
+
+def _file(item: Loaded, pixels: np.ndarray, max_pixels: int, white_level: int) -> ImageFile | None:
+    path = _path(item)
+    return None if path is None else ImageFile(path, item.original, pixels, max_pixels, white_level)
+
+
+def _white_level(model: BatchModel) -> int:
+    return int(getattr(model, "white_level", 0))
+
+
+def _remarks(item: Loaded, model: BatchModel) -> tuple[str, ...]:
+    """Return the remarks about an image, among them that the model was not trained on its kind."""
+    kinds: Collection[str] = getattr(model, "image_kinds", ())
+    if item.kind is None or not kinds or item.kind in kinds:
+        return item.remarks
+    article = "an" if item.kind.startswith("8") else "a"
+    trained_on = " and ".join(sorted(kinds))
+    other = f"is {article} {item.kind} image, but the model was trained on {trained_on} images"
+    return (*item.remarks, other)
 
 
 class Predictor:
@@ -107,11 +190,31 @@ class Predictor:
     Args:
         engine: runs the network.
         metadata: of the network; its calibrations are not used here.
+        max_pixels: largest allowed height times width of an image.
+
+    Raises:
+        SettingsError: `max_pixels` is not a whole number of at least 1.
     """
 
-    def __init__(self, engine: Engine, metadata: ModelMetadata) -> None:
+    def __init__(
+        self, engine: Engine, metadata: ModelMetadata, *, max_pixels: int = MAX_PIXELS
+    ) -> None:
         self.engine = engine
         self.metadata = metadata
+        self.max_pixels = max_pixels
+
+    @property
+    def max_pixels(self) -> int:
+        """Largest allowed height times width of an image; it can be set.
+
+        It protects the memory of this machine, so it is not stored with the network.
+        """
+        return self._max_pixels
+
+    @max_pixels.setter
+    def max_pixels(self, value: int) -> None:
+        check_max_pixels(value)
+        self._max_pixels = value
 
     @property
     def settings(self) -> Settings:
@@ -127,6 +230,17 @@ class Predictor:
     def image_size(self) -> int:
         """Side of the square input in pixels."""
         return self.metadata.settings.image_size
+
+    @property
+    def white_level(self) -> int:
+        """Sample value that is white, for images whose files do not state it; 0: 65535."""
+        return self.metadata.settings.white_level
+
+    @property
+    def image_kinds(self) -> tuple[str, ...]:
+        """Kinds of the training images, such as `12-bit grey`; empty: unknown (older files)."""
+        kinds = self.training.facts.get("image_kinds")
+        return tuple(map(str, kinds)) if isinstance(kinds, Mapping) else ()
 
     @property
     def embedding_width(self) -> int:
@@ -150,7 +264,10 @@ class Predictor:
         return network
 
     def predict(self, pixels: np.ndarray) -> Outputs:
-        """Compute raw maps, scores and embeddings of images uint8 (B, size, size, 3)."""
+        """Compute raw maps, scores and embeddings of images uint8 (B, size, size, 3).
+
+        Values that are not finite are returned as they are; `predict_images` reports them.
+        """
         return self.engine.predict(pixels)
 
     def predict_images(
@@ -161,6 +278,7 @@ class Predictor:
         *,
         tile: int = 0,
         keep_images: bool = False,
+        picture: Fit | None = None,
     ) -> Iterator[Prediction]:
         """Yield the prediction of every readable image; see `predict_images` of this module."""
         return predict_images(
@@ -171,4 +289,6 @@ class Predictor:
             tile=tile,
             scoring=self.settings.map,
             keep_images=keep_images,
+            picture=picture,
+            max_pixels=self.max_pixels,
         )

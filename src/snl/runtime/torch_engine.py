@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import Condition
 
 import numpy as np
 import torch
@@ -14,24 +15,25 @@ from snl.errors import SettingsError
 from snl.model import device as devices
 from snl.model.network import Network
 from snl.runtime import bundle
-from snl.runtime.engine import Outputs
+from snl.runtime.engine import Outputs, closed
 from snl.runtime.fused import fused, halve
 from snl.runtime.metadata import ModelMetadata
 
 EXPORTS = (".onnx", ".xml")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_THREADS = Lock()
 
 
 class TorchEngine:
     """Runs a network with PyTorch; see `snl.runtime.engine.Engine`.
 
+    Threads may share an engine: a call changes nothing in the network.
+
     Args:
         network: with its weights.
         device: see `snl.model.device.choose`.
         threads: CPU threads of one call; 0: PyTorch's number. PyTorch has one number for the whole
-            process, so calls of engines with a number of their own run one after another, and the
-            process gets its number back.
+            process, on which rounding depends, so a call of an engine with a number of its own
+            runs alone, and the process gets its number back.
         precision: `fp32`, `bf16` or `fp16`, of teacher and student; maps and scores are float32.
 
     Raises:
@@ -47,11 +49,13 @@ class TorchEngine:
     ) -> None:
         self.torch_device = devices.choose(device)
         self.network = network.to(self.torch_device).eval()
+        self._size = network.settings.image_size
         self.precision = precision
         self.threads = threads
-        self._fast = fused(self.network)
+        fast = fused(self.network)
         if precision != "fp32":
-            halve(self._fast, _HALF[precision])
+            halve(fast, _HALF[precision])
+        self._fast: Network | None = fast
 
     @property
     def device(self) -> str:
@@ -62,16 +66,19 @@ class TorchEngine:
     @property
     def image_size(self) -> int:
         """Side of the square input in pixels."""
-        return self.network.settings.image_size
+        return self._size
 
     @torch.inference_mode()
     def predict(self, pixels: np.ndarray) -> Outputs:
         """Compute raw maps, scores and embeddings of images uint8 (B, size, size, 3)."""
+        fast = self._fast
+        if fast is None:
+            raise closed()
         images = torch.from_numpy(pixels)
         if self.torch_device.type == "cuda":
             images = images.pin_memory()
         with _number_of_threads(self.threads):
-            outputs = self._fast(images.to(self.torch_device, non_blocking=True))
+            outputs = fast(images.to(self.torch_device, non_blocking=True))
         maps, scores, embeddings = (output.cpu().numpy() for output in outputs)
         return Outputs(maps, scores, embeddings)
 
@@ -82,26 +89,65 @@ class TorchEngine:
                 f"{path}: the name of an export; a bundle's ends in .snl, and snl export makes it "
                 "an export"
             )
+        if self._fast is None:
+            raise closed()
         bundle.save(path, self.network, metadata)
 
     def close(self) -> None:
-        """Release the network's memory."""
-        for name in ("network", "_fast"):
-            self.__dict__.pop(name, None)
+        """Release the network's memory, after the calls that use it."""
+        self._fast = None
+        self.__dict__.pop("network", None)
         if self.torch_device.type == "cuda":
             torch.cuda.empty_cache()
 
 
 @contextmanager
 def _number_of_threads(threads: int) -> Iterator[None]:
-    """Run with this number of CPU threads; 0: leave the number unchanged."""
-    if not threads:
-        yield
-        return
-    with _THREADS:
+    """Run with this number of CPU threads; 0: with the number of the process, which no other call
+    changes meanwhile."""
+    with _TURNS.of(threads):
+        if not threads:
+            yield
+            return
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+class _Turns:
+    """Turns of calls in the order in which they ask; calls without a number run together."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._waiting: deque[object] = deque()
+        self._running = 0
+        self._alone = False
+
+    @contextmanager
+    def of(self, threads: int) -> Iterator[None]:
+        """Wait for the turn of a call with this number of threads, and hold it."""
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            try:
+                self._changed.wait_for(lambda: self._is_next(ticket, threads))
+                self._running, self._alone = self._running + 1, threads > 0
+            finally:  # also after an interruption
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def _is_next(self, ticket: object, threads: int) -> bool:
+        together = not threads and not self._alone
+        return self._waiting[0] is ticket and (not self._running or together)
+
+
+_TURNS = _Turns()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snl.data.stream import LazyImage, batches, prepare, read
+from snl.data.stream import batches, read
 from snl.data.tiles import Source, Tile, tiles_of
 from snl.errors import ImageError, TrainingError
+from snl.limits import MAX_PIXELS
 from snl.model.base import Batch
 from snl.model.network import Network
 
@@ -53,6 +55,7 @@ class TrainingData:
         folder: for the cache files on disk; `close` removes them.
         batch_size: for the teacher, the same as in training.
         skip_bad: skip unreadable images (their errors are in `skipped`) instead of raising.
+        max_pixels: largest allowed height times width of an image.
         progress: called with (done, total) while images are read.
         note: called with a sentence about how images are cut into tiles.
 
@@ -70,12 +73,14 @@ class TrainingData:
         folder: Path,
         batch_size: int,
         skip_bad: bool = True,
+        max_pixels: int = MAX_PIXELS,
         progress: Callable[[int, int], None] | None = None,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.network = network
         self.device = network.mean.device
         self.skipped: list[ImageError] = []
+        self._max_pixels = max_pixels
         sources = self._tiles(paths, note) if network.settings.tile else list(paths)
         if self.skipped and not skip_bad:
             raise self.skipped[0]
@@ -106,41 +111,38 @@ class TrainingData:
         """Yield the batch of each index array (B,), on the network's device.
 
         The teacher's features are both the student's input and its target. Images that are not
-        cached are decoded one batch ahead.
+        cached are decoded ahead, see `snl.data.stream.read`.
 
         Raises:
             TrainingError: an image can no longer be read.
         """
-        pending = iter(schedule)
-        with ThreadPoolExecutor(8 if self._pixels is None else 1) as pool:
+        if self._pixels is not None:
+            for indices in schedule:
+                chosen = torch.as_tensor(indices)
+                yield self._batch(chosen, self._pixels[chosen])
+            return
+        ahead: deque[np.ndarray] = deque()  # batches whose images are being read
 
-            def submit(indices: np.ndarray) -> list[object]:
-                if self._pixels is not None:
-                    return [indices]
-                sources = [self.sources[i] for i in indices.tolist()]
-                files = {path: LazyImage(path) for path in _files(sources)}
-                images = (files[path] for path in map(_file, sources))
-                pairs = zip(sources, images, strict=True)
-                return [indices, *(pool.submit(self._read, *pair) for pair in pairs)]
+        def sources() -> Iterator[Source]:
+            for indices in schedule:
+                ahead.append(indices)
+                for index in np.sort(indices).tolist():  # tiles of an image one after another
+                    yield self.sources[index]
 
-            ahead = [submit(indices) for _, indices in zip(range(2), pending, strict=False)]
-            while ahead:
-                indices, *decoded = ahead.pop(0)
-                for upcoming in pending:
-                    ahead.append(submit(upcoming))
-                    break
-                yield self._batch(torch.as_tensor(indices), decoded)
+        with closing(self._read_again(sources())) as stream:
+            for first in stream:
+                indices = ahead.popleft()
+                pixels = np.empty((len(indices), *first.shape), np.uint8)
+                for row, place in enumerate(np.argsort(indices, kind="stable").tolist()):
+                    pixels[place] = next(stream) if row else first
+                yield self._batch(torch.as_tensor(indices), torch.from_numpy(pixels))
 
     def close(self) -> None:
         """Release the memory and remove the cache files."""
         self._pixels, self._features = None, []
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _batch(self, indices: Tensor, decoded: list[object]) -> Batch:
-        if self._pixels is not None:
-            pixels = self._pixels[indices]
-        else:
-            pixels = torch.from_numpy(np.stack([future.result() for future in decoded]))  # type: ignore[attr-defined]
+    def _batch(self, indices: Tensor, pixels: Tensor) -> Batch:
         images = self.network.normalise(pixels.to(self.device))
         if self._features:
             stored = (store[indices].to(self.device) for store in self._features)
@@ -152,18 +154,26 @@ class TrainingData:
             ]
         return Batch(images, inputs=features, targets=features)
 
-    def _read(self, source: Source, decoded: LazyImage) -> np.ndarray:
-        image = decoded.get()
-        if isinstance(image, ImageError):
-            raise TrainingError(
-                f"{image} (it could be read at the start of training; restore it and use --resume)"
-            )
-        return prepare(image, source, self.network.settings.image_size)
+    def _read_again(self, sources: Iterable[Source]) -> Generator[np.ndarray, None, None]:
+        """Yield the network inputs of sources that were read before.
+
+        Raises:
+            TrainingError: one can no longer be read.
+        """
+        size = self.network.settings.image_size
+        level = self.network.settings.white_level
+        for loaded in read(sources, size, max_pixels=self._max_pixels, white_level=level):
+            if isinstance(loaded, ImageError):
+                raise TrainingError(
+                    f"{loaded} (it could be read at the start of training; restore it and use "
+                    "--resume)"
+                )
+            yield loaded.pixels
 
     def _tiles(self, paths: Sequence[Path], note: Callable[[str], None]) -> list[Source]:
         """Return the tiles of all images, at most `MOST_TILES`; errors are added to `skipped`."""
         side = self.network.settings.tile
-        tiles, total, errors = tiles_of(paths, side, MOST_TILES)
+        tiles, total, errors = tiles_of(paths, side, MOST_TILES, max_pixels=self._max_pixels)
         self.skipped += errors
         sampled = f"; an even sample of {len(tiles)} is used" if len(tiles) < total else ""
         note(
@@ -211,7 +221,9 @@ class TrainingData:
         """Read all images once and fill the cache; returns the readable sources, in order."""
         readable: list[Source] = []
         done = 0
-        for group, stacked in batches(read(sources, size), batch_size, self.skipped):
+        level = self.network.settings.white_level
+        stream = read(sources, size, max_pixels=self._max_pixels, white_level=level)
+        for group, stacked in batches(stream, batch_size, self.skipped):
             if self.skipped and not skip_bad:
                 raise self.skipped[0]
             rows = slice(len(readable), len(readable) + len(group))

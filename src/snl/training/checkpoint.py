@@ -25,6 +25,7 @@ def save(
     seconds: float,
     precision: str,
     threads: int,
+    record: Mapping[str, Any] | None = None,
 ) -> None:
     """Write student, optimiser state and random state; the teacher never changes.
 
@@ -35,6 +36,7 @@ def save(
         identity: settings and data, which must be the same in a resumed run.
         seconds: training time so far.
         precision, threads: in use; a resumed run keeps them.
+        record: loss and its terms in the step.
     """
     tensors = {f"student.{k}": v for k, v in network.student.state_dict().items()}
     tensors |= optimizer_tensors(optimizer)
@@ -45,6 +47,7 @@ def save(
         "seconds": seconds,
         "precision": precision,
         "threads": threads,
+        "record": dict(record or {}),
     }
     arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
     save_tensors(folder / NAME, arrays, "checkpoint", facts)
@@ -52,11 +55,11 @@ def save(
 
 def restore(
     folder: Path, network: Network, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
-) -> tuple[int, float, str]:
+) -> tuple[int, float, str, dict[str, Any]]:
     """Load a checkpoint into the student, the optimiser and the random generator.
 
     Returns:
-        Finished steps, training time in seconds, and the precision.
+        Finished steps, training time in seconds, the precision, and the record of the last step.
 
     Raises:
         TrainingError: the checkpoint is damaged, or of other settings or data.
@@ -78,7 +81,8 @@ def restore(
     student = {k.removeprefix("student."): v for k, v in tensors.items() if k[:8] == "student."}
     network.student.load_state_dict(student)
     restore_optimizer(optimizer, tensors)
-    return int(facts["step"]), float(facts["seconds"]), str(facts["precision"])
+    record = dict(facts.get("record", {}))
+    return int(facts["step"]), float(facts["seconds"]), str(facts["precision"]), record
 
 
 def recorded_threads(folder: Path) -> int:
@@ -122,4 +126,9 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
         keys = dict.fromkeys([*old, *new])
         inner = [differences(old.get(k), new.get(k), f"{name}.{k}".strip(".")) for k in keys]
         return [difference for part in inner for difference in part]
-    return [] if old == new else [f"{name} (was {old}, now {new})"]
+    return [] if old == new else [f"{name} (was {_short(old)}, now {_short(new)})"]
+
+
+def _short(value: Any) -> Any:
+    """Return a value without most digits of a checksum."""
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from snl.data.stream import batches, read
 from snl.data.tiles import Source, samples
+from snl.limits import MAX_PIXELS
 from snl.model.anomaly import score
 from snl.model.error_statistics import ErrorStatistics, embed, unit_difference
 from snl.model.network import Network
@@ -28,6 +30,8 @@ def fit_statistics(
     network: Network,
     paths: Sequence[Path],
     progress: Callable[[int, int], None] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Replace the network's `statistics` by those of the training images.
 
@@ -39,20 +43,28 @@ def fit_statistics(
         network: trained, in evaluation mode, on its device.
         paths: training images; with `settings.tile` their tiles are used.
         progress: called with (done, total).
+        max_pixels: largest allowed height times width of an image.
     """
     settings, tile = network.settings.map, network.settings.tile
+    sampled = partial(samples, paths, tile, max_pixels=max_pixels)
     statistics = ErrorStatistics(network.teacher.stages, settings.normalisation_clusters)
     network.statistics = statistics.to(network.mean.device)
     passes: list[tuple[Callable[[Network, Iterator[Features]], None], Sequence[Source]]] = []
     if DISTANCES.get(settings.distance).statistics and settings.kind != "affinity":
-        passes.append((_fit_moments, samples(paths, tile, MAX_FOR_MOMENTS)))
+        passes.append((_fit_moments, sampled(MAX_FOR_MOMENTS)))
     if settings.normalisation_clusters:
-        passes.append((_fit_clusters, samples(paths, tile, MAX_FOR_CLUSTERS)))
+        passes.append((_fit_clusters, sampled(MAX_FOR_CLUSTERS)))
     done, total = 0, sum(len(sources) for _, sources in passes)
 
     def features(sources: Sequence[Source]) -> Iterator[Features]:
         nonlocal done
-        for group, pixels in batches(read(sources, network.settings.image_size), 16, []):
+        stream = read(
+            sources,
+            network.settings.image_size,
+            max_pixels=max_pixels,
+            white_level=network.settings.white_level,
+        )
+        for group, pixels in batches(stream, 16, []):
             images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
             teacher = network.teacher_features(images)
             yield teacher, network.student(images, teacher).features

@@ -5,11 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,11 +24,14 @@ from snl.model.device import autocast, choose_precision
 from snl.model.losses import distillation
 from snl.model.network import Network
 from snl.settings import TrainingSettings
+from snl.signals import Stopped, deferred
 from snl.training import checkpoint
 from snl.training.cache import TrainingData
 
 LOG = "log.jsonl"
 LOG_EVERY = 10
+DIVERGED = 10.0
+"""A training whose last loss is more than this many times its first one has failed."""
 INITIALISATION_ROWS = 20_000
 """Feature vectors that data-initialised modules are initialised from."""
 
@@ -50,11 +49,11 @@ class RunOptions:
     quiet: bool = False
 
 
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped by Ctrl-C or SIGTERM, after the checkpoint was written."""
+class Interrupted(Stopped):
+    """Training was stopped by Ctrl-C, SIGTERM or SIGHUP, after the checkpoint was written."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"stopped after step {step}")
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(number, f"stopped after step {step}")
         self.step = step
 
 
@@ -73,9 +72,9 @@ def fit(
         Training facts: steps, seconds, images per second, last loss and its terms.
 
     Raises:
-        TrainingError: a loss or gradient that is not finite (the message names step and term), or
-            a checkpoint of other settings.
-        Interrupted: Ctrl-C or SIGTERM; the checkpoint has been written.
+        TrainingError: a loss or gradient that is not finite (the message names step and term), a
+            loss that has grown tenfold, or a checkpoint of other settings.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; the checkpoint has been written.
     """
     settings = network.settings.training
     torch.manual_seed(settings.seed)
@@ -87,8 +86,11 @@ def fit(
     threads = torch.get_num_threads()
     identity = {**sources, "images": len(data), "settings": network.settings.to_dict()}
     start, seconds = 0, 0.0
+    record: dict[str, Any] = {}
     if options.resume and (options.folder / checkpoint.NAME).is_file():
-        start, seconds, precision = checkpoint.restore(options.folder, network, optimizer, identity)
+        start, seconds, precision, record = checkpoint.restore(
+            options.folder, network, optimizer, identity
+        )
     else:
         checkpoint.clear(options.folder)
         initialise(network, data)
@@ -99,10 +101,9 @@ def fit(
     def save(step: int) -> None:
         spent = seconds + time.perf_counter() - began
         checkpoint.save(
-            options.folder, network, optimizer, step, identity, spent, precision, threads
+            options.folder, network, optimizer, step, identity, spent, precision, threads, record
         )
 
-    record: dict[str, Any] = {}
     schedule = (indices(step, len(data), settings) for step in range(start, settings.steps))
     bar = tqdm(
         total=settings.steps,
@@ -113,7 +114,7 @@ def fit(
         mininterval=progress.interval(),
         dynamic_ncols=True,
     )
-    with bar, _stop_signals() as stop_requested, log:
+    with bar, deferred() as stop_requested, log:
         for step, batch in enumerate(data.stream(schedule), start + 1):
             rate = learning_rate(step, settings)
             for group in optimizer.param_groups:
@@ -130,13 +131,14 @@ def fit(
             bar.update()
             if step % LOG_EVERY == 0 or step in (1, settings.steps):
                 log.write(record)
-            if step < settings.steps and (
-                stop_requested() or now - saved >= options.checkpoint_every
-            ):
+            # the last step is saved too: what follows takes time and may be interrupted
+            due = now - saved >= options.checkpoint_every or step == settings.steps
+            if due or stop_requested():
                 save(step)
                 saved = now
-                if stop_requested():
-                    raise Interrupted(step)
+                if number := stop_requested():
+                    raise Interrupted(number, step)
+    _check_loss(log.first, record.get("loss"), settings)
     student.eval()
     return {
         "steps": settings.steps,
@@ -191,6 +193,15 @@ def train_step(
             )
     optimizer.step()
     return {"step": step, "loss": loss, "terms": logged, "gradient": gradient}
+
+
+def _check_loss(first: float | None, last: float | None, settings: TrainingSettings) -> None:
+    """Raise TrainingError if the loss has grown instead of fallen."""
+    if first is not None and last is not None and last > DIVERGED * max(first, 1e-3):
+        raise TrainingError(
+            f"the training diverged, nothing was written: the loss rose from {first:.3g} to "
+            f"{last:.3g}; lower training.lr (now {settings.lr:g}) and start over with --overwrite"
+        )
 
 
 def make_optimizer(student: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -254,32 +265,6 @@ def initialise(network: Network, data: TrainingData) -> None:
         module.initialise(sample[:: math.ceil(len(sample) / INITIALISATION_ROWS)], settings.seed)
 
 
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether to stop after the current step.
-
-    Ctrl-C and SIGTERM request the stop; a second signal stops immediately.
-    """
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(number: int, frame: object) -> None:
-        requested.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield requested.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 class _Log:
     """Log of one JSON line per logged step, optionally also of TensorBoard scalars."""
 
@@ -289,11 +274,15 @@ class _Log:
         if start and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
             lines = [line for line in lines if _step_of(line) <= start]
+        self.first: float | None = _loss_of(lines[0]) if lines else None
+        """Loss of the first step; None: unknown."""
         write_text(path, "".join(line + "\n" for line in lines))
         self._file = path.open("a", encoding="utf-8")
         self._board = _board(options.folder, start) if options.tensorboard else None
 
     def write(self, record: dict[str, Any]) -> None:
+        if record["step"] == 1:
+            self.first = record["loss"]
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         if self._board is not None:
@@ -326,6 +315,12 @@ def check_tensorboard() -> None:
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise DependencyError("--tensorboard needs TensorBoard: pip install 'snl-ad[tensorboard]'")
+
+
+def _loss_of(line: str) -> float | None:
+    """Return the loss of the log line of step 1; None: another line."""
+    record = json.loads(line)
+    return float(record["loss"]) if record["step"] == 1 else None
 
 
 def _step_of(line: str) -> float:

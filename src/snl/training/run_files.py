@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from filelock import FileLock, Timeout
+import numpy as np
 
-from snl.errors import TrainingError
+from snl.data.catalog import Catalog
+from snl.errors import SettingsError, SnlError, TrainingError
+from snl.kinds import BUNDLE
+from snl.locks import locked
+from snl.outputs import Output, check_outputs
 from snl.runtime.inspector import Inspector, load
 from snl.settings import Settings
+from snl.temporary import temporary_folder
 from snl.training import checkpoint
+from snl.training.contents import content_hashes
 
 
 def run_folder(target: Path | None, stack: ExitStack) -> Path:
     """The folder of the unfinished run; without a target a temporary one."""
     if target is None:
-        return Path(stack.enter_context(TemporaryDirectory(prefix="snl-")))
+        return stack.enter_context(temporary_folder("snl-train"))
+    return folder_of(target)
+
+
+def folder_of(target: Path) -> Path:
+    """Return the folder beside a bundle that holds its unfinished run."""
     return target.with_name(target.name + ".run")
 
 
@@ -26,6 +37,7 @@ def finished_run(
     target: Path,
     folder: Path,
     settings: Settings,
+    catalog: Catalog,
     sources: Mapping[str, str],
     resume: bool,
     overwrite: bool,
@@ -41,12 +53,7 @@ def finished_run(
         return None  # the checkpoint itself is checked when it is restored
     if resume and target.is_file():
         inspector = load(target, device)
-        training = inspector.training
-        made_of = {
-            "data": training.data.get("fingerprint"),
-            "teacher": training.facts.get("teacher"),
-        }
-        if inspector.settings == settings and made_of == sources:
+        if inspector.settings == settings and _made_of(inspector, catalog, sources):
             return inspector
     if overwrite:
         return None
@@ -63,18 +70,58 @@ def finished_run(
     return None
 
 
+def check_output(target: Path, settings: Settings, inputs: Iterable[Path]) -> None:
+    """Check before any work that the bundle can be written and replaces nothing that is read.
+
+    Raises:
+        SettingsError: the name belongs to another kind of file.
+        SnlError: see `snl.outputs.check_outputs`; also if the folder of the run is a file.
+    """
+    problem = BUNDLE.name_problem(target)
+    if problem and not target.is_file():
+        raise SettingsError(f"{target}: {problem} (-o)")
+    weights = Path(settings.teacher.weights)
+    check_outputs([Output("-o", target, BUNDLE)], [*inputs, weights])
+    folder = folder_of(target)
+    if folder.exists() and not folder.is_dir():
+        raise SnlError(f"{folder}: is a file, where the unfinished run is kept; choose another -o")
+
+
+def _made_of(inspector: Inspector, catalog: Catalog, sources: Mapping[str, str]) -> bool:
+    """Return whether a bundle was trained on these images with these teacher weights.
+
+    Bundles of earlier versions have only the hashes of their training images' ends.
+    """
+    training = inspector.training
+    made_of = {
+        "data": training.data.get("fingerprint"),
+        "image contents": training.data.get("contents", sources["image contents"]),
+        "teacher": training.facts.get("teacher"),
+    }
+    if made_of != sources:
+        return False
+    if "contents" in training.data:
+        return True
+    present = content_hashes(catalog.train(), ends=training.hashed == "ends").values()
+    known = np.array([value for value in present if value is not None], np.uint64)
+    return bool(np.isin(training.hashes, known).all())
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a second training away from the same output; the lock ends with the process."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise TrainingError(
-            f"{folder}: another training is writing there; wait for it, or choose another -o"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-        (folder / ".lock").unlink(missing_ok=True)
+def locked_run(target: Path, folder: Path) -> Iterator[None]:
+    """Keep other processes away from the output, and remove what a killed run left in its folder.
+
+    An empty folder is removed at the end.
+    """
+    busy = (
+        "another training is writing there, or snl calibrate is changing it; wait for it, or "
+        "choose another -o"
+    )
+    with locked(target, busy, error=TrainingError):
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from snl.data.catalog import Catalog
 from snl.data.records import Record
-from snl.data.stream import batches, read
+from snl.data.stream import Loaded, batches, read
 from snl.decision.products import find_groups
 from snl.errors import DataError, ImageError
+from snl.limits import MAX_PIXELS
 from snl.model.error_statistics import embed
 from snl.model.network import Network
 from snl.settings import Settings, TrainingSettings
@@ -35,7 +35,7 @@ def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Reco
     held: list[Record] = []
     for product in catalog.products:
         records = [r for r in catalog.train() if r.product == product]
-        count = _held_out_count(len(records), settings.training)
+        count = held_out_count(len(records), settings.training)
         seed = [settings.training.seed, zlib.crc32(product.encode())]
         chosen = set(np.random.default_rng(seed).permutation(len(records))[:count].tolist())
         for number, record in enumerate(records):
@@ -49,7 +49,11 @@ def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Reco
 
 
 def group(
-    catalog: Catalog, network: Network, progress: Callable[[int, int], None] | None = None
+    catalog: Catalog,
+    network: Network,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Catalog:
     """Return the catalog with its single product divided into groups of similar images.
 
@@ -57,6 +61,7 @@ def group(
         catalog: returned unchanged if it has several products.
         network: with its teacher's weights; not trained yet.
         progress: called with (done, total).
+        max_pixels: largest allowed height times width of an image.
 
     Returns:
         A catalog whose training images are the products `NAME 1` (the largest group), `NAME 2`,
@@ -66,7 +71,13 @@ def group(
     records = catalog.train()
     if len({record.product for record in records}) != 1:
         return catalog
-    readable, embeddings = _embeddings(network, [record.path for record in records], progress)
+    stream = read(
+        [record.path for record in records],
+        network.settings.image_size,
+        max_pixels=max_pixels,
+        white_level=network.settings.white_level,
+    )
+    readable, embeddings = _embeddings(network, stream, len(records), progress)
     if not readable:
         return catalog
     labels = find_groups(embeddings, network.settings.training.seed)
@@ -97,22 +108,25 @@ def format_groups(catalog: Catalog) -> str:
 
 @torch.no_grad()
 def _embeddings(
-    network: Network, paths: Sequence[Path], progress: Callable[[int, int], None] | None
+    network: Network,
+    stream: Iterator[Loaded | ImageError],
+    total: int,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[list[int], np.ndarray]:
     """Return the indices of the readable images, and their embeddings (M, D)."""
     readable: list[int] = []
     rows: list[np.ndarray] = []
     errors: list[ImageError] = []
-    for loaded, pixels in batches(read(paths, network.settings.image_size), 16, errors):
+    for loaded, pixels in batches(stream, 16, errors):
         images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
         rows.append(embed(network.teacher_features(images)).cpu().numpy())
         readable += [item.index for item in loaded]
         if progress:
-            progress(len(readable) + len(errors), len(paths))
+            progress(len(readable) + len(errors), total)
     return readable, np.concatenate(rows) if rows else np.empty((0, 1), np.float32)
 
 
-def _held_out_count(count: int, settings: TrainingSettings) -> int:
+def held_out_count(count: int, settings: TrainingSettings) -> int:
     """Return how many of a product's `count` normal images are held out."""
     if not settings.holdout:
         return 0

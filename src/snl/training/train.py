@@ -17,16 +17,20 @@ import torch
 
 from snl import __version__, progress
 from snl.data.catalog import Catalog
+from snl.data.inputs import catalog_files
+from snl.data.opening import check_max_pixels
 from snl.data.records import Record
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
+from snl.data.white_level import describe, sample_range
 from snl.decision.fit import fit_calibration
-from snl.errors import ImageError
-from snl.files import check_output, content_hash
+from snl.errors import ImageError, NotFiniteError, TrainingError
+from snl.limits import MAX_PIXELS
 from snl.model import device as devices
 from snl.model import weights
 from snl.model.network import Network
 from snl.model.teacher import Teacher, default_stages
+from snl.runtime import bundle
 from snl.runtime.convert import network_version
 from snl.runtime.inspector import Inspector
 from snl.runtime.measure import measure
@@ -34,11 +38,13 @@ from snl.runtime.metadata import ModelMetadata, TrainingInfo
 from snl.runtime.predictor import Predictor
 from snl.runtime.torch_engine import TorchEngine
 from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, plugins_used, resolve
-from snl.training import checkpoint
+from snl.signals import deferred
+from snl.training import checkpoint, contents
 from snl.training.cache import CacheBudget, TrainingData
+from snl.training.contents import Hashes, content_hashes
 from snl.training.fit_statistics import fit_statistics
 from snl.training.loop import RunOptions, check_tensorboard, fit
-from snl.training.run_files import finished_run, locked, run_folder
+from snl.training.run_files import check_output, finished_run, locked_run, run_folder
 from snl.training.selection import format_groups, group, split
 
 STANDARDISE_SAMPLE = 64
@@ -62,6 +68,15 @@ class _Images:
         return cls(catalog, *split(catalog, settings))
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How training images are read; see `train`."""
+
+    cache: CacheBudget
+    skip_bad: bool
+    max_pixels: int
+
+
 def train(
     data: Catalog | str | Path,
     *,
@@ -77,6 +92,7 @@ def train(
     skip_bad: bool = True,
     checkpoint_every: float = 60.0,
     tensorboard: bool = False,
+    max_pixels: int = MAX_PIXELS,
     quiet: bool = False,
     note: Note = lambda text: None,
 ) -> Inspector:
@@ -96,6 +112,8 @@ def train(
         skip_bad: skip images that cannot be read (they are counted) instead of stopping.
         checkpoint_every: seconds between checkpoints.
         tensorboard: write TensorBoard scalars beside the JSON log.
+        max_pixels: largest allowed height times width of an image, a protection of this machine's
+            memory. The inspector returned has the same limit; the bundle does not store it.
         quiet: no progress bars.
         note: called with a sentence about every step.
 
@@ -109,47 +127,65 @@ def train(
     Example:
         >>> inspector = snl.train("parts/", output="new.snl")
     """
+    check_max_pixels(max_pixels)
     settings = resolve(method, preset, overrides)
     target = None if output is None else Path(output)
     if tensorboard:
         check_tensorboard()
-    if target is not None:
-        check_output(target)
     catalog = data if isinstance(data, Catalog) else Catalog.read(data, layout)
-    for text in catalog.notes:
+    if target is not None:
+        given = None if isinstance(data, Catalog) else data
+        check_output(target, settings, catalog_files(catalog, given))
+    for text in (*catalog.notes, *catalog.unused()):
         note(f"note: {text}")
     images = _Images.of(catalog, settings)
     chosen = devices.choose(device)
+    found = sample_range(
+        [*images.used, *images.held_out],
+        max_pixels=max_pixels,
+        progress=_bar("finding the white level", quiet),
+    )
+    for text in describe(found, settings.white_level):
+        note(f"note: {text}")
+    settings = settings.replace({"white_level": settings.white_level or found.level})
     network = _untrained(settings, note)
-    sources = {"data": catalog.fingerprint(), "teacher": fingerprint(network.teacher)}
+    hashes = content_hashes(catalog.train(), _bar("comparing images", quiet))
+    sources = {
+        "data": catalog.fingerprint(),
+        "image contents": contents.fingerprint(hashes),
+        "teacher": fingerprint(network.teacher),
+    }
     with ExitStack() as stack:
         folder = run_folder(target, stack)
         if target is not None:
+            stack.enter_context(locked_run(target, folder))
             finished = finished_run(
-                target, folder, network.settings, sources, resume, overwrite, device
+                target, folder, network.settings, catalog, sources, resume, overwrite, device
             )
             if finished is not None:
+                finished.predictor.max_pixels = max_pixels
                 note(f"{target}: already trained with these settings on these images")
                 return finished
         recorded = checkpoint.recorded_threads(folder) if resume else 0
         stack.enter_context(devices.cpu_threads(recorded or settings.training.threads))
         network.to(chosen)
-        images = _prepare(network, images, quiet, note)
+        images = _prepare(network, images, max_pixels, quiet, note)
         note(_summary(network.settings, images, chosen))
-        folder.mkdir(exist_ok=True)
-        stack.enter_context(locked(folder))
         options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
-        budget = cache or CacheBudget()
-        images, facts = _fit(network, images, sources, options, budget, skip_bad, note)
-        metadata = _metadata(network, images, sources["data"], facts)
-        predictor = Predictor(TorchEngine(network, device), metadata)
+        reading = _Reading(cache or CacheBudget(), skip_bad, max_pixels)
+        images, facts = _fit(network, images, sources, options, reading, note)
+        facts["image_kinds"] = found.kinds(network.settings.white_level)
+        facts["highest_samples"] = dict(found.highest)
+        metadata = _metadata(network, images, sources, hashes, facts)
+        predictor = Predictor(TorchEngine(network, device), metadata, max_pixels=max_pixels)
         inspector = _calibrated(predictor, images, skip_bad, _bar("calibrating", quiet))
         skipped = facts["skipped"]
         if skipped:
             note(f"{len(skipped)} images could not be read and were skipped, first: {skipped[0]}")
         if target is not None:
-            inspector.save(target)
-            checkpoint.clear(folder)
+            with deferred():
+                inspector.save(target)
+                checkpoint.clear(folder)
     return inspector
 
 
@@ -173,13 +209,16 @@ def _untrained(settings: Settings, note: Note) -> Network:
     return network
 
 
-def _prepare(network: Network, images: _Images, quiet: bool, note: Note) -> _Images:
+def _prepare(
+    network: Network, images: _Images, max_pixels: int, quiet: bool, note: Note
+) -> _Images:
     """Standardise an untrained teacher, or group images without product names by a trained one."""
     settings = network.settings
     if settings.teacher.weights == "random":
-        standardise(network, [record.path for record in images.used])
+        standardise(network, [record.path for record in images.used], max_pixels)
     elif settings.training.product_groups == "auto":
-        grouped = group(images.catalog, network, _bar("grouping images", quiet))
+        bar = _bar("grouping images", quiet)
+        grouped = group(images.catalog, network, bar, max_pixels=max_pixels)
         if grouped is not images.catalog:
             note(format_groups(grouped))
             return _Images.of(grouped, settings)
@@ -200,8 +239,7 @@ def _fit(
     images: _Images,
     sources: dict[str, str],
     options: RunOptions,
-    budget: CacheBudget,
-    skip_bad: bool,
+    reading: _Reading,
     note: Note,
 ) -> tuple[_Images, dict[str, Any]]:
     """Train the student and fit the error statistics.
@@ -213,17 +251,21 @@ def _fit(
     data = TrainingData(
         network,
         [record.path for record in images.used],
-        budget=budget,
+        budget=reading.cache,
         folder=options.folder,
         batch_size=settings.training.batch_size,
-        skip_bad=skip_bad,
+        skip_bad=reading.skip_bad,
+        max_pixels=reading.max_pixels,
         progress=_bar("reading images", options.quiet),
         note=note,
     )
     with closing(data):
         facts = fit(network, data, sources, options)
+    _check_finite(network)
     began = perf_counter()
-    fit_statistics(network, data.paths, _bar("errors on normal images", options.quiet))
+    bar = _bar("errors on normal images", options.quiet)
+    fit_statistics(network, data.paths, bar, max_pixels=reading.max_pixels)
+    _check_finite(network)
     facts["statistics_seconds"] = round(perf_counter() - began, 2)
     facts["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
     facts["teacher"] = sources["teacher"]
@@ -232,7 +274,13 @@ def _fit(
     return replace(images, used=[r for r in images.used if r.path in readable]), facts
 
 
-def _metadata(network: Network, images: _Images, data: str, facts: dict[str, Any]) -> ModelMetadata:
+def _metadata(
+    network: Network,
+    images: _Images,
+    sources: Mapping[str, str],
+    hashes: Hashes,
+    facts: dict[str, Any],
+) -> ModelMetadata:
     """Everything that is known after training; there is no calibration yet."""
     state = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
     training = TrainingInfo(
@@ -240,11 +288,12 @@ def _metadata(network: Network, images: _Images, data: str, facts: dict[str, Any
         data={
             "name": Path(images.catalog.root).resolve().name,
             "layout": images.catalog.layout,
-            "fingerprint": data,
+            "fingerprint": sources["data"],
+            "contents": sources["image contents"],
             "images": len(images.used) + len(images.held_out),
         },
         facts=facts,
-        hashes=np.array([content_hash(record.path) for record in images.used], np.uint64),
+        hashes=np.array([hashes[r.path] for r in images.used if hashes[r.path]], np.uint64),
     )
     return ModelMetadata(
         network.settings,
@@ -273,6 +322,9 @@ def _calibrated(
         measure(predictor, records, errors, tile=settings.tile, progress=_part(bar, before, total))
         for records, before in ((reference, 0), (images.held_out, len(reference)))
     )
+    for error in errors:
+        if isinstance(error, NotFiniteError):
+            raise _diverged(settings, str(error))
     if errors and not skip_bad:
         raise errors[0]
     predictor.training.facts["skipped"].extend(str(error) for error in errors)
@@ -287,10 +339,35 @@ def _calibrated(
     return Inspector(predictor, [calibration])
 
 
-def standardise(network: Network, paths: Sequence[Path]) -> None:
+def _check_finite(network: Network) -> None:
+    """Check the weights and the error statistics of a trained network.
+
+    Raises:
+        TrainingError: a value that no bundle may have, because results would not be finite.
+    """
+    state = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
+    try:
+        bundle.check_finite(state)
+    except ValueError as error:
+        raise _diverged(network.settings, str(error)) from None
+
+
+def _diverged(settings: Settings, reason: str) -> TrainingError:
+    return TrainingError(
+        f"the training diverged, nothing was written ({reason}); lower training.lr (now "
+        f"{settings.training.lr:g}) and start over with --overwrite"
+    )
+
+
+def standardise(network: Network, paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> None:
     """Fit an untrained teacher's normalisation layers to a sample of the training images."""
-    sources = samples(paths, network.settings.tile, STANDARDISE_SAMPLE)
-    stream = read(sources, network.settings.image_size)
+    sources = samples(paths, network.settings.tile, STANDARDISE_SAMPLE, max_pixels=max_pixels)
+    stream = read(
+        sources,
+        network.settings.image_size,
+        max_pixels=max_pixels,
+        white_level=network.settings.white_level,
+    )
     for _, pixels in batches(stream, STANDARDISE_SAMPLE, []):
         images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
         network.teacher.standardise(images)

@@ -1,0 +1,339 @@
+"""What `snl inspect` does with each result: JSON lines, overlays, regions, the drift state.
+
+A sink takes one result after another and adds to its JSON record what it wrote. What it was given
+is on the disk when the process is killed, or at most some seconds older.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from snl.cli.common import save_overlay, say
+from snl.errors import SnlError
+
+if TYPE_CHECKING:
+    from snl.decision.inspection import Inspection
+    from snl.monitoring.drift import DriftMonitor
+    from snl.runtime.inspector import Inspector
+
+    Record = dict[str, Any]
+    Place = Callable[[Record], Path]
+
+SAVE_AFTER = 10.0
+"""Seconds after which what is collected in memory is saved, if that takes little of the time."""
+_SAVE_SHARE = 50
+"""Saving takes at most one part in this many of the time."""
+_MOST_WAITING = 64 * 2**20
+"""Bytes of JSON lines that are kept while the file cannot be written."""
+
+
+class Sink(Protocol):
+    """Something that results are written to.
+
+    `add` and `close` raise `SnlError` or `OSError` if it cannot be written. After an error of `add`
+    the next result is tried again, unless `broken`.
+    """
+
+    option: str
+    """For messages: `--coco`."""
+    broken: bool
+    """Whether nothing can be written any more."""
+
+    def add(self, result: Inspection, record: Record) -> None:
+        """Write a result; `record` is its JSON record, to which the sink may add."""
+
+    def close(self, complete: bool) -> None:
+        """Write what is left; `complete`: the run was not stopped and raised no error."""
+
+    def summary(self) -> str | None:
+        """Return what was written where, for the user."""
+
+
+class Overlays:
+    """One PNG file for each result."""
+
+    option, broken = "--out", False
+
+    def __init__(self, folder: Path, place: Place) -> None:
+        self._folder, self._place = folder, place
+        self._count = 0
+
+    def add(self, result: Inspection, record: Record) -> None:
+        """Write the overlay."""
+        record["overlay"] = str(save_overlay(result.overlay(), self._place(record)))
+        self._count += 1
+
+    def close(self, complete: bool) -> None:
+        """Do nothing: every file is complete."""
+
+    def summary(self) -> str | None:
+        """Return the number of files."""
+        return f"{self._count} overlays: {self._folder}"
+
+
+class LabelMe:
+    """One LabelMe file for each result."""
+
+    option, broken = "--labelme", False
+
+    def __init__(self, folder: Path, place: Place) -> None:
+        self._folder, self._place = folder, place
+        self._count = 0
+
+    def add(self, result: Inspection, record: Record) -> None:
+        """Write the regions."""
+        from snl.files import write_json
+        from snl.reporting.annotations import to_labelme
+
+        file = self._place(record)
+        image = Path(os.path.relpath(str(result.path), file.parent)).as_posix()
+        write_json(file, to_labelme(result, image))
+        record["labelme"] = str(file)
+        self._count += 1
+
+    def close(self, complete: bool) -> None:
+        """Do nothing: every file is complete."""
+
+    def summary(self) -> str | None:
+        """Return the number of files."""
+        return f"{self._count} LabelMe files: {self._folder}"
+
+
+class _Saver:
+    """Saves now and then: soon after the first result, and seldom if saving takes long."""
+
+    def __init__(self, save: Callable[[], None]) -> None:
+        self._save = save
+        self._next = time.monotonic() + SAVE_AFTER
+
+    def tick(self) -> None:
+        """Save if it is time."""
+        started = time.monotonic()
+        if started < self._next:
+            return
+        self._next = started + SAVE_AFTER  # also if it fails
+        self._save()
+        now = time.monotonic()
+        self._next = now + max(SAVE_AFTER, _SAVE_SHARE * (now - started))
+
+
+class Coco:
+    """One COCO file for all results."""
+
+    option, broken = "--coco", False
+
+    def __init__(self, path: Path) -> None:
+        from snl.reporting.annotations import CocoFile
+
+        self._path, self._file = path, CocoFile(path)
+        self._saver = _Saver(self._file.save)
+
+    def add(self, result: Inspection, record: Record) -> None:
+        """Add the regions."""
+        self._file.add(result)
+        self._saver.tick()
+
+    def close(self, complete: bool) -> None:
+        """Write the file; without results an existing one is left as it is."""
+        try:
+            if len(self._file) or (complete and not self._path.exists()):
+                self._file.save()
+        finally:
+            self._file.close()
+
+    def summary(self) -> str | None:
+        """Return the path."""
+        return f"regions: {self._path}"
+
+
+class Monitor:
+    """The state of the drift monitor."""
+
+    option, broken = "--monitor", False
+
+    def __init__(self, path: Path, inspector: Inspector, monitor: DriftMonitor) -> None:
+        self._path, self._monitor = path, monitor
+        self._calibration = inspector.calibration
+        self._reported = {product for product, d in monitor.status().items() if d.alarm}
+        self._saver = _Saver(self._save)
+
+    def add(self, result: Inspection, record: Record) -> None:
+        """Update the monitor, and report a new alarm."""
+        from snl.monitoring import baseline
+
+        drift = baseline.watch(self._monitor, self._calibration, result, result.path)
+        record["drift"] = {"alarm": drift.alarm, "since": drift.since, "reason": drift.reason}
+        if drift.alarm and drift.product not in self._reported:
+            self._reported.add(drift.product)
+            say(
+                f"drift: {drift.product}, since its image {drift.since} ({drift.since_when}): "
+                f"{drift.reason}"
+            )
+        self._saver.tick()
+
+    def close(self, complete: bool) -> None:
+        """Write the state."""
+        self._save()
+
+    def summary(self) -> str | None:
+        """Return nothing: the state is for the next run."""
+        return None
+
+    def _save(self) -> None:
+        self._monitor.save(self._path)
+
+
+class Stdout:
+    """One JSON line for each result, on standard output."""
+
+    option = "standard output"
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.closed_by_reader = False
+
+    def add(self, result: Inspection, record: Record) -> None:
+        """Print the record."""
+        import json
+
+        line = json.dumps(record, allow_nan=False)
+        try:
+            if sys.stdout is None:
+                raise SnlError("standard output is closed; write to a file with --json OUT")
+            print(line, flush=True)
+        except (OSError, ValueError) as error:
+            self.broken = True
+            _drop_stdout()
+            self.closed_by_reader = isinstance(error, BrokenPipeError)
+            if self.closed_by_reader:
+                raise SnlError("its reader has closed it") from None
+            reason = getattr(error, "strerror", None) or error
+            raise SnlError(f"cannot be written ({reason}); write to a file with --json") from None
+        except SnlError:
+            self.broken = True
+            raise
+
+    def close(self, complete: bool) -> None:
+        """Do nothing: every line was flushed."""
+
+    def summary(self) -> str | None:
+        """Return nothing: the user sees it."""
+        return None
+
+
+class JsonLines:
+    """One JSON line for each result, in a file.
+
+    An existing file is replaced when the first result comes: a run that fails before it leaves the
+    earlier results. From then on every line is in the file as soon as its image is inspected. Lines
+    that cannot be written (the disk is full) are tried again with the next one and at the end.
+    """
+
+    option, broken = "--json", False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._waiting = b""
+        self._count = 0
+        self._lost = 0
+
+    def add(self, result: Inspection, record: Record) -> None:
+        """Write the record as a line."""
+        import json
+
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        self._count += 1
+        if len(self._waiting) + len(line) > _MOST_WAITING:
+            self._lost += 1
+        else:
+            self._waiting += line
+        self._flush()
+
+    def close(self, complete: bool) -> None:
+        """Write what is left; without results an existing file is left as it is."""
+        try:
+            if self._waiting or (complete and not self._count and not self._path.exists()):
+                self._flush()
+            if self._lost:
+                raise SnlError(f"{self._path}: {self._lost} results could not be written")
+        finally:
+            if self._file is not None:
+                with suppress(OSError):  # a device
+                    os.fsync(self._file.fileno())
+                self._file.close()
+
+    def summary(self) -> str | None:
+        """Return the number of lines."""
+        kept = ", left as it was" if not self._count else ""
+        return f"{self._count} inspections: {self._path}{kept}"
+
+    def _flush(self) -> None:
+        """Write all lines that wait, whole, or none of them."""
+        from snl.files import not_writable
+
+        try:
+            if self._file is None or _is_deleted(self._file):
+                self._open()
+            elif self._waiting:
+                _append(self._file, self._waiting)
+        except BrokenPipeError as error:
+            self.broken = True
+            raise SnlError(f"{self._path}: nobody reads it any more ({error.strerror})") from None
+        except OSError as error:
+            raise not_writable(self._path, error) from None
+        self._waiting = b""
+
+    def _open(self) -> None:
+        """Replace the file by one with the lines so far."""
+        from snl.files import atomic, is_device, open_device, real_path
+
+        if is_device(self._path):
+            if self._file is None:
+                self._file = open_device(self._path)
+            _append(self._file, self._waiting)
+            return
+        before = b""
+        if self._file is not None:  # somebody deleted it; it can still be read
+            self._file.seek(0)
+            before = self._file.read()
+        with atomic(self._path) as temporary:
+            temporary.write_bytes(before + self._waiting)
+        if self._file is not None:
+            self._file.close()
+        self._file = real_path(self._path).open("a+b", buffering=0)
+
+
+def _is_deleted(file: IO[bytes]) -> bool:
+    return os.fstat(file.fileno()).st_nlink == 0
+
+
+def _append(file: IO[bytes], content: bytes) -> None:
+    """Append bytes to an unbuffered file, or leave it as it was.
+
+    Raises:
+        OSError: there is no space for all of them.
+    """
+    before = os.fstat(file.fileno()).st_size
+    rest = memoryview(content)
+    try:
+        while rest:
+            rest = rest[file.write(rest) or 0 :]
+    except OSError:
+        with suppress(OSError):  # a device
+            file.truncate(before)
+        raise
+
+
+def _drop_stdout() -> None:
+    """Send what is still buffered nowhere, so that Python does not fail on it at exit."""
+    with suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
