@@ -142,7 +142,7 @@ def _judge(
         return "unclear", f"control character {control.group()!r} on the terminal"
     if unknown := _unknown_options(result, test_line):
         return "unclear", f"names options that do not exist: {', '.join(unknown)}"
-    reasons = [_fit(outcome, site, result, before, after, test) for outcome in test.expected]
+    reasons = [_fit(outcome, site, result, before, after, test_line) for outcome in test.expected]
     if None not in reasons:
         best = next(r for r in sorted(filter(None, reasons), key=_closeness, reverse=True))
         return best
@@ -174,7 +174,7 @@ def _fit(
     result: Result,
     before: dict[str, str],
     after: dict[str, str],
-    test: Attempt,
+    test_line: str,
 ) -> tuple[str, str] | None:
     """Return why a result is not this outcome, or None."""
     lines = [line for line in result.err.replace("\r", "\n").splitlines() if line.strip()]
@@ -184,12 +184,13 @@ def _fit(
         if outcome.name == "right" and result.status == 2 and errors:
             return "refused wrongly", f"{why}: {errors[-1]}"
         return "silent error", why
+    given = 2 * len(test_line)  # a message may repeat what the user wrote
     spoken = result.err.splitlines() + result.out.splitlines()
     for pattern in outcome.says:
         if not any(re.search(pattern, line, re.IGNORECASE) for line in spoken):
             verdict = "unclear" if errors else "silent error"
             return verdict, f"no line says /{pattern}/: {' | '.join(lines[-4:])}"
-    if any(len(line) > _LONGEST for line in errors):
+    if any(len(line) > _LONGEST + given for line in errors):
         return "unclear", f"a line of {max(map(len, errors))} characters"
     if outcome.name == "refused":
         if len(errors) != 1:

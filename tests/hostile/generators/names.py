@@ -53,7 +53,7 @@ HOSTILE = {
     "at": "@file.png",
     "equals": "a=b=c.png",
     "spaces": "  a  b .png",
-    "dots": "...png.png",
+    "dots": "a...png.png",
     "markup": "<script>alert(1)<.png",
     "emoji": "🔩👩‍🏭.png",
     "decomposed": "Scha\u0308den.png",
