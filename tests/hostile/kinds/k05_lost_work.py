@@ -44,7 +44,7 @@ def _names() -> Iterator[Attempt]:
         yield Attempt(
             f"train-name-{shown}", 5, make, (refused(),), timeout=20, fast=name == "a.onnx"
         )
-    for name in ("a.txt", "a", "a.pt", "a.safetensors", "a.json"):
+    for name in ("a.txt", "a", "a.pt", "a.safetensors"):
 
         def odd(site: Site, name: str = name) -> Command:
             site.data()
