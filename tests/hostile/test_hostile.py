@@ -26,7 +26,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     file = tmp_path_factory.mktemp("hostile") / "verdicts.json"
     command = [sys.executable, "-m", "tests.hostile", "--fast", "--jobs", "1", "--json", str(file)]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, timeout=280
+        command, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, timeout=900
     )
     assert file.is_file(), done.stderr
     return {v["id"]: v for v in json.loads(file.read_text(encoding="utf-8"))["attempts"]}
