@@ -56,15 +56,20 @@ def change_weights(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_a_graph_that_differs_is_not_kept(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, kind: str
+    trained: Path,
+    exported: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    kind: str,
 ) -> None:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     change_weights(monkeypatch, 0.01)
     output = tmp_path / f"parts{FILES[kind]}"
     before = {}
     if kind == "onnx":  # an existing file stays
-        output.write_bytes(b"the previous export")
-        before = {output.name: b"the previous export"}
+        shutil.copy(exported[kind], output)
+        before = {output.name: output.read_bytes()}
     assert main(["export", str(trained), "-o", str(output), "--device", "cpu", "--quiet"]) == 2
     line = error_line(capsys)
     assert "differs from the bundle" in line and "maps" in line and output.name in line

@@ -100,9 +100,7 @@ def test_a_file_that_was_replaced_meanwhile_is_not_overwritten(
     inspector = snl.load(path, "cpu")
     other = path.read_bytes().replace(b"Conv", b"Conw", 1)
     path.write_bytes(other)
-    with pytest.raises(
-        BundleError, match=r"replaced it since|was changed by another"
-    ):
+    with pytest.raises(BundleError, match=r"replaced it since|was changed by another"):
         inspector.save(path)
     assert path.read_bytes() == other
 

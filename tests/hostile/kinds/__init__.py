@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from tests.hostile.attempt import Attempt
 
-_FAST_PER_KIND = 7
+_FAST_PER_KIND = 5
 
 
 def all_attempts(seed: int = 0, kinds: Iterable[int] = ()) -> list[Attempt]:
