@@ -11,8 +11,10 @@ OK, PROBLEMS, BAD_INPUT, INTERNAL, STOPPED = 0, 1, 2, 70, 130
 """Exit statuses: done; done, with problems found; wrong input; a defect of snl; Ctrl-C."""
 
 
-def say(text: str) -> None:
-    """Print a message in one line on standard error; standard output holds only results.
+def say(text: str, *, lines: bool = False) -> None:
+    """Print a message on standard error; standard output holds only results.
+
+    It takes one line, unless `lines` allows several.
 
     Nothing in the message controls the terminal (see `printable`), and a message that cannot be
     written is dropped.
@@ -20,7 +22,7 @@ def say(text: str) -> None:
     if sys.stderr is None:  # closed: print would write to standard output instead
         return
     with suppress(OSError, ValueError):
-        print(printable(text), file=sys.stderr, flush=True)
+        print(printable(text, lines=lines), file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:

@@ -86,7 +86,8 @@ def run(options: Options) -> int:
         f"done in {seconds:.0f} s\n"
         f"  images    {data}\n  inspector {file}\n  metrics   {out / 'metrics.json'}\n"
         f"  overlays  {overlays}\n  report    {page}  (open it in a browser)\n"
-        f"next: snl inspect {file} {data / catalog.products[0] / 'test'} --out {out / 'inspected'}"
+        f"next: snl inspect {file} {data / catalog.products[0] / 'test'} --out {out / 'inspected'}",
+        lines=True,
     )
     return OK
 
