@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -93,3 +94,21 @@ def test_nohup_is_respected_and_other_threads_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert not failures
+
+
+def test_a_forked_process_ends_by_the_signal_without_a_traceback(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Libraries fork processes, such as OpenVINO's telemetry, and end them with SIGTERM."""
+    with stoppable():
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.pause()
+            finally:
+                os._exit(0)
+        time.sleep(0.2)
+        os.kill(pid, signal.SIGTERM)
+        _, status = os.waitpid(pid, 0)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+    assert capfd.readouterr().err == ""

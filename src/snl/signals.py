@@ -50,6 +50,8 @@ class _State:
     """The signal that came in such a block."""
     last = -_PAUSE
     """When `Stopped` was raised."""
+    process = 0
+    """The process that installed them."""
 
 
 @contextmanager
@@ -80,6 +82,7 @@ def stoppable() -> Iterator[None]:
             hook(found)
 
     _State.installed, _State.pending, _State.last = True, 0, -_PAUSE
+    _State.process = os.getpid()
     try:
         sys.unraisablehook = unraisable
         for number in before:
@@ -130,6 +133,10 @@ def _take() -> int:
 
 
 def _handle(number: int, frame: object) -> None:
+    if os.getpid() != _State.process:  # forked by a library, which wants to end it
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return
     if time.monotonic() - _State.last < _PAUSE:
         return
     if _State.deferred and not _State.pending:

@@ -366,3 +366,13 @@ def test_a_loop_of_links_is_one_bad_image(
     output = capsys.readouterr()
     assert len(output.out.splitlines()) == 1  # the rest is done
     assert "loop.png" in output.err and "Traceback" not in output.err
+
+
+@pytest.mark.parametrize("words", [["probe", "a.snl", "data", "--seed=--"], ["info", "--json=--"]])
+def test_two_dashes_are_no_value(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from snl.cli.main import main
+
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "expected one argument" in line

@@ -41,6 +41,25 @@ def pixels_within(tolerance: int = 1) -> Check:
     return check
 
 
+def inspected_or_said(count: int) -> Check:
+    """Return the check that there are so many results, or fewer and a line that names the output.
+
+    Standard output may be a file on the full disk as well; its last line may be cut off there.
+    """
+
+    def check(site: Site, result: Result) -> str | None:
+        whole = result.out[: result.out.rfind("\n") + 1]
+        try:
+            found = [strict_json(line) for line in whole.splitlines()]
+        except ValueError as error:
+            return f"results cannot be read: {error}"
+        if len(found) != count and "standard output cannot be written" not in result.err:
+            return f"{len(found)} results instead of {count}, and nothing says so"
+        return None
+
+    return check
+
+
 def inspected(count: int, name: str = "") -> Check:
     """Return the check that there are results of so many images, all finite.
 

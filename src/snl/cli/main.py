@@ -99,6 +99,9 @@ def parse(arguments: Sequence[str]) -> tuple[Any, argparse.Namespace]:
     name = next((word for word in arguments if not word.startswith("-")), None)
     verb = VERBS.get(name or "")
     parser = make_parser(name)
+    empty = next((word for word in arguments if word[:2] == "--" and word.endswith("=--")), None)
+    if empty is not None:  # argparse would make an empty list of it
+        parser.error(f"argument {empty[:-3]}: expected one argument")
     namespace = verb.Options() if verb else None
     options, extra = parser.parse_known_args(arguments, namespace)
     optional = getattr(verb, "OPTIONAL_PATH", None)

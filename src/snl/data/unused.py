@@ -135,6 +135,7 @@ def _walk(
         if not found and folder != reading.root and folders is None and matters:
             yield _Unused(folder, "empty folders", "there are no files in it", reading.root)
         below = []
+        among_images = any(folder / entry.name in used for entry in found)
         for entry in found:
             path = folder / entry.name
             if is_folder(entry):
@@ -147,7 +148,9 @@ def _walk(
                     yield _Unused(path, "links to folders", reason, folder)
                 elif folders is None:
                     below.append(path)
-            elif path not in used and (what := _describe(path, is_file(entry), reading)):
+            elif path not in used and (
+                what := _describe(path, is_file(entry), among_images, reading)
+            ):
                 yield _Unused(path, *what, _group(path, reading, parents))
         stack += reversed(below)
 
@@ -159,7 +162,9 @@ def _exists(folder: Path) -> bool:
         return False
 
 
-def _describe(path: Path, is_regular: bool, reading: Reading) -> tuple[str, str] | None:
+def _describe(
+    path: Path, is_regular: bool, among_images: bool, reading: Reading
+) -> tuple[str, str] | None:
     """Return what an unused file is and why it is not used; None if it does not matter."""
     name, suffix = path.name, path.suffix.lower()
     if name.startswith("._"):
@@ -176,7 +181,8 @@ def _describe(path: Path, is_regular: bool, reading: Reading) -> tuple[str, str]
         return ("images", _reason(path, reading))
     if suffix == ".json":
         return _describe_json(path, reading)
-    if suffix in _HARMLESS.split() or (not suffix and name.casefold() in _HARMLESS_NAMES.split()):
+    is_document = suffix in _HARMLESS.split() and not (among_images and suffix == ".pdf")
+    if is_document or (not suffix and name.casefold() in _HARMLESS_NAMES.split()):
         return None
     if (kind := unsupported_format(path)) is not None:
         return (f"{suffix} files", f"their format is not supported ({kind}); convert them to PNG")

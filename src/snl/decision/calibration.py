@@ -262,10 +262,14 @@ class Calibration:
         return np.concatenate(rows)
 
 
+_MOST_IMAGES = 1e12
+"""A number that stands for more images than anybody has."""
+
+
 def images_needed(rate: float) -> int:
     """Return how many held-out normal images a false-alarm rate needs: the least n with
     1 / (n + 1) <= rate."""
-    return math.ceil(1 / rate - 1e-9) - 1
+    return math.ceil(min(1 / rate, _MOST_IMAGES) - 1e-9) - 1
 
 
 def _control_risk(peaks: np.ndarray, rate: float) -> float | None:

@@ -225,13 +225,15 @@ def _one_output_fails() -> Iterator[Attempt]:
                 pixels = rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)
                 (site / "in").mkdir(exist_ok=True)
                 Image.fromarray(pixels).save(site / f"in/{n}.png")
-            target = "dir" if option in ("--out", "--labelme") else "new.json"
+            target = {"--out": "dir", "--labelme": "dir", "--json": "new.jsonl"}.get(
+                option, "new.json"
+            )
             line = ["inspect", "parts.snl", "in", option, target, "--quiet"]
             limit = {"--out": 20_000, "--monitor": 4_000}.get(option, 1_500)
             return Command(line, before=file_size(limit))
 
         whole = () if option == "--json" else (right(checks.inspected(6)),)
-        check = None if option == "--json" else checks.inspected(6)
+        check = None if option == "--json" else checks.inspected_or_said(6)
         expected = (partly(r"error|cannot", check=check, status=(1, 2)), *whole)
-        writes = ("new.json", "dir/*")
+        writes = ("new.json", "new.jsonl", "dir/*")
         yield Attempt(f"disk-full-inspect{option}", 5, full, expected, writes)
