@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
-from tests.trees import PRODUCTS, make_mvtec, make_varied, save_mask, save_part
+from tests.trees import make_mvtec, make_plant, make_varied
 
 # how long an example takes depends on what else the machine does
 hypothesis.settings.register_profile("snl", deadline=None)
@@ -117,17 +117,7 @@ def calibrated(varied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `parts`, with enough images for thresholds and AUROCs; tests must not change it."""
-    root = tmp_path_factory.mktemp("plant")
-    for product in PRODUCTS:
-        base = root / product
-        for n in range(24):
-            save_part(base / "train" / "good" / f"{n:03}.png", n, product=product)
-        for n in range(6):
-            save_part(base / "test" / "good" / f"{n:03}.png", 100 + n, product=product)
-            save_part(base / "test" / "dent" / f"{n:03}.png", 200 + n, defect=True, product=product)
-            mask = base / "ground_truth" / "dent" / f"{n:03}_mask.png"
-            save_mask(mask, 200 + n, product=product)
-    return root
+    return make_plant(tmp_path_factory.mktemp("plant"))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -298,3 +301,47 @@ def _write_csv(file: Path, lines: list[list[str]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(lines)
+
+
+def make_plant(root: Path) -> Path:
+    """Write two products with enough images for thresholds."""
+    for product in PRODUCTS:
+        base = root / product
+        for n in range(24):
+            save_part(base / "train" / "good" / f"{n:03}.png", n, product=product)
+        for n in range(6):
+            save_part(base / "test" / "good" / f"{n:03}.png", 100 + n, product=product)
+            save_part(base / "test" / "dent" / f"{n:03}.png", 200 + n, defect=True, product=product)
+            mask = base / "ground_truth" / "dent" / f"{n:03}_mask.png"
+            save_mask(mask, 200 + n, product=product)
+    return root
+
+
+@contextmanager
+def readable_folder() -> Iterator[Path]:
+    """Yield a temporary folder that every user can read, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def unprivileged(call: Callable[[], str]) -> str:
+    """Return what a function returns to a user who is not root, in a forked process if need be."""
+    if os.geteuid() != 0:
+        return call()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(writer, call().encode())
+        except BaseException as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with os.fdopen(reader, "rb") as pipe:
+        return pipe.read().decode()

@@ -1,7 +1,7 @@
 """Temporary files and folders whose names say which process made them.
 
-A killed process cannot remove its temporary files. Their names say which process of which machine
-made them, so that the next run recognises and removes them.
+A killed process cannot remove its temporary files. Their names contain the machine and the process
+that made them, so that the next run recognises and removes them.
 """
 
 from __future__ import annotations

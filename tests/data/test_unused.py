@@ -15,6 +15,7 @@ from snl.data.pairing import images_in
 from snl.data.unused import skipped_in
 from tests import trees
 from tests.data.catalogs import fails, touch
+from tests.trees import readable_folder, unprivileged
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of Unix")
 
@@ -128,16 +129,16 @@ def test_names_that_are_not_utf8_or_not_printable(tmp_path: Path) -> None:
 
 
 @unix
-@pytest.mark.skipif(sys.platform != "win32" and os.geteuid() == 0, reason="root may read all")
 @pytest.mark.parametrize("folder", ["bolt", "bolt/train/good"])
-def test_an_unreadable_folder_is_named(folder: str, tmp_path: Path) -> None:
-    trees.make_mvtec(tmp_path)
-    (tmp_path / folder).chmod(0)
-    try:
-        message = fails(tmp_path)
-    finally:
-        (tmp_path / folder).chmod(0o755)
-    assert str(tmp_path / folder) in message and "Permission denied" in message
+def test_an_unreadable_folder_is_named(folder: str) -> None:
+    with readable_folder() as root:
+        trees.make_mvtec(root)
+        (root / folder).chmod(0)
+        try:
+            message = unprivileged(lambda: fails(root))
+        finally:
+            (root / folder).chmod(0o755)
+    assert str(root / folder) in message and "Permission denied" in message
 
 
 def test_an_unreadable_folder_beside_the_data_is_noted(

@@ -76,6 +76,11 @@ def show_evaluation(evaluation: Evaluation) -> None:
                 f"pooled image AUROC: {100 * raw:.1f} by raw scores, {100 * calibrated:.1f} by "
                 "calibrated scores"
             )
+    say_left_out(evaluation)
+
+
+def say_left_out(evaluation: Evaluation) -> None:
+    """Print one message for each image and each mask that could not be used."""
     say_skipped(evaluation.skipped)
     for error in evaluation.unusable_masks:
         say(f"mask not used: {error}")

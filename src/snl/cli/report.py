@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snl.cli import options as shared
-from snl.cli.common import OK, PROBLEMS, progress_bar, say, say_skipped
+from snl.cli.common import OK, PROBLEMS, progress_bar, say, say_left_out
 from snl.cli.remarks import say_remarks
 
 SUMMARY = "write one HTML page on labelled test images: decisions, errors, what-if rates, metrics"
@@ -64,9 +64,7 @@ def run(options: Options) -> int:
         products_given=options.products == "given",
         progress=progress_bar("evaluating", options.quiet),
     )
-    say_skipped(evaluation.skipped)
-    for error in evaluation.unusable_masks:
-        say(f"mask not used: {error}")
+    say_left_out(evaluation)
     say_remarks(evaluation.remarks)
     size = options.output.stat().st_size / 1e6
     say(f"report: {options.output} ({len(evaluation.scores)} images, {size:.1f} MB)")

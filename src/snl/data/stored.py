@@ -267,7 +267,7 @@ class _Survey:
     Attributes:
         highest: largest sample of colour.
         highest_alpha: largest of alpha; 0: all pixels are transparent, or there is no alpha.
-        right_aligned: the samples cannot be of 16 bits of which PNG's sBIT are significant.
+        right_aligned: the samples are unscaled values of as many bits as sBIT states.
     """
 
     def __init__(self, stored: Stored, fetch: _Fetch, key: Any) -> None:

@@ -15,6 +15,7 @@ from snl.errors import BundleError, SettingsError
 from snl.files import FORMATS, OLDEST, check_readable, load_tensors, strict_json
 from snl.runtime import graph_metadata, openvino_file
 from snl.runtime.convert import is_format_2, sections_of_format_2
+from snl.runtime.engine import read_export
 from snl.runtime.metadata import ModelMetadata, from_sections
 from snl.runtime.onnx_file import split
 from snl.runtime.sections import NETWORK, Section, split_sections
@@ -187,13 +188,13 @@ def _read_bundle(path: Path) -> _Contents:
 
 def _read_export(path: Path, kind: str) -> _Contents:
     """Return the contents of an export."""
-    check_readable(path, "export", "of snl export", f"snl export FILE -o {path.name}")
-    size = path.stat().st_size
+    content = read_export(path)
+    size = len(content)
     try:
         if kind == "onnx":
-            metadata: Mapping[str, str] = split(path.read_bytes())[1]
+            metadata: Mapping[str, str] = split(content)[1]
         else:
-            metadata = openvino_file.split(path.read_bytes(), graph_metadata.KEYS)[2]
+            metadata = openvino_file.split(content, graph_metadata.KEYS)[2]
             weights = path.with_suffix(".bin")
             size += weights.stat().st_size if weights.is_file() else 0
     except (OSError, ValueError) as error:

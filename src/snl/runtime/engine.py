@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from snl.errors import BundleError, SettingsError
+from snl.files import check_readable
 from snl.runtime.metadata import ModelMetadata
 
 OUTPUTS = ("maps", "scores", "embeddings")
@@ -136,3 +137,18 @@ def in_batches(
         parts.append([output[: len(group)] for output in run(padded)])
     maps, scores, embeddings = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
     return Outputs(maps, scores, embeddings)
+
+
+def read_export(path: Path) -> bytes:
+    """Return the content of an exported file.
+
+    Raises:
+        BundleError: it is missing, no regular file, empty, or cannot be read.
+    """
+    check_readable(path, "export", "of snl export", f"snl export FILE -o {path.name}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror or error}); copy it again"
+        ) from None

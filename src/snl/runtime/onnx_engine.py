@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 
 from snl.errors import BundleError, DependencyError, SettingsError
-from snl.files import atomic, check_readable
-from snl.runtime.engine import OUTPUTS, Outputs, check_graph, closed, in_batches, replaced
+from snl.files import atomic
+from snl.runtime.engine import (
+    OUTPUTS,
+    Outputs,
+    check_graph,
+    closed,
+    in_batches,
+    read_export,
+    replaced,
+)
 from snl.runtime.graph_metadata import checksum, from_metadata, to_metadata
 from snl.runtime.metadata import ModelMetadata
 from snl.runtime.onnx_file import has_external_data, join, split, versions
@@ -60,7 +68,7 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        content = _read(self.path)
+        content = read_export(self.path)
         try:
             graph, table = split(content)
             self._versions = versions(graph)
@@ -107,7 +115,7 @@ class OnnxEngine:
         """Write the same graph with other metadata."""
         if path.suffix.lower() != ".onnx":
             raise SettingsError(f"{path}: the name of an ONNX file ends in .onnx; rename it")
-        graph, _ = split(_read(self.path))
+        graph, _ = split(read_export(self.path))
         if checksum(graph) != self.checksum:
             raise replaced(self.path)
         with atomic(path, durable=True) as temporary:
@@ -180,13 +188,3 @@ def _providers(device: str, offered: list[str]) -> list[Any]:
         if kind == "cuda"
         else [_PROVIDERS[kind]]
     )
-
-
-def _read(path: Path) -> bytes:
-    check_readable(path, "export", "of snl export", f"snl export FILE -o {path.name}")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be read ({error.strerror or error}); copy it again"
-        ) from None

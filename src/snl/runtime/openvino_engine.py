@@ -12,7 +12,15 @@ import numpy as np
 
 from snl.errors import BundleError, DependencyError, SettingsError
 from snl.files import atomic, check_readable
-from snl.runtime.engine import OUTPUTS, Outputs, check_graph, closed, in_batches, replaced
+from snl.runtime.engine import (
+    OUTPUTS,
+    Outputs,
+    check_graph,
+    closed,
+    in_batches,
+    read_export,
+    replaced,
+)
 from snl.runtime.graph_metadata import KEYS, from_metadata, to_metadata
 from snl.runtime.metadata import ModelMetadata
 from snl.runtime.openvino_file import (
@@ -110,7 +118,7 @@ class OpenvinoEngine:
         """Write the same graph with other metadata; the file of the weights stays as it is."""
         if path.suffix.lower() != ".xml":
             raise SettingsError(f"{path}: the name of an OpenVINO file ends in .xml; rename it")
-        before, after, _ = split(_content(self.path), KEYS)
+        before, after, _ = split(read_export(self.path), KEYS)
         if checksum(before, after, checksum_of_file(_weights(self.path))) != self.checksum:
             raise replaced(self.path)
         if path.resolve() != self.path.resolve():
@@ -125,7 +133,7 @@ class OpenvinoEngine:
 
     def _read(self) -> None:
         """Read the file, verify its checksums, and set `metadata` and `checksum`."""
-        content, weights = _content(self.path), _weights(self.path)
+        content, weights = read_export(self.path), _weights(self.path)
         if not weights.exists():
             raise BundleError(
                 f"{self.path}: {weights.name} is missing beside it; copy both files of snl export"
@@ -180,7 +188,7 @@ class OpenvinoEngine:
 
 
 class _Requests:
-    """Inference requests of a compiled model, each of which serves one call at a time.
+    """Inference requests of a compiled model. A request serves one call at a time.
 
     At most one per core is made, however many threads there are: more calls wait.
     """
@@ -223,16 +231,6 @@ def write_openvino(
     of_graph = checksum(before, after, checksum_of_file(_weights(path)))
     with atomic(path, durable=True) as temporary:
         temporary.write_bytes(join(before, after, to_metadata(metadata, of_graph)))
-
-
-def _content(path: Path) -> bytes:
-    check_readable(path, "export", "of snl export", f"snl export FILE -o {path.name}")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be read ({error.strerror or error}); copy it again"
-        ) from None
 
 
 def _weights(path: Path) -> Path:

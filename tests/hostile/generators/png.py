@@ -9,16 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_PASSES = (
-    (0, 0, 8, 8),
-    (0, 4, 8, 8),
-    (4, 0, 8, 4),
-    (0, 2, 4, 4),
-    (2, 0, 4, 2),
-    (0, 1, 2, 2),
-    (1, 0, 2, 1),
-)
-"""Adam7: first row, first column, step of rows, step of columns."""
+from tests.data.deep_files import ADAM7
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -50,7 +41,7 @@ def write_png(
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, int(interlaced))
     rows = b""
     if interlaced:
-        for top, left, down, right in _PASSES:
+        for top, left, down, right in ADAM7:
             rows += _rows(pixels[top::down, left::right], depth)
     else:
         rows = _rows(pixels, depth)

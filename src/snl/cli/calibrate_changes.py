@@ -1,0 +1,256 @@
+"""The changes that `snl calibrate` makes, one after another, in a fixed order."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snl.cli import options as shared
+from snl.cli.common import image_files, progress_bar, say
+from snl.errors import SettingsError
+
+if TYPE_CHECKING:
+    from snl.decision.calibration import Calibration
+    from snl.runtime.inspector import Inspector
+
+CHANGES = (
+    *("normals", "rate", "uncertain_rate", "unknown_rate", "regions_rate", "tail"),
+    *("false_alarms", "misses", "ignore", "mm_per_pixel", "smallest", "tile"),
+)
+"""The options that change the calibration."""
+
+
+class Options(
+    shared.RateOptions,
+    shared.PrecisionOption,
+    shared.LayoutOption,
+    shared.PixelsOption,
+    shared.DeviceOption,
+    shared.QuietOption,
+):
+    """Options of `snl calibrate`."""
+
+    file: str
+    normals: Path | None
+    add: bool
+    product: str | None
+    regions_rate: float | None
+    tail: str | None
+    false_alarms: list[Path] | None
+    misses: list[Path] | None
+    ignore: list[str] | None
+    mm_per_pixel: list[str] | None
+    smallest: list[str] | None
+    tile: int | None
+    force: bool
+    undo: bool
+    output: Path | None
+
+
+def change(options: Options, inspector: Inspector, edits: list[Calibration]) -> bool:
+    """Append all requested changes, one after another; return False if a miss is not caught."""
+    inspector.check_product(options.product)
+    if options.add and options.normals is None:
+        raise SettingsError("--add has nothing to add; give NORMALS with it")
+    _check_contradictions(options)
+    edits += _tile(options, inspector, _latest(inspector, edits))
+    edits += _masks(options, inspector, _latest(inspector, edits))
+    edits += _numbers(options, _latest(inspector, edits))
+    edits += _normals(options, inspector, _latest(inspector, edits))
+    edits += _false_alarms(options, inspector, _latest(inspector, edits))
+    edits += _rates(options, _latest(inspector, edits))
+    changed, caught = _misses(options, inspector, _latest(inspector, edits))
+    edits += changed
+    return caught
+
+
+def _check_contradictions(options: Options) -> None:
+    """Check that no image is given both as normal and as missed."""
+    from snl.runtime.feedback import check_contradictions
+    from snl.runtime.recalibrate import records_in
+
+    if not options.misses:
+        return
+    normal = image_files(options.false_alarms or ())
+    if options.normals is not None:
+        records = records_in(options.normals, options.product, options.layout)
+        normal += [record.path for record in records]
+    check_contradictions(normal, image_files(options.misses))
+
+
+def _latest(inspector: Inspector, edits: list[Calibration]) -> Calibration:
+    return edits[-1] if edits else inspector.calibration
+
+
+def _tile(
+    options: Options, inspector: Inspector, calibration: Calibration
+) -> Iterator[Calibration]:
+    """Set the tile size, which needs new normal images of all products."""
+    from snl.decision.edit import edit
+
+    if options.tile is None or options.tile == calibration.tile:
+        return
+    if options.normals is None:
+        raise SettingsError("--tile changes every score; give NORMALS of all products with it")
+    if options.add:
+        raise SettingsError("--tile changes every score; leave out --add, NORMALS replace all")
+    inspector.settings.replace({"tile": options.tile})  # checks the range
+    yield edit(calibration, f"tile {options.tile}", tile=options.tile)
+
+
+def _masks(
+    options: Options, inspector: Inspector, calibration: Calibration
+) -> Iterator[Calibration]:
+    """Set or remove ignore masks."""
+    from snl.data.masks import load_mask
+    from snl.decision.edit import set_ignore_mask
+    from snl.errors import DataError
+
+    side, most = inspector.image_size, inspector.max_pixels
+    for name, file in _pairs(options.ignore, "--ignore", options.product, calibration.products):
+        calibration.check_product(name)
+        mask = None
+        if file != "none":
+            mask = load_mask((Path(file),), (side, side), max_pixels=most)
+        try:
+            calibration = set_ignore_mask(calibration, name, mask)
+        except DataError:
+            raise DataError(
+                f"{file}: everything would be ignored; white is what to ignore"
+            ) from None
+        yield calibration
+
+
+def _numbers(options: Options, calibration: Calibration) -> Iterator[Calibration]:
+    """Set the scale and the smallest region of products."""
+    from snl.decision.edit import set_product_values
+
+    for assignments, flag, field, kind in (
+        (options.mm_per_pixel, "--mm-per-pixel", "mm_per_pixel", shared.number_in(1e-6, 1e6)),
+        (options.smallest, "--smallest", "min_region_area", shared.whole(1, 10**9)),
+    ):
+        values = {
+            name: _value(text, kind, flag)
+            for name, text in _pairs(assignments, flag, options.product, calibration.products)
+        }
+        if values:
+            calibration = set_product_values(calibration, field, values)
+            yield calibration
+
+
+def _normals(
+    options: Options, inspector: Inspector, calibration: Calibration
+) -> Iterator[Calibration]:
+    """Replace the held-out images by NORMALS, or add NORMALS to them."""
+    from snl.runtime import recalibrate
+
+    if options.normals is None:
+        return
+    changed, counts = recalibrate.add_normals(
+        inspector,
+        calibration,
+        recalibrate.records_in(options.normals, options.product, options.layout),
+        add=options.add,
+        named=options.product is not None,
+        force=options.force,
+        progress=progress_bar("calibrating", options.quiet),
+        note=say,
+    )
+    for name, count in counts.items():
+        say(f"{name}: {count} normal images")
+    if options.tile is not None and set(counts) != set(inspector.products):
+        missing = ", ".join(sorted(set(inspector.products) - set(counts)))
+        raise SettingsError(f"--tile changes every score; NORMALS has none of {missing}")
+    yield changed
+
+
+def _false_alarms(
+    options: Options, inspector: Inspector, calibration: Calibration
+) -> Iterator[Calibration]:
+    """Add flagged images of normal parts to the held-out images of their product."""
+    from snl.runtime.recalibrate import learn_false_alarms
+
+    if not options.false_alarms:
+        return
+    paths = image_files(options.false_alarms)
+    changed, alarms = learn_false_alarms(
+        inspector, calibration, paths, options.product, say, force=options.force
+    )
+    for alarm in alarms:
+        if alarm.p_value is not None:
+            say(f"{alarm.path}: normal image of {alarm.product} from now on, p {alarm.p_value:.2g}")
+    if changed is not calibration:
+        yield changed
+
+
+def _rates(options: Options, calibration: Calibration) -> Iterator[Calibration]:
+    """Set the fitted tail and the rates, of one product or of all."""
+    from snl.decision.edit import edit, set_rates
+
+    if options.tail is not None:
+        calibration = edit(calibration, "tail", fit_tail=options.tail == "fit")
+        yield calibration
+    rates = {
+        "anomalous": options.rate,
+        "uncertain": options.uncertain_rate,
+        "unknown": options.unknown_rate,
+        "regions": options.regions_rate,
+    }
+    if any(value is not None for value in rates.values()):
+        yield set_rates(calibration, options.product, **rates)
+
+
+def _misses(
+    options: Options, inspector: Inspector, calibration: Calibration
+) -> tuple[list[Calibration], bool]:
+    """Raise uncertain rates to catch missed images; the second value: whether all are caught."""
+    from snl.decision.edit import MAX_UNCERTAIN_RATE
+    from snl.runtime.recalibrate import learn_misses
+
+    if not options.misses:
+        return [], True
+    paths = image_files(options.misses)
+    changed, misses = learn_misses(
+        inspector, calibration, paths, options.product, note=say, force=options.force
+    )
+    for miss in misses:
+        p = "-" if miss.p_value is None else f"{miss.p_value:.2g}"
+        outcome = (
+            f"judged '{miss.before}' already"
+            if miss.before != "normal"
+            else "caught from now on"
+            if miss.caught
+            else f"would take a rate above {MAX_UNCERTAIN_RATE:g}; not caught"
+        )
+        say(f"{miss.path}: {miss.product}, p {p}: {outcome}")
+    return ([] if changed is calibration else [changed]), all(miss.caught for miss in misses)
+
+
+def _pairs(
+    assignments: Sequence[str] | None, flag: str, product: str | None, products: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return name and value of `PRODUCT=VALUE`, or of `VALUE` with --product.
+
+    Product names and values may contain `=`: a split at which a known product ends is preferred.
+    """
+    pairs = []
+    for text in assignments or ():
+        splits = [(text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == "="]
+        whole = [(product, text)] if product else []
+        name, value = next(
+            (split for split in splits if split[0] in products), (whole + splits + [("", "")])[0]
+        )
+        if not name or not value:
+            raise SettingsError(f"{flag} {text}: write {flag} PRODUCT=VALUE")
+        pairs.append((name, value))
+    return pairs
+
+
+def _value(text: str, kind: Callable[[str], float | int], flag: str) -> float | int:
+    """Return a value that belongs to a product; `kind` is the type of an option."""
+    try:
+        return kind(text)
+    except argparse.ArgumentTypeError as error:
+        raise SettingsError(f"{flag}: {error}") from None
