@@ -373,6 +373,7 @@ def rate(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(
             f"{_shown(text)} is not a rate; give a number between 0 and 1, without 0 and 1"
+            + (f" ({value:g} % is {value / 100:g})" if 1 < value < 100 else "")
         )
     return value
 
