@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import snl
 from snl.cli.main import main
 from snl.errors import SettingsError
 from snl.model.network import Network
+from snl.runtime import torch_engine
 from snl.runtime.torch_engine import TorchEngine
 from tests.conftest import TINY
 from tests.trees import draw
@@ -160,3 +163,55 @@ def test_speed_by_precision(
     for _, _, batch, milliseconds, rate in rows:
         assert float(rate) == pytest.approx(1000 * int(batch) / float(milliseconds), rel=0.2)
     assert any("--precision bf16" in line for line in lines)
+
+
+def precisions() -> list[str]:
+    """The process's settings for convolutions, recurrent layers and matrix products on CUDA."""
+    cudnn: Any = torch.backends.cudnn
+    return [part.fp32_precision for part in (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)]
+
+
+def test_full_precision_excludes_tf32_while_a_call_runs(
+    monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray
+) -> None:
+    before, seen = precisions(), []
+    engine = TorchEngine(Network(snl.resolve("snl", overrides=TINY)), "cpu")
+    run = engine._fast
+
+    def spy(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        seen.append(precisions())
+        return run(images)  # type: ignore[misc]
+
+    monkeypatch.setattr(engine, "_fast", spy)
+    engine.predict(pixels)
+    assert seen == [before]  # on a CPU there is nothing to exclude
+    monkeypatch.setattr(engine, "_arithmetic", lambda: torch_engine._WITHOUT_TF32)
+    engine.predict(pixels)
+    assert seen[1] == ["ieee"] * 3
+    assert precisions() == before
+
+
+def test_the_last_of_several_threads_restores_tf32() -> None:
+    before, inside = precisions(), threading.Barrier(2)
+
+    def call(leave: threading.Event) -> list[str]:
+        with torch_engine._WITHOUT_TF32:
+            inside.wait(30)
+            leave.wait(30)
+        return precisions()
+
+    first, last = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(call, first), pool.submit(call, last)]
+        first.set()
+        assert calls[0].result(30) == ["ieee"] * 3
+        last.set()
+        assert calls[1].result(30) == before
+    assert precisions() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_scores_on_a_cuda_device_are_those_of_the_cpu(trained: Path, pixels: np.ndarray) -> None:
+    ours, others = (snl.load(trained, device).predict(pixels) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(others.scores, ours.scores, rtol=1e-5)
+    np.testing.assert_allclose(others.maps, ours.maps, rtol=1e-4, atol=1e-5)

@@ -60,13 +60,14 @@ class OpenvinoEngine:
     def __init__(
         self, path: str | Path, device: str = "auto", threads: int = 0, precision: str = "fp32"
     ) -> None:
+        self.path = Path(path)
+        self._read()
         try:
             import openvino
         except ImportError as error:
             raise DependencyError(
                 f"an OpenVINO file needs OpenVINO ({error}): pip install 'snl-ad[openvino]'"
             ) from None
-        self.path = Path(path)
         core = openvino.Core()
         self._device = "CPU" if device in ("auto", "cpu") else device.upper()
         if self._device.partition(".")[0] not in {
@@ -82,7 +83,6 @@ class OpenvinoEngine:
                 f"OpenVINO's {self._device} does not compute in {precision} here "
                 f"({', '.join(offered)}); leave out --precision"
             )
-        self._read()
         # set explicitly, because OpenVINO would replace fp32 by bf16 on CPUs that support it
         hint = precision.replace("fp", "f")
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}

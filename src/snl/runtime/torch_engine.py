@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from threading import Condition
+from threading import Condition, Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ class TorchEngine:
             process, on which rounding depends, so a call of an engine with a number of its own
             runs alone, and the process gets its number back.
         precision: `fp32`, `bf16` or `fp16`, of teacher and student; maps and scores are float32.
+            `fp32` excludes TF32, which PyTorch uses by default in convolutions on CUDA devices and
+            which has 10 bits of mantissa.
 
     Raises:
         SettingsError: a device that is not available.
@@ -77,10 +80,15 @@ class TorchEngine:
         images = torch.from_numpy(pixels)
         if self.torch_device.type == "cuda":
             images = images.pin_memory()
-        with _number_of_threads(self.threads):
+        with _number_of_threads(self.threads), self._arithmetic():
             outputs = fast(images.to(self.torch_device, non_blocking=True))
         maps, scores, embeddings = (output.cpu().numpy() for output in outputs)
         return Outputs(maps, scores, embeddings)
+
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        """Return the context of a call: without TF32 for fp32 on a CUDA device."""
+        exact = self.torch_device.type == "cuda" and self.precision == "fp32"
+        return _WITHOUT_TF32 if exact else nullcontext()
 
     def save(self, path: Path, metadata: ModelMetadata) -> None:
         """Write a bundle; see `snl.runtime.bundle.save`."""
@@ -151,3 +159,38 @@ class _Turns:
 
 
 _TURNS = _Turns()
+
+
+class _WithoutTf32(AbstractContextManager[None]):
+    """While any call is inside, convolutions and matrix products on CUDA devices use float32.
+
+    PyTorch has one setting for the whole process; the last call that leaves restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._before: list[str] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = [part.fp32_precision for part in self._parts()]
+                for part in self._parts():
+                    part.fp32_precision = "ieee"
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                for part, before in zip(self._parts(), self._before, strict=True):
+                    part.fp32_precision = before
+
+    @staticmethod
+    def _parts() -> tuple[Any, ...]:
+        cudnn: Any = torch.backends.cudnn
+        return cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul
+
+
+_WITHOUT_TF32 = _WithoutTf32()
