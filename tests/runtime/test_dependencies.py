@@ -10,7 +10,7 @@ import pytest
 import snl
 from snl.cli.main import main
 from snl.dependencies import require
-from snl.errors import DependencyError
+from snl.errors import BundleError, DependencyError
 
 
 def test_packages_that_are_installed() -> None:
@@ -76,3 +76,11 @@ def test_runtimes_of_exports(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(DependencyError, match=rf"pip install 'snl-ad\[{extra}\]'"):
         snl.load(exported[kind])
+
+
+def test_a_missing_openvino_file_is_named_without_openvino(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BundleError, match="no such file"):
+        snl.load(tmp_path / "parts.xml")
