@@ -8,6 +8,8 @@ BIN := .venv/bin
 # that load them run in a process of their own.
 RUNTIMES := tests/exporting $(addprefix tests/runtime/,test_runtimes.py test_cpp.py test_threads.py \
   test_without_torch.py)
+# a worker that crashes ends the run; a restarted one may wait for ever
+PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 REPORT = -o junit_family=xunit1 --junitxml build
 
 .PHONY: demo test check lint types unit fast hostile durations format clean
@@ -27,18 +29,18 @@ types: .venv/ready
 	$(BIN)/mypy
 
 unit: .venv/ready
-	$(BIN)/pytest -n 2 --dist loadfile $(RUNTIMES:%=--ignore=%)
+	$(BIN)/pytest $(PARALLEL) $(RUNTIMES:%=--ignore=%)
 	$(BIN)/pytest $(RUNTIMES)
 
 fast: .venv/ready
-	$(BIN)/pytest -q -n 2 --dist loadfile -m 'not slow'
+	$(BIN)/pytest -q $(PARALLEL) -m 'not slow'
 
 hostile: .venv/ready
 	$(BIN)/python -m tests.hostile
 
 # measures all tests and chooses those that `make check` leaves out
 durations: .venv/ready
-	-$(BIN)/pytest -n 2 --dist loadfile $(RUNTIMES:%=--ignore=%) $(REPORT)/durations.xml
+	-$(BIN)/pytest $(PARALLEL) $(RUNTIMES:%=--ignore=%) $(REPORT)/durations.xml
 	-$(BIN)/pytest $(RUNTIMES) $(REPORT)/durations-runtimes.xml
 	$(BIN)/python tests/mark_slow.py build/durations.xml build/durations-runtimes.xml
 

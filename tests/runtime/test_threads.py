@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -77,6 +79,37 @@ def test_batches_of_different_sizes_at_once(
         maps = list(pool.map(lambda batch: inspector.predict(batch).maps, batches))
     for left, right in zip(maps, expected, strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=str)
+def test_a_process_receives_signals_after_engines_are_closed(
+    exported: dict[str, Path], order: tuple[int, int]
+) -> None:
+    """OpenVINO leaves a thread without a signal stack if cores are released in a wrong order."""
+    program = f"""
+import faulthandler, gc, os, signal, threading
+import snl
+
+received = []
+faulthandler.enable()  # as pytest and many servers do
+signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number))
+files = [{str(exported["openvino"])!r}, {str(exported["onnx"])!r}, {str(exported["openvino"])!r}]
+inspectors = [snl.load(file, "cpu", threads=1) for file in files]
+loading = [threading.Thread(target=snl.load, args=(file, "cpu")) for file in files]
+[thread.start() for thread in loading]
+[thread.join() for thread in loading]
+ends = [inspectors.pop(), inspectors.pop(0)]
+for number in {order!r}:
+    ends[number].close()
+    ends[number] = None
+    gc.collect()
+    os.kill(os.getpid(), signal.SIGUSR1)
+print(len(received))
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=240
+    )
+    assert (process.returncode, process.stdout) == (0, "2\n"), process.stderr
 
 
 @pytest.fixture(scope="session")

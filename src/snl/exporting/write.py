@@ -42,7 +42,7 @@ from snl.runtime.engine import OUTPUTS
 from snl.runtime.inspector import Inspector, load
 from snl.runtime.metadata import ModelMetadata
 from snl.runtime.onnx_engine import write_onnx
-from snl.runtime.openvino_engine import write_openvino
+from snl.runtime.openvino_engine import openvino_core, write_openvino
 from snl.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -203,13 +203,7 @@ def _finish_openvino(
     images: Sequence[np.ndarray] | None,
 ) -> None:
     """Write an OpenVINO file in a precision, with metadata; `images` are for int8."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise DependencyError(
-            f"an OpenVINO file needs OpenVINO ({error}): pip install 'snl-ad[openvino]'"
-        ) from None
-    model = openvino.Core().read_model(graph)
+    model = openvino_core().read_model(graph)
     if images is not None:
         model = quantise_openvino(model, images)
     write_openvino(model, file, metadata, compress=precision == "fp16")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import cache
 from pathlib import Path
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 from typing import Any
 
 import numpy as np
@@ -62,13 +63,7 @@ class OpenvinoEngine:
     ) -> None:
         self.path = Path(path)
         self._read()
-        try:
-            import openvino
-        except ImportError as error:
-            raise DependencyError(
-                f"an OpenVINO file needs OpenVINO ({error}): pip install 'snl-ad[openvino]'"
-            ) from None
-        core = openvino.Core()
+        core = openvino_core()
         self._device = "CPU" if device in ("auto", "cpu") else device.upper()
         if self._device.partition(".")[0] not in {
             n.partition(".")[0] for n in core.available_devices
@@ -92,6 +87,8 @@ class OpenvinoEngine:
             model = core.read_model(self.path)
             compiled = core.compile_model(model, self._device, config)
         except RuntimeError as error:
+            import openvino
+
             raise self._cannot_run(error, openvino.__version__) from None
         self.batch, self._size, self.embedding_width = self._shape(model)
         self.precision = precision
@@ -209,6 +206,30 @@ class _Requests:
             copies = [np.array(outputs[name]) for name in OUTPUTS]
             self._idle.append(request)  # not after an error, which may leave it unusable
             return copies
+
+
+_CREATION = Lock()
+_only = cache(lambda kind: kind())  # one instance of a class
+
+
+def openvino_core() -> Any:
+    """Return the `openvino.Core` of this process, which is never released.
+
+    OpenVINO's CPU plugin gives the thread that loads it an alternate signal stack. Where several
+    cores are released in another order than the reverse of their creation, the thread is left with
+    a stack that no longer exists, and the next signal with a handler ends the process.
+
+    Raises:
+        DependencyError: OpenVINO is missing.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise DependencyError(
+            f"an OpenVINO file needs OpenVINO ({error}): pip install 'snl-ad[openvino]'"
+        ) from None
+    with _CREATION:
+        return _only(openvino.Core)
 
 
 def load_openvino(
