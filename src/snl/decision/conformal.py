@@ -13,7 +13,7 @@ guaranteed; a fitted tail, if wanted, extrapolates, and the result says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -124,14 +124,19 @@ class Conformal:
     def _raw(self, limit: float, product: str) -> float:
         """Return the largest float32 number whose z-score is at most `limit`, exactly, so that
         rounding does not make threshold and p-value disagree."""
-        mean, deviation = self.log_score_stats[product]
-        logarithm = mean + deviation * limit
-        if logarithm > np.log(_MOST) - 1e-3:
-            return _MOST
 
         def over(value: float) -> bool:
             return self.standardise(value, product) > limit
 
+        return self._largest(limit, product, over)
+
+    def _largest(self, limit: float, product: str, over: Callable[[float], bool]) -> float:
+        """Return the largest float32 number for which `over`, which is monotone, does not hold. It
+        is near the z-score `limit`."""
+        mean, deviation = self.log_score_stats[product]
+        logarithm = mean + deviation * limit
+        if logarithm > np.log(_MOST) - 1e-3:
+            return _MOST
         if over(0.0):
             return -_TINY
         value = np.float32(np.exp(logarithm))
@@ -177,18 +182,21 @@ def log_score_stats(values: Mapping[str, np.ndarray]) -> dict[str, tuple[float, 
     """Compute mean and standard deviation of the logarithm of values, by product.
 
     The standard deviation is shrunk towards the median of all products, which counts as PRIOR
-    images.
+    images, in the logarithm.
 
     Args:
         values: (n,) for each product, n >= 1, not negative.
     """
     logs = {name: np.log(np.maximum(v, _TINY).astype(np.float64)) for name, v in values.items()}
-    deviations = [v.std(ddof=1) for v in logs.values() if len(v) > 1]
-    typical = max(float(np.median(deviations)), 1e-6) if deviations else 1.0
+    deviations = {name: v.std(ddof=1) for name, v in logs.items() if len(v) > 1}
+    known = [d for d in deviations.values() if d > 0]
+    typical = max(float(np.median(known)), 1e-6) if known else 1.0
     stats = {}
     for name, v in logs.items():
-        squares = PRIOR * typical**2 + np.square(v - v.mean()).sum()
-        stats[name] = (float(v.mean()), float(np.sqrt(squares / (PRIOR + len(v) - 1))))
+        # in the geometric mean: a product with a narrow distribution keeps it
+        own = max(float(deviations.get(name, typical)), 1e-3 * typical)
+        share = (len(v) - 1) / (PRIOR + len(v) - 1)
+        stats[name] = (float(v.mean()), float(typical ** (1 - share) * own**share))
     return stats
 
 
