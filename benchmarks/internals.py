@@ -152,7 +152,11 @@ def judge(
 ) -> Verdict:
     """Return the verdict on a score and the distances to every product's nearest prototype."""
     recognised = min(distances, key=distances.__getitem__)
-    return decide.judge(calibration, score, recognised, distances[recognised], product)
+    others = [d for name, d in distances.items() if name != recognised]
+    second = min(others, default=float("inf"))
+    return decide.judge(
+        calibration, score, recognised, distances[recognised], product, second=second
+    )
 
 
 def set_normals(inspector: snl.Inspector, records: Sequence[Record], *, add: bool = False) -> None:

@@ -90,7 +90,9 @@ def test_new_images_of_known_products_are_recognised_and_others_are_not() -> Non
         calibration = Calibration(normals, dict.fromkeys("ab", (0.0, 1.0)), prototypes)
 
         def judge(row: np.ndarray, by: Calibration = calibration) -> tuple[bool, str]:
-            verdict = verdict_on(by, 1.0, *by.prototypes.nearest(row), rates=Rates(unknown=rate))
+            product, distance, second = by.prototypes.nearest(row)
+            rates = Rates(unknown=rate)
+            verdict = verdict_on(by, 1.0, product, distance, rates=rates, second=second)
             return verdict.decision == "unknown product", verdict.recognised
 
         answers = [judge(rows[i]) for i in new]

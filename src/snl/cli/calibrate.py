@@ -37,6 +37,8 @@ def add_parser(verbs: Any) -> None:
         "snl calibrate parts.snl --false-alarms ok1.jpg ok2.jpg --product bottle",
         "snl calibrate parts.snl --misses bad1.jpg --product bottle",
         "snl calibrate parts.snl --ignore bottle=label.png --mm-per-pixel bottle=0.05",
+        "snl calibrate parts.snl --leave-out good/017.png",
+        "snl calibrate parts.snl --rule conformal --product bottle",
         "snl calibrate parts.snl --undo",
     )
     verb.add_argument("file", metavar="FILE", help="bundle or export; it is changed in place")
@@ -60,6 +62,19 @@ def add_parser(verbs: Any) -> None:
         type=shared.rate,
         metavar="X",
         help="largest average number of regions marked in a normal image",
+    )
+    verb.add_argument(
+        "--rule",
+        choices=("shared-tail", "conformal"),
+        help="how thresholds follow from held-out images. shared-tail (default): the centre of the "
+        "product and the tail of all products, measured to keep the rate and steadier with few "
+        "images; conformal: the images of the product alone, with a guarantee",
+    )
+    verb.add_argument(
+        "--leave-out",
+        nargs="+",
+        metavar="NAME",
+        help="remove held-out images, such as those that are said to stand alone",
     )
     verb.add_argument(
         "--tail",

@@ -130,7 +130,8 @@ def _report_calibration(options: Options, inspector: Inspector) -> None:
             f"needs {needed}, so every decision will be 'uncertain': {', or '.join(ways)}"
         )
         return
-    few = [name for name, data in calibration.sets.items() if (len(data) + 1) * rate < 1 - 1e-9]
+    few = [name for name in calibration.products
+           if calibration.scores.threshold(rate, name)[1] == "all products"]  # fmt: skip
     if few:
         names = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
         say(
