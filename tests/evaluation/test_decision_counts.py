@@ -118,7 +118,7 @@ def test_a_model_without_calibration_has_no_decisions(varied: Path) -> None:
     result = snl.evaluate(Darkness(), varied)
     assert result.calibrated_auroc is None and all(s.verdict is None for s in result.scores)
     assert decision_counts(result.scores) is None and format_decisions(result.scores) == ""
-    assert set(result.to_dict()) == {"products", "mean", "pooled"}
+    assert set(result.to_dict()) == {"products", "mean", "pooled", "detection_rates"}
     assert "image_auroc_calibrated" not in result.to_dict()["pooled"]
 
 

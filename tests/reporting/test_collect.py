@@ -27,6 +27,10 @@ def test_the_page_has_tables_curves_and_rates_by_product_and_pooled(
     assert content["products"] == sorted(content["metrics"]["products"]) == products
     assert set(content["metrics"]["decisions"]) == {"products", "overall"}
     assert sorted(content["metrics"]["decisions"]["products"]) == products
+    rates = json.loads(json.dumps(evaluation.detection_rates.to_dict()))
+    assert content["metrics"]["detection_rates"] == rates
+    shown_kinds = {k for k in content["images"]["defect"] if k}
+    assert shown_kinds == {k for row in rates["products"].values() for k in row["kinds"]}
     for shown, computed in (
         *((content["curves"][name], evaluation.curves[name]) for name in products),
         (content["pooled_curves"], evaluation.pooled_curves),

@@ -18,9 +18,17 @@ from tests.reporting.made_up import many, outcome, outcomes, report
 UP, DOWN, LEFT, RIGHT = "\ue013", "\ue015", "\ue012", "\ue014"
 HOME, END, TAB, ENTER, ESCAPE, PAGE_UP = "\ue011", "\ue010", "\ue004", "\ue007", "\ue00c", "\ue00e"
 STOPS = ["skip", "rate-number", "rate", "uncertain-number", "uncertain", "product", "reset"]
-STOPS += ["confusion", "metrics-table", "query", "sort"]
+STOPS += ["confusion", "detection-table", "metrics-table", "query", "sort"]
 TITLE = "return document.activeElement.title"
 OPEN = "return document.getElementById('view').open"
+
+
+LIVE = ("hit", "uncertain", "unknown")
+
+
+def whole(share: float) -> str:
+    """Return a share as the page shows it for fewer than 200 images."""
+    return f"{int(100 * share + 0.5)}\u202f%"
 
 
 def by_product(page: Page) -> dict[str, list[str]]:
@@ -267,6 +275,51 @@ def test_a_pooled_threshold_is_drawn_if_it_is_known(page: Page, tmp_path: Path) 
     )
     page.enter("#rate-number", 4)
     assert page.all(".histogram .off", "n.classList[1]") == ["uncertain", "anomalous"]
+
+
+def test_detection_by_kind_follows_the_rate_beside_what_the_scores_allow(
+    page: Page, demo: Any, demo_file: Path
+) -> None:
+    data, images = demo
+    rates = data.metrics["detection_rates"]["products"]
+    page.open(demo_file)
+    for rate in (0.05, 0.3):
+        page.enter("#rate-number", 100 * rate)
+        rows = page.all("#detection-table tbody tr", "[...n.cells].map(c => c.innerText.trim())")
+        expected = []
+        for product in sorted(rates):
+            own = [i for i in images if i.product == product]
+            normal = [outcome(i, rate, 0.1) for i in own if i.label == "normal"]
+            for kind in (None, *rates[product]["kinds"]):
+                chosen = [i for i in own if i.label != "normal" and kind in (None, i.defect)]
+                shares = [outcome(i, rate, 0.1) for i in chosen]
+                limits = rates[product]["kinds"][kind] if kind else rates[product]["anomalous"]
+                expected.append(
+                    [
+                        kind or product,
+                        "" if kind else whole(normal.count("false_alarm") / len(normal)),
+                        str(len(chosen)),
+                        *(whole(shares.count(key) / len(shares)) for key in LIVE),
+                        *("*" + whole(limits[key]) for key in ("at_1", "at_5")),  # six normals
+                    ]
+                )
+        assert rows == expected
+    tips = set(page.all("#detection-table td[data-tip]", "n.dataset.tip.split(': ')[1]"))
+    assert tips == {"0 of 6 normal test images are above it"}
+    product = sorted(rates)[1]
+    page.enter("#product", f"={product}")
+    shown = page.all("#detection-table tbody tr", "n.checkVisibility() ? n.cells[0].innerText : ''")
+    assert [name for name in shown if name] == [product, *rates[product]["kinds"]]
+
+
+def test_a_report_without_detection_rates_has_no_table_of_them(
+    page: Page, demo: Any, tmp_path: Path
+) -> None:
+    data, images = demo
+    metrics = {key: value for key, value in data.metrics.items() if key != "detection_rates"}
+    changed = dataclasses.replace(data, metrics=metrics)
+    page.open(write_page(tmp_path / "old.html", changed, images))
+    assert not page.js("return document.getElementById('detection').checkVisibility()")
 
 
 def test_metrics_are_sorted_and_explained(page: Page, demo: Any, demo_file: Path) -> None:

@@ -27,6 +27,7 @@ class Options(
     json: Path | None
     save_maps: Path | None
     resolution: str
+    kinds: bool
 
 
 def add_parser(verbs: Any) -> None:
@@ -54,6 +55,12 @@ def add_parser(verbs: Any) -> None:
         default="input",
         help="size at which pixel metrics are computed: the network's input size, as in "
         "publications (default), or the size of each image",
+    )
+    verb.add_argument(
+        "--kinds",
+        action="store_true",
+        help="print detection rates by kind of defect however long the table is; the JSON always "
+        "has them",
     )
     shared.add_products_known(verb)
     shared.add_precision(verb)
@@ -94,7 +101,7 @@ def run(options: Options) -> int:
     measured_on = about(options.file, catalog, inspector, evaluation.skipped)
     measured_on |= {"resolution": options.resolution, "products": options.products}
     with written_first(options.json, {**evaluation.to_dict(), "about": measured_on}):
-        show_evaluation(evaluation)
+        show_evaluation(evaluation, kinds=True if options.kinds else None)
         say_remarks(evaluation.remarks)
     if options.json:
         say(f"metrics: {options.json}")

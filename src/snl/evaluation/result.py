@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from snl.evaluation.decision_counts import decision_counts
+from snl.evaluation.detection_rates import DetectionRates, detection_rates
 from snl.evaluation.image_score import ImageScore
 from snl.evaluation.metrics import auroc
 from snl.text_table import aligned
@@ -85,9 +87,20 @@ class Evaluation:
             scores[image.label].append(image.verdict.calibrated)
         return auroc(scores["normal"], scores["anomalous"])
 
+    @cached_property
+    def detection_rates(self) -> DetectionRates:
+        """What decisions detect and what the scores allow at 1 % and 5 % false alarms on the test
+        images, by product and kind of defect.
+
+        >>> evaluation.detection_rates.products["bottle"].kinds["broken"].at_5  # doctest: +SKIP
+        0.95
+        """
+        return detection_rates(self.scores)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the tables as JSON values; None where a metric is not defined."""
         tables = {"products": self.products, "mean": self.mean, "pooled": self.pooled}
+        tables["detection_rates"] = self.detection_rates.to_dict()
         counts = decision_counts(self.scores)
         if counts is None:
             return tables

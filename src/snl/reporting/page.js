@@ -7,6 +7,7 @@ function refresh() {
   showTradeoff();
   showGuarantee();
   showConfusion(counts);
+  showDetection(counts);
   showHistograms();
   showOperatingPoints(counts);
   showWorst();
@@ -33,6 +34,7 @@ drawTips();
 drawControls();
 drawScale();
 drawConfusion();
+drawDetection();
 drawHistograms();
 drawMetrics();
 drawCurves();

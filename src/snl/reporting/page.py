@@ -30,7 +30,10 @@ from snl.files import atomic
 
 CURVE_POINTS = 256
 """Maximum number of points of a curve; more points are thinned out."""
-_SCRIPTS = ("data", "summary", "charts", "curves", "tables", "gallery", "dialog", "controls")
+_SCRIPTS = (
+    *("data", "summary", "detection", "charts", "curves", "tables", "gallery", "dialog"),
+    "controls",
+)
 _POLICY = (
     "default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; "
     "base-uri 'none'; form-action 'none'"
@@ -97,7 +100,8 @@ class ReportData:
     thresholds: Mapping[str, Mapping[str, float | None]]
     """By product: thresholds `anomalous` and `uncertain` at the initial rates."""
     metrics: Mapping[str, Any]
-    """`products` (a table by product), `mean` and `pooled`; see `Evaluation.to_dict`."""
+    """`products` (a table by product), `mean`, `pooled` and, for the table by kind of defect,
+    `detection_rates`; see `Evaluation.to_dict`."""
     curves: Mapping[str, Mapping[str, list[list[float]]]]
     """By product: curves `roc` and `pro`, each as [[x, ...], [y, ...]] in [0, 1]."""
     pooled_curves: Mapping[str, list[list[float]]]
