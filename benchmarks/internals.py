@@ -20,13 +20,14 @@ from snl.data.listing import inside
 from snl.data.records import Record
 from snl.data.stream import batches, read
 from snl.decision import decide, fit
-from snl.decision.calibration import UNKNOWN_MARGIN as MARGIN
-from snl.decision.calibration import Calibration, CalibrationSet
+from snl.decision.calibration import RULES, Calibration, CalibrationSet
+from snl.decision.certainty import true_rate_interval
 from snl.decision.conformal import Conformal, log_score_stats
 from snl.decision.inspection import ANOMALOUS, UNKNOWN, Verdict
 from snl.decision.products import find_groups
 from snl.decision.products import fit_prototypes as learn_prototypes
 from snl.decision.sample import NormalSample
+from snl.decision.shared_tail import SharedTail
 from snl.errors import ImageError
 from snl.evaluation.decision_counts import rate_interval as binomial_interval
 from snl.evaluation.metrics import auroc
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANOMALOUS",
-    "MARGIN",
+    "RULES",
     "UNKNOWN",
     "WORST",
     "Calibration",
@@ -51,6 +52,7 @@ __all__ = [
     "Conformal",
     "ImageSample",
     "Record",
+    "SharedTail",
     "TimedPredictor",
     "Verdict",
     "auroc",
@@ -72,6 +74,7 @@ __all__ = [
     "torch_engine",
     "training_images",
     "training_step",
+    "true_rate_interval",
     "with_map_settings",
 ]
 

@@ -70,13 +70,16 @@ def test_a_line_holds_the_decision_and_its_reasons(
 ) -> None:
     (record,) = inspect(capsys, calibrated, images / "dented.png")
     assert list(record) == [
-        *("path", "decision", "product", "product_from", "recognised", "distance", "unknown_p"),
-        *("score", "calibrated", "p_value", "threshold", "uncertain_threshold", "threshold_from"),
+        *("path", "decision", "product", "product_from", "recognised", "distance"),
+        *("second_distance", "unknown_distance", "unknown_p", "unusual_p"),
+        *("score", "calibrated", "p_value", "p_value_from"),
+        *("threshold", "uncertain_threshold", "threshold_from"),
         *("region_threshold", "width", "height", "peak", "regions", "remarks"),
     ]
     assert (record["width"], record["height"]) == (48, 40)
-    assert record["threshold_from"] == "product" and record["score"] > record["threshold"]
-    assert record["p_value"] == 1 / 41  # no held-out image has a score as high
+    assert record["threshold_from"] == record["p_value_from"] == "shared tail"
+    assert record["score"] > record["threshold"]
+    assert record["p_value"] == pytest.approx(1 / 41)  # no held-out image has a score as high
     region = record["regions"][0]
     assert list(region) == [*("box", "polygon", "area", "area_mm2", "peak", "peak_at", "p_value")]
     x, y, width, height = region["box"]

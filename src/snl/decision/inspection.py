@@ -201,12 +201,12 @@ def _remarks(verdict: Verdict) -> Iterator[str]:
     """Yield what a person should know about a decision."""
     if verdict.decision == UNKNOWN and verdict.unknown_distance is not None:
         yield (
-            f"an unknown product: the nearest is {verdict.recognised}, at the distance "
+            f"is an unknown product: the nearest is {verdict.recognised}, at the distance "
             f"{verdict.distance:.3g} (limit {verdict.unknown_distance:.3g}); if such images are of "
             f"this product, add normal ones: snl calibrate FILE IMAGES --product "
             f"{verdict.recognised} --add"
         )
     elif verdict.threshold is not None and verdict.threshold == verdict.uncertain_threshold:
-        yield (f"both thresholds of {verdict.product} are equal, so no image can be uncertain")
+        yield f"cannot be uncertain, because both thresholds of {verdict.product} are equal"
     if verdict.p_value_from == "all products":
-        yield f"the p-value comes from the images of all products, not of {verdict.product} alone"
+        yield f"has a p-value from the images of all products, not of {verdict.product} alone"

@@ -96,6 +96,11 @@ def doubts_about_normals(
             strange.setdefault(product, []).append(f"{path}: {reason}")
         if high := _high(calibration, float(sample.scores[row]), product):
             doubts.remarks.append(f"{path}: {high}")
+            limit, _ = calibration.scores.threshold(
+                calibration.rates_for(product).anomalous, product
+            )
+            if limit is not None and sample.scores[row] > FACTOR * limit:
+                doubts.refusals.append(f"{path}: {high}; {_INSIST}")
     for product, texts in strange.items():
         doubts.remarks += texts
         count = sample.products.count(product)
