@@ -88,7 +88,8 @@ def wants_costs(options: Options) -> bool:
             "--cost-miss needs reviewed images: snl calibrate FILE REVIEWED --cost-miss X "
             "--cost-false-alarm Y"
         )
-    also = [name for name in _OTHERS if getattr(options, name) not in (None, False)]
+    values = {name: getattr(options, name) for name in _OTHERS}
+    also = [name for name, value in values.items() if value is not None and value is not False]
     if also:
         raise SettingsError(
             f"--cost-miss only compares rates and changes nothing; leave out {_flag(also[0])}"

@@ -145,7 +145,12 @@ def candidate_rates(p_values: np.ndarray, smallest: float) -> np.ndarray:
 
 
 def best_rate(
-    groups: Sequence[np.ndarray], costs: Costs, smallest: float, normals: int, seed: int = 0
+    groups: Sequence[np.ndarray],
+    costs: Costs,
+    smallest: float,
+    normals: int,
+    seed: int = 0,
+    share_at: Callable[[float], float] = lambda rate: rate,
 ) -> BestRate:
     """Return the rate with the lowest expected cost; of several equal ones the highest.
 
@@ -159,6 +164,8 @@ def best_rate(
         smallest: the smallest rate that the calibration allows, below 1.
         normals: number n of held-out images that the p-values come from.
         seed: of the bootstrap.
+        share_at: share of normal images that a rate really allows, never decreasing. A p-value of
+            a product is its own share; a rate for several products may allow less in some.
 
     Raises:
         ValueError: there is no defect, or no possible rate.
@@ -174,11 +181,12 @@ def best_rate(
         raise ValueError("no reviewed defects, or no possible rate")
     rates = candidate_rates(p_values, smallest)
     found = np.searchsorted(np.sort(p_values), rates, side="right") / len(p_values)
-    expected = costs.per_part(rates, 1 - found)
+    shares = np.array([share_at(float(rate)) for rate in rates])
+    expected = costs.per_part(shares, 1 - found)
     n = int(_lowest(expected[None])[0])
     best = Operation(float(rates[n]), float(found[n]), float(expected[n]))
     widths = (
-        (factor, _interval(groups, costs, rates, normals, factor, seed, best.rate))
+        (factor, _interval(groups, costs, rates, shares, normals, factor, seed, best.rate))
         for factor in _FACTORS
     )
     _, interval = next(widths)
@@ -231,6 +239,7 @@ def _interval(
     groups: Sequence[np.ndarray],
     costs: Costs,
     rates: np.ndarray,
+    shares: np.ndarray,
     normals: int,
     factor: int,
     seed: int,
@@ -246,7 +255,7 @@ def _interval(
         for group in groups
         if len(group)
     ]
-    gaps = np.diff(rates, prepend=0.0, append=1.0) * (normals + 1)
+    gaps = np.diff(shares, prepend=0.0, append=1.0) * (normals + 1)
     chosen = []
     part = max(1, min(REPLICATES, _CELLS // size))
     for start in range(0, REPLICATES, part):

@@ -227,11 +227,17 @@ def _of_products(
     smallest = max(smallest_rate(calibration, name) for name in names)
     counts = [len(calibration.sets[name]) for name in names]
     normals = sum(counts) or sum(map(len, calibration.sets.values()))
-    result = best_rate(defects, costs, smallest, normals)
 
     def shares(rate: float) -> list[float | None]:
         return [allowed_share(calibration, rate, name) for name in names]
 
+    def mean_share(rate: float) -> float:
+        allowed = [share or 0.0 for share in shares(rate)]
+        return float(np.average(allowed, weights=[len(p_values) for p_values in defects]))
+
+    # a p-value of a single product is already the share that it allows
+    share_at = mean_share if len(names) > 1 else float
+    result = best_rate(defects, costs, smallest, normals, share_at=share_at)
     wanted = shares(result.best.rate)
     rate = rounded_up(result.best.rate, lambda other: shares(other) == wanted)
     rates = [calibration.rates_for(name).anomalous for name in names]
