@@ -6,6 +6,7 @@ function refresh() {
   showSummary(counts);
   showTradeoff();
   showGuarantee();
+  showCosts();
   showConfusion(counts);
   showHistograms();
   showOperatingPoints(counts);
@@ -31,6 +32,7 @@ function setPrintLayout(on) {
 
 drawTips();
 drawControls();
+drawCosts();
 drawScale();
 drawConfusion();
 drawHistograms();

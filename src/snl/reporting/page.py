@@ -30,7 +30,10 @@ from snl.files import atomic
 
 CURVE_POINTS = 256
 """Maximum number of points of a curve; more points are thinned out."""
-_SCRIPTS = ("data", "summary", "charts", "curves", "tables", "gallery", "dialog", "controls")
+_SCRIPTS = (
+    *("data", "summary", "charts", "curves", "tables", "gallery", "dialog", "controls"),
+    "costs",
+)
 _POLICY = (
     "default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; "
     "base-uri 'none'; form-action 'none'"
