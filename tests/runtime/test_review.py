@@ -14,6 +14,7 @@ from snl.cli.main import main
 from snl.data.records import make_record
 from snl.decision.costs import Costs
 from snl.decision.edit import edit, set_rates
+from snl.decision.shared_tail import SharedTail
 from snl.errors import DataError, SettingsError
 from snl.files import content_hash
 from snl.runtime.review import (
@@ -23,7 +24,7 @@ from snl.runtime.review import (
     reviewed_p_values,
     smallest_rate,
 )
-from tests.decision.calibrations import calibration_of
+from tests.decision.calibrations import calibration_of, calibration_set, make_calibration
 from tests.trees import save_varied
 
 Capture = pytest.CaptureFixture[str]
@@ -294,6 +295,27 @@ def test_one_rate_for_products_with_different_numbers_of_held_out_images() -> No
     assert row.present_rate is None and row.present is not None and not row.unchanged
     assert row.present.cost == pytest.approx(0.99 * (10 / 21 + 30 * 6 / 31) / 40)
     assert row.result.best.cost == pytest.approx(0.99 * share)
+
+
+def test_continuous_p_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fitted tail, and another way to compute p-values, give any rate."""
+    rng = np.random.default_rng(0)
+    sets = {name: calibration_set(np.exp(rng.normal(size=40))) for name in ("bolt", "plate")}
+    scores = np.exp(rng.normal(2, 1, 50)).astype(np.float32)
+    costs = Costs(100, 1, 0.01)
+    fitted = make_calibration(sets, fit_tail=True)
+    shared = make_calibration(sets)
+    tails = SharedTail({k: v.scores for k, v in sets.items()}, shared.log_score_stats)
+    monkeypatch.setitem(shared.__dict__, "scores", tails)
+    for calibration in (fitted, shared):
+        p = np.array([calibration.scores.p_value(float(score), "bolt") for score in scores])
+        reviewed = {name: Reviewed(p, np.array([])) for name in sets}
+        for row in compare_costs(calibration, reviewed, costs):
+            best = row.result.best
+            assert best.rate <= row.rate <= 1.02 * best.rate
+            assert np.mean(p <= row.rate) == best.found
+            limits = [calibration.scores.threshold(row.rate, name)[0] for name in sets]
+            assert limits[0] is not None and np.mean(scores > limits[0]) == best.found
 
 
 def test_only_possible_rates_are_candidates() -> None:

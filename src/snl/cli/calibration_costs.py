@@ -222,7 +222,7 @@ def _remarks(rows: Sequence[ProductCosts], inspector: Inspector, file: str) -> I
     yield "nothing was changed; to set a rate:"
     for row in rows:
         name = row.product or "all products"
-        words = ["snl", "calibrate", file, "--rate", f"{row.rate:.12g}"]
+        words = ["snl", "calibrate", file, "--rate", f"{row.rate!r}"]
         words += ["--product", row.product] if row.product else []
         if row.unchanged:
             yield f"  {name}: the present rate is the best one"

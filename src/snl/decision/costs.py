@@ -202,7 +202,7 @@ def rounded_up(rate: float, is_same: Callable[[float], bool]) -> float:
 
     Args:
         rate: between 0 and 1.
-        is_same: whether a higher rate decides as `rate` does. If none does, `rate` is returned.
+        is_same: whether a higher rate decides as `rate` does. If none is found, `rate` is returned.
 
     >>> rounded_up(1 / 21, lambda rate: rate < 2 / 21)
     0.048

@@ -239,7 +239,12 @@ def _of_products(
     share_at = mean_share if len(names) > 1 else float
     result = best_rate(defects, costs, smallest, normals, share_at=share_at)
     wanted = shares(result.best.rate)
-    rate = rounded_up(result.best.rate, lambda other: shares(other) == wanted)
+
+    def is_same(other: float) -> bool:
+        found = [np.sum(p <= other) == np.sum(p <= result.best.rate) for p in defects]
+        return all(found) and _alike(shares(other), wanted)
+
+    rate = rounded_up(result.best.rate, is_same)
     rates = [calibration.rates_for(name).anomalous for name in names]
     present = [allowed_share(calibration, r, n) for r, n in zip(rates, names, strict=True)]
     alarms = int(np.sum(normal <= result.best.rate))
@@ -251,7 +256,7 @@ def _of_products(
         present_rate=rates[0] if len(set(rates)) == 1 else None,
         result=result,
         rate=rate,
-        unchanged=present == wanted,
+        unchanged=_alike(present, wanted),
         false_alarms=alarms,
         surprising=_surprising(alarms, len(normal), result.best.rate),
     )
@@ -271,6 +276,14 @@ def _present(
         rate += len(p_values) / total * share
         found += len(p_values) / total * one.found
     return Operation(rate, found, costs.per_part(rate, 1 - found))
+
+
+def _alike(shares: Sequence[float | None], others: Sequence[float | None]) -> bool:
+    """Return whether shares differ by at most 1 %."""
+    return all(
+        one is not None and other is not None and abs(one - other) <= 0.01 * other
+        for one, other in zip(shares, others, strict=True)
+    )
 
 
 def _surprising(alarms: int, total: int, rate: float) -> bool:
