@@ -17,7 +17,8 @@ from tests.reporting.made_up import many, outcome, outcomes, report
 
 UP, DOWN, LEFT, RIGHT = "\ue013", "\ue015", "\ue012", "\ue014"
 HOME, END, TAB, ENTER, ESCAPE, PAGE_UP = "\ue011", "\ue010", "\ue004", "\ue007", "\ue00c", "\ue00e"
-STOPS = ["skip", "rate-number", "rate", "uncertain-number", "uncertain", "product", "reset"]
+STOPS = ["skip", "cost-miss", "cost-alarm", "defect-share"]
+STOPS += ["rate-number", "rate", "uncertain-number", "uncertain", "product", "reset"]
 STOPS += ["confusion", "detection-table", "metrics-table", "query", "sort"]
 TITLE = "return document.activeElement.title"
 OPEN = "return document.getElementById('view').open"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.calibrate_changes import CHANGES, Options, change
+from snl.cli.calibration_costs import add_costs, show_costs, wants_costs
 from snl.cli.common import OK, PROBLEMS, image_files, say, show
 from snl.errors import SettingsError
 
@@ -39,6 +40,7 @@ def add_parser(verbs: Any) -> None:
         "snl calibrate parts.snl --ignore bottle=label.png --mm-per-pixel bottle=0.05",
         "snl calibrate parts.snl --leave-out good/017.png",
         "snl calibrate parts.snl --rule conformal --product bottle",
+        "snl calibrate parts.snl reviewed/ --cost-miss 100 --cost-false-alarm 1",
         "snl calibrate parts.snl --undo",
     )
     verb.add_argument("file", metavar="FILE", help="bundle or export; it is changed in place")
@@ -98,6 +100,7 @@ def add_parser(verbs: Any) -> None:
         "the normal images already, or a threshold that would more than double",
     )
     verb.add_argument("--undo", action="store_true", help="undo the last change")
+    add_costs(verb)
     verb.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write to this file, leave FILE unchanged"
     )
@@ -150,6 +153,8 @@ def run(options: Options) -> int:
     """Change the calibration if requested, save it, and print it."""
     from snl.locks import locked
 
+    if wants_costs(options):
+        return show_costs(options)
     changes = options.undo or any(getattr(options, name) is not None for name in CHANGES)
     target = Path(options.output or options.file)
     if (not changes and not options.output) or not Path(options.file).is_file():

@@ -49,6 +49,9 @@ class Options(
     tile: int | None
     force: bool
     undo: bool
+    cost_miss: float | None
+    cost_false_alarm: float | None
+    defect_share: float | None
     output: Path | None
 
 

@@ -6,6 +6,7 @@ function refresh() {
   showSummary(counts);
   showTradeoff();
   showGuarantee();
+  showCosts();
   showConfusion(counts);
   showDetection(counts);
   showHistograms();
@@ -32,6 +33,7 @@ function setPrintLayout(on) {
 
 drawTips();
 drawControls();
+drawCosts();
 drawScale();
 drawConfusion();
 drawDetection();

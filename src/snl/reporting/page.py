@@ -32,7 +32,7 @@ CURVE_POINTS = 256
 """Maximum number of points of a curve; more points are thinned out."""
 _SCRIPTS = (
     *("data", "summary", "detection", "charts", "curves", "tables", "gallery", "dialog"),
-    "controls",
+    *("controls", "costs"),
 )
 _POLICY = (
     "default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; "

@@ -109,7 +109,8 @@ function scrollToNode(node) {
 
 // the address: after the # it holds the values that differ from the initial state
 
-const ADDRESS_KEYS = { rate: "rate", uncertain: "uncertain", product: "product", outcome: "outcome", query: "search", sort: "order" };
+const ADDRESS_KEYS = { rate: "rate", uncertain: "uncertain", product: "product", outcome: "outcome", query: "search", sort: "order",
+  costMiss: "cost-miss", costAlarm: "cost-alarm", defects: "defects" };
 
 function writeAddress() {
   const parameters = new URLSearchParams();
@@ -130,6 +131,10 @@ function readAddress() {
   for (const key of ["rate", "uncertain"]) {
     const rate = Number(parameters.get(ADDRESS_KEYS[key]));
     if (rate >= MIN_RATE && rate <= MAX_RATE) result[key] = rate;
+  }
+  for (const key of Object.keys(COSTS)) {
+    const value = Number(parameters.get(ADDRESS_KEYS[key]));
+    if (isCost(key, value)) result[key] = value;
   }
   if (PRODUCTS.includes(parameters.get("product"))) result.product = parameters.get("product");
   const [key, kind] = (parameters.get("outcome") ?? "").split("-");

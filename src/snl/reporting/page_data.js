@@ -48,7 +48,7 @@ function rankImages() {
 
 const INITIAL = {
   rate: RATES.anomalous, uncertain: RATES.uncertain, product: "", outcome: "", query: "",
-  sort: "worst",
+  sort: "worst", costMiss: 100, costAlarm: 1, defects: 0.01,
 };
 const state = { ...INITIAL };
 
