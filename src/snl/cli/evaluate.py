@@ -16,6 +16,7 @@ class Options(
     shared.ProductsOption,
     shared.PrecisionOption,
     shared.LayoutOption,
+    shared.PartOption,
     shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
@@ -58,6 +59,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_products_known(verb)
     shared.add_precision(verb)
     shared.add_layout(verb)
+    shared.add_part_pattern(verb)
     shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
@@ -71,7 +73,7 @@ def run(options: Options) -> int:
     from snl.kinds import MAP, METRICS
     from snl.outputs import Output, check_outputs
 
-    catalog = snl.Catalog.read(options.data, options.layout)
+    catalog = snl.Catalog.read(options.data, options.layout, options.part_pattern)
     outputs = [Output("--json", options.json, METRICS)] if options.json else []
     if options.save_maps:
         files = map_files(options.save_maps, catalog)
