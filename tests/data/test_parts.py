@@ -121,7 +121,7 @@ def test_a_pattern_does_not_replace_the_column(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by_column", [True, False])
 def test_parts_without_a_split_are_split_whole(tmp_path: Path, by_column: bool) -> None:
-    """All views of parts 0-4, which have an anomalous one, are tested, and a fifth of the others."""
+    """Tested are parts 0-4, which have an anomalous view, and a fifth of the others."""
     lines = ["path,label,part" if by_column else "path,label"]
     for part in range(30):
         for view in range(5):

@@ -230,8 +230,8 @@ class Catalog:
         except (OSError, ValueError):
             size = -1
         name = (inside(record.path, self.root) or Path(record.path.name)).as_posix()
-        fields = (name, str(size), record.product, record.split, str(record.label))
-        fields += (record.part,) if record.part else ()
+        fields = [name, str(size), record.product, record.split, str(record.label)]
+        fields += [record.part] if record.part else []
         return unicodedata.normalize("NFC", "\0".join(fields)).encode("utf-8", "surrogateescape")
 
 
