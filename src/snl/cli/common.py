@@ -64,6 +64,7 @@ def aligned(pairs: Iterable[tuple[str, str]]) -> str:
 def show_evaluation(evaluation: Evaluation) -> None:
     """Print the tables on standard output and the skipped images on standard error."""
     from snl.evaluation.decision_counts import format_decisions
+    from snl.evaluation.parts import format_parts
     from snl.evaluation.result import format_table
 
     show(format_table(evaluation))
@@ -76,6 +77,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
                 f"pooled image AUROC: {100 * raw:.1f} by raw scores, {100 * calibrated:.1f} by "
                 "calibrated scores"
             )
+    if evaluation.parts:
+        show(f"\n{format_parts(evaluation.parts)}")
     say_left_out(evaluation)
 
 
