@@ -126,6 +126,22 @@ def format_parts(parts: Sequence[PartScore]) -> str:
     return aligned(rows, last=1)
 
 
+def part_notes(parts: Sequence[PartScore]) -> list[str]:
+    """Return a sentence on the decisions on all parts; none if there are no parts."""
+    if not parts:
+        return []
+    row = _counts(parts)
+    text = f"by part ({row['n_normal']} normal, {row['n_anomalous']} anomalous)"
+    if "normal" in row:
+        text += (
+            f": {row['false_alarms']} false alarms, {row['anomalous'][ANOMALOUS]} anomalous parts "
+            "found, at the rates of the calibration"
+        )
+    if row["auroc"] is not None:
+        text += f"; AUROC of parts {100 * row['auroc']:.1f} %"
+    return [text]
+
+
 def _counts(parts: Sequence[PartScore]) -> dict[str, Any]:
     by_label = {
         label: [part for part in parts if part.label == label] for label in ("normal", "anomalous")
