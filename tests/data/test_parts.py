@@ -12,6 +12,7 @@ from snl.data.catalog import Catalog
 from snl.data.parts import PartPattern
 from snl.errors import DataError
 from tests.data.catalogs import touch
+from tests.trees import save_part
 
 
 def parts_of(catalog: Catalog) -> dict[str, str]:
@@ -86,6 +87,18 @@ def test_a_wrong_pattern_is_an_error(tmp_path: Path, pattern: str, message: str)
     with pytest.raises(DataError, match=message.replace("(", r"\(")) as caught:
         Catalog.read(tmp_path, part_pattern=pattern)
     assert "\n" not in str(caught.value)
+
+
+def test_doctor_counts_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("1_a", "1_b", "2_a"):
+        save_part(tmp_path / "bolt" / f"{name}.png", len(name))
+    words = ["doctor", str(tmp_path), "--quiet", "--part-pattern", r"\d"]
+    main(words)
+    assert "3 images, 2 parts with 1 to 2 images each" in capsys.readouterr().out
+    main(words[:3])
+    assert "parts with" not in capsys.readouterr().out
+    assert main(["doctor", "--part-pattern", r"\d"]) == 2
+    assert "--part-pattern has no DATA to read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("pattern", ["(", "", "a{99999999999}"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from snl.decision.calibration import Calibration, Rates
 from snl.decision.decide import judge
@@ -225,3 +226,38 @@ def test_a_part_is_decided_with_its_last_image_in_any_order() -> None:
             views = [(names[n], verdicts[n]) for n in images if n not in bad]
             expected = decide_part(name, views, calibration, unreadable=len(set(images) & bad))
             assert part == expected
+
+
+# ---------------------------------------------------------------- what docs/decisions.md states
+
+
+@pytest.mark.parametrize("dependence", ["independent", "partial", "full"])
+@pytest.mark.parametrize("seen", [1, 2, 4])
+def test_parts_with_fewer_views_than_the_held_out_ones(dependence: str, seen: int) -> None:
+    """The rate of parts is at most rate * V / v; that of an image at most rate + 1 / (m + 1)."""
+    rng = np.random.default_rng(seen)
+    draws, new, held, views, rate, flagged = 200, 20, 12, 4, 0.1, 0
+    for _ in range(draws):
+        scores = draw(rng, held, views, dependence).astype(np.float32)
+        sets = {"bolt": calibration_set(scores.ravel())}
+        calibration = make_calibration(sets, rates=Rates(rate, 0.5))
+        for part in draw(rng, new, views, dependence).astype(np.float32):
+            flagged += decide(calibration, *map(float, part[:seen])).decision == "anomalous"
+    share = flagged / (draws * new)
+    spread = np.sqrt(rate * (1 - rate) * (1 / (draws * new) + 1 / (draws * (held + 1))))
+    assert share <= rate * views / seen + 3 * spread
+    if seen == 1:
+        assert share <= rate + 1 / (held + 1) + 3 * spread
+    if seen == views:
+        assert share <= rate + 3 * spread
+
+
+def test_what_the_rule_costs_with_many_images() -> None:
+    """Five views at 5 %: 4.9 % where they are independent, 1 % where they repeat each other."""
+    rng = np.random.default_rng(0)
+    quantiles = norm.ppf(np.arange(1, 1000) / 1000)
+    calibration = make_calibration({"bolt": calibration_set(np.exp(quantiles))})
+    for dependence, expected in (("independent", 1 - 0.99**5), ("full", 0.01)):
+        parts = draw(rng, 2000, 5, dependence)
+        flagged = sum(decide(calibration, *map(float, p)).decision == "anomalous" for p in parts)
+        assert flagged / 2000 == pytest.approx(expected, abs=3 * np.sqrt(expected / 2000))

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import snl
 from snl.data.catalog import Catalog
 from snl.data.records import Record
 from snl.settings import Settings, resolve
 from snl.training.selection import held_out_count, split
+from tests.conftest import TINY
+from tests.trees import save_varied
 
 ROOT = Path("data")
 
@@ -81,6 +84,23 @@ def test_the_seed_determines_the_choice() -> None:
     data = catalog(*views("bolt", 100, 5))
     first, again, other = (split(data, settings(seed=s))[1] for s in (0, 0, 1))
     assert first == again != other
+
+
+def test_training_never_sees_a_view_of_a_held_out_part(tmp_path: Path) -> None:
+    """From files to the bundle; the images are identified by their contents."""
+    for part in range(12):
+        for view in range(3):
+            save_varied(tmp_path / "bolt" / f"{part:02}_{view}.png", 100 * part + view)
+    inspector = snl.train(
+        tmp_path, overrides=TINY, device="cpu", quiet=True, part_pattern=r"(\d+)_"
+    )
+    held, trained = inspector.calibration.sets["bolt"].hashes, inspector.training.hashes
+    parts: dict[str, set[str]] = {"held": set(), "trained": set()}
+    for path in (tmp_path / "bolt").iterdir():
+        found = inspector.training.content_hash(path)
+        assert (found in held) != (found in trained)
+        parts["held" if found in held else "trained"].add(path.name[:2])
+    assert len(held) == 12 and len(parts["held"]) == 4 and len(parts["trained"]) == 8
 
 
 def test_nothing_is_held_out_where_that_is_set() -> None:
