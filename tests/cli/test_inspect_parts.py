@@ -116,7 +116,7 @@ def test_a_view_that_cannot_be_read(calibrated: Path, images: Path, capsys: Capt
     assert parts["1"]["decision"] != "normal" and len(parts["1"]["views"]) == 1
     four = parts["4"]
     assert (four["decision"], four["views"], four["score"]) == ("uncertain", [], None)
-    assert "4: uncertain, 1 images not inspected" in capsys.readouterr().err
+    assert "part 4: uncertain, 1 images not inspected" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,12 @@ def test_the_command_prints_and_writes_parts(
     file = tmp_path / "metrics.json"
     words = ["evaluate", str(calibrated), str(views), "--json", str(file), "--quiet"]
     assert main([*words, "--part-pattern", r"(\d+)\.png"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "bolt + plate" in out and "all parts" in out
     assert json.loads(file.read_text())["parts"]["overall"]["n_anomalous"] == 4
+    assert "no decision on a part" not in err
+    assert main([*words, "--part-pattern", "test"]) == 0
+    err = capsys.readouterr().err
+    assert "no decision on a part of 24 images at a false-alarm rate of 0.05 is possible" in err
     assert main(words) == 0
     assert "all parts" not in capsys.readouterr().out

@@ -7,6 +7,7 @@ from typing import Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation, written_first
+from snl.cli.inspect_parts import note_few_images
 from snl.cli.remarks import say_remarks
 
 SUMMARY = "measure detection and localization on labelled test images"
@@ -98,6 +99,8 @@ def run(options: Options) -> int:
     with written_first(options.json, {**evaluation.to_dict(), "about": measured_on}):
         show_evaluation(evaluation)
         say_remarks(evaluation.remarks)
+        if evaluation.parts:
+            note_few_images(options.file, inspector, max(part.views for part in evaluation.parts))
     if options.json:
         say(f"metrics: {options.json}")
     if options.save_maps:

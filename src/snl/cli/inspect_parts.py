@@ -64,7 +64,7 @@ class PartRun:
             self._names, [str(path) for path in paths], inspector.calibration, rates
         )
         views = max(Counter(filter(None, self._names)).values())
-        _note_few_images(options, inspector, rates, views)
+        note_few_images(options.file, inspector, views, rates, options.product)
         self._counts: Counter[str] = Counter()
         self._listed: list[PartDecision] = []
 
@@ -90,10 +90,10 @@ class PartRun:
             p = "" if part.p_value is None else f", p-value {part.p_value:.3g}"
             by = f" by {printable(part.worst)}" if part.worst else ""
             unreadable = f", {part.unreadable} images not inspected" if part.unreadable else ""
-            say(f"  {printable(part.part)}: {part.decision}{p}{by}{unreadable}")
+            say(f"part {printable(part.part)}: {part.decision}{p}{by}{unreadable}")
         more = self._counts.total() - self._counts["normal"] - len(self._listed)
         if more:
-            say(f"  and {more} more that are not normal")
+            say(f"and {more} more parts that are not normal")
         if self._tracker.waiting:
             say(f"{self._tracker.waiting} parts are not decided: not all their images were seen")
 
@@ -116,26 +116,30 @@ def _root(paths: Sequence[str]) -> Path:
         return folders[0]
 
 
-def _note_few_images(
-    options: PartOptions, inspector: Inspector, rates: Rates | None, views: int
+def note_few_images(
+    file: str,
+    inspector: Inspector,
+    views: int,
+    rates: Rates | None = None,
+    product: str | None = None,
 ) -> None:
     """Say if too few images are held out for a decision on a part of this many images."""
     from snl.decision.parts import allows, part_images_needed
 
     calibration = inspector.calibration
-    for product in [options.product] if options.product else inspector.products:
-        rate = (rates or calibration.rates_for(product)).anomalous
-        if allows(calibration, rate, views, product):
+    for name in [product] if product else inspector.products:
+        rate = (rates or calibration.rates_for(name)).anomalous
+        if allows(calibration, rate, views, name):
             continue
         possible = calibration.possible_rate()
         other = ""
         if possible is not None and views * possible < 1:
-            other = f", or inspect with --rate {views * possible:.3g} or more"
+            other = f", or inspect with --rate {views * possible:.6g} or more"
         held = sum(map(len, calibration.sets.values()))
         say(
             f"note: with {held} held-out normal images no decision on a part of {views} images at "
             f"a false-alarm rate of {rate:g} is possible, so it is 'uncertain'; "
             f"{part_images_needed(rate, views)} are needed: add normal images with snl calibrate "
-            f"{options.file} NORMALS --add{other}"
+            f"{file} NORMALS --add{other}"
         )
         return
