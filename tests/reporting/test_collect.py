@@ -13,6 +13,17 @@ import snl
 from snl.reporting.collect import report
 
 
+def test_the_page_names_the_part_of_each_image(bundle: Path, parts: Path, tmp_path: Path) -> None:
+    inspector, path = snl.load(bundle, "cpu"), tmp_path / "report.html"
+    catalog = snl.Catalog.read(parts, part_pattern=r"t\w+/\w+/\d+")
+    evaluation = report(inspector, catalog, path)
+    (text,) = re.findall('id="data">(.*?)</script>', path.read_text("utf-8"))
+    content = json.loads(text)
+    assert content["images"]["part"] == [image.part for image in evaluation.scores]
+    assert content["metrics"]["parts"] == evaluation.to_dict()["parts"]
+    assert content["notes"][0].startswith("by part (2 normal, 2 anomalous): ")
+
+
 def test_the_page_has_tables_curves_and_rates_by_product_and_pooled(
     bundle: Path, parts: Path, tmp_path: Path
 ) -> None:

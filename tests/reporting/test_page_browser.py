@@ -170,6 +170,44 @@ def test_sort_orders(page: Page, demo: Any, demo_file: Path) -> None:
         assert all(kinds[path] == key for path in row)
 
 
+def test_views_of_a_part_are_shown_together(page: Page, tmp_path: Path) -> None:
+    """Parts with the worst error first; their views by path. Names are text, whatever they are."""
+    data, stream = many(60)
+    images = [
+        dataclasses.replace(image, part="" if n % 7 == 0 else f"<b>{n % 13}</b>")
+        for n, image in enumerate(stream)
+    ]
+    page.open(write_page(tmp_path / "report.html", data, images))
+    page.scroll_to("#gallery-title")
+    page.enter("#sort", "part")
+    parts = {image.path: image.part or image.path for image in images}
+    level = {"miss": 3, "false_alarm": 3, "unknown": 2, "uncertain": 1}
+    levels: dict[str, int] = {}
+    for image in images:
+        worst = level.get(outcome(image, 0.05, 0.1), 0)
+        levels[parts[image.path]] = max(levels.get(parts[image.path], 0), worst)
+    cards = page.cards()
+    shown = [parts[path] for path in cards]
+    order = list(dict.fromkeys(shown))
+    assert len(cards) > 9 and shown == [part for part in order for _ in range(shown.count(part))]
+    assert [levels[part] for part in order] == sorted(levels.values(), reverse=True)[: len(order)]
+    for part in order[:-1]:  # the last one may be cut off by the window
+        assert [p for p in cards if parts[p] == part] == sorted(
+            p for p in parts if parts[p] == part
+        )
+    first = next(image for image in images if image.path == cards[0])
+    if first.part:
+        assert page.texts("#gallery .card .part")[0] == f"part {first.part}"
+    page.enter("#query", "<b>12</b>")
+    assert page.count() == sum(image.part == "<b>12</b>" for image in images)
+
+
+def test_a_report_without_parts_has_no_order_by_part(page: Page, demo_file: Path) -> None:
+    page.open(demo_file, after="#order=part")
+    assert "part" not in page.all("#sort option", "n.value")
+    assert page.element("#sort").get_attribute("value") == "worst"
+
+
 def test_tab_reaches_every_control(page: Page, demo_file: Path) -> None:
     page.open(demo_file)
     stops: list[str] = []

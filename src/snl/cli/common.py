@@ -70,6 +70,7 @@ def show_evaluation(evaluation: Evaluation, *, kinds: bool | None = None) -> Non
     """
     from snl.evaluation.decision_counts import format_decisions
     from snl.evaluation.detection_rates import format_detection_rates
+    from snl.evaluation.parts import format_parts
     from snl.evaluation.result import format_table
 
     show(format_table(evaluation))
@@ -83,6 +84,8 @@ def show_evaluation(evaluation: Evaluation, *, kinds: bool | None = None) -> Non
                 "calibrated scores"
             )
     show(f"\n{format_detection_rates(evaluation.detection_rates, kinds)}")
+    if evaluation.parts:
+        show(f"\n{format_parts(evaluation.parts)}")
     say_left_out(evaluation)
 
 

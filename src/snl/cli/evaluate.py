@@ -7,6 +7,7 @@ from typing import Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation, written_first
+from snl.cli.inspect_parts import note_few_images
 from snl.cli.remarks import say_remarks
 
 SUMMARY = "measure detection and localization on labelled test images"
@@ -16,6 +17,7 @@ class Options(
     shared.ProductsOption,
     shared.PrecisionOption,
     shared.LayoutOption,
+    shared.PartOption,
     shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
@@ -65,6 +67,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_products_known(verb)
     shared.add_precision(verb)
     shared.add_layout(verb)
+    shared.add_part_pattern(verb)
     shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
@@ -78,7 +81,7 @@ def run(options: Options) -> int:
     from snl.kinds import MAP, METRICS
     from snl.outputs import Output, check_outputs
 
-    catalog = snl.Catalog.read(options.data, options.layout)
+    catalog = snl.Catalog.read(options.data, options.layout, options.part_pattern)
     outputs = [Output("--json", options.json, METRICS)] if options.json else []
     if options.save_maps:
         files = map_files(options.save_maps, catalog)
@@ -103,6 +106,8 @@ def run(options: Options) -> int:
     with written_first(options.json, {**evaluation.to_dict(), "about": measured_on}):
         show_evaluation(evaluation, kinds=True if options.kinds else None)
         say_remarks(evaluation.remarks)
+        if evaluation.parts:
+            note_few_images(options.file, inspector, max(part.views for part in evaluation.parts))
     if options.json:
         say(f"metrics: {options.json}")
     if options.save_maps:

@@ -19,6 +19,7 @@ class Options(
     shared.SettingsOptions,
     shared.BudgetOptions,
     shared.LayoutOption,
+    shared.PartOption,
     shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
@@ -67,6 +68,7 @@ def add_parser(verbs: Any) -> None:
         "--tensorboard", action="store_true", help="write scalars to FILE.run/tensorboard"
     )
     shared.add_layout(verb)
+    shared.add_part_pattern(verb)
     shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
@@ -87,6 +89,7 @@ def run(options: Options) -> int:
             preset=options.preset,
             overrides=options.overrides(),
             layout=options.layout,
+            part_pattern=options.part_pattern,
             device=options.device,
             resume=options.resume,
             overwrite=options.overwrite,

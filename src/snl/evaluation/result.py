@@ -13,6 +13,7 @@ from snl.evaluation.decision_counts import decision_counts
 from snl.evaluation.detection_rates import DetectionRates, detection_rates
 from snl.evaluation.image_score import ImageScore
 from snl.evaluation.metrics import auroc
+from snl.evaluation.parts import PartScore, part_counts
 from snl.text_table import aligned
 
 METRICS = (
@@ -65,6 +66,7 @@ class Evaluation:
         curves: by product.
         pooled_curves: of all images in one ranking.
         remarks: number of images by remark, such as that samples were clipped.
+        parts: of every part that an image shows; empty if the data set has no parts.
     """
 
     products: dict[str, dict[str, float | int | None]]
@@ -76,6 +78,7 @@ class Evaluation:
     curves: Mapping[str, Curves] = field(default_factory=dict)
     pooled_curves: Curves = field(default_factory=dict)
     remarks: Mapping[str, int] = field(default_factory=dict)
+    parts: tuple[PartScore, ...] = ()
 
     @property
     def calibrated_auroc(self) -> float | None:
@@ -99,8 +102,14 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the tables as JSON values; None where a metric is not defined."""
-        tables = {"products": self.products, "mean": self.mean, "pooled": self.pooled}
-        tables["detection_rates"] = self.detection_rates.to_dict()
+        tables: dict[str, Any] = {
+            "products": self.products,
+            "mean": self.mean,
+            "pooled": self.pooled,
+            "detection_rates": self.detection_rates.to_dict(),
+        }
+        if self.parts:
+            tables["parts"] = part_counts(self.parts)
         counts = decision_counts(self.scores)
         if counts is None:
             return tables

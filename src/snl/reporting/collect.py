@@ -16,6 +16,7 @@ from snl.data.catalog import Catalog
 from snl.data.inputs import catalog_files
 from snl.drawing.heat import heat
 from snl.evaluation.evaluate import evaluate
+from snl.evaluation.parts import part_notes
 from snl.evaluation.result import EvaluatedImage, Evaluation
 from snl.kinds import PAGE
 from snl.outputs import Output, check_outputs
@@ -96,6 +97,7 @@ def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog) -> Show
         image=thumbnail(image),
         overlay=thumbnail(overlay),
         mask=mask,
+        part=result.part,
     )
 
 
@@ -141,6 +143,7 @@ def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> Rep
             "versions": {"report": f"snl {__version__}", **training.facts.get("versions", {})},
         },
         notes=[
+            *part_notes(evaluation.parts),
             *(f"skipped: {text}" for text in evaluation.skipped),
             *(f"mask not used: {text}" for text in evaluation.unusable_masks),
         ],

@@ -74,6 +74,8 @@ class Shown:
     """Thumbnail of the image with the anomaly map over it."""
     mask: bytes | None
     """Ground truth as a 1-bit PNG; None: unknown, or no defect."""
+    part: str = ""
+    """Part that the image shows; empty: unknown."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ class _Columns:
 
     NAMES = (
         *("path", "product", "label", "defect", "score", "calibrated", "p_value", "unknown_p"),
-        *("recognised", "mask"),
+        *("recognised", "part", "mask"),
     )
 
     def __init__(self) -> None:

@@ -64,6 +64,8 @@ function drawControls() {
     ...PRODUCTS.map((text) => make("option", { value: `=${text}`, text })));
   product.addEventListener("change", () => change({ product: product.value.slice(1) }));
   byId("query").addEventListener("input", () => change({ query: byId("query").value.trim() }));
+  if (HAS_PARTS) byId("query").placeholder = "path, product, part or defect";
+  else byId("sort").querySelector("[value=part]").remove();
   byId("sort").addEventListener("change", () => change({ sort: byId("sort").value }));
   byId("reset").addEventListener("click", () => {
     byId("query").value = "";

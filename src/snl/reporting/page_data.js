@@ -29,13 +29,15 @@ const IMAGES = DATA.images.path.map((path, index) => ({
   p: DATA.images.p_value[index],
   unknownP: DATA.images.unknown_p[index],
   recognised: DATA.images.recognised[index],
+  part: DATA.images.part[index],
   mask: DATA.images.mask[index],
   decision: "", outcome: "",
 }));
 for (const image of IMAGES) {
-  image.text = `${image.path}\n${image.product}\n${image.defect}`.toLocaleLowerCase();
+  image.text = `${image.path}\n${image.product}\n${image.defect}\n${image.part}`.toLocaleLowerCase();
 }
 const HAS_MASKS = IMAGES.some((image) => image.mask);
+const HAS_PARTS = IMAGES.some((image) => image.part);
 const HAS_UNKNOWN = IMAGES.some((image) => image.unknownP !== null);
 rankImages();
 
