@@ -235,7 +235,7 @@ def check_format_2(inspector: snl.Inspector) -> None:
         results = [json.loads(json.dumps(r.to_dict())) for r in inspector.inspect(pixels, product)]
         for wanted, result in zip(expected[name], results, strict=True):
             assert result["p_value_from"] == result["threshold_from"]  # conformal, as it was
-            # what 0.1.0 did not have, and the judgement on unknown products, which it made otherwise
+            # new fields, and the judgement on unknown products, which 0.1.0 made otherwise
             new = {*result.keys() - wanted.keys(), "unknown_p", "decision"}
             result, old = ({k: v for k, v in r.items() if k not in new} for r in (result, wanted))
             same_record(old, result, rel=1e-5)
