@@ -24,7 +24,7 @@ from snl.decision.calibration import RULES, Calibration, CalibrationSet
 from snl.decision.certainty import true_rate_interval
 from snl.decision.conformal import Conformal, log_score_stats
 from snl.decision.inspection import ANOMALOUS, UNKNOWN, Verdict
-from snl.decision.products import find_groups
+from snl.decision.products import Prototypes, find_groups
 from snl.decision.products import fit_prototypes as learn_prototypes
 from snl.decision.sample import NormalSample
 from snl.decision.shared_tail import SharedTail
@@ -57,6 +57,7 @@ __all__ = [
     "Verdict",
     "auroc",
     "binomial_interval",
+    "calibration_of_scores",
     "calibration_sets",
     "evaluate_run",
     "find_groups",
@@ -145,6 +146,23 @@ def calibration_sets(inspector: snl.Inspector, images: ImageSample) -> dict[str,
     """Return the calibration sets that these images give, by product."""
     prototypes = inspector.calibration.prototypes
     return fit.calibration_sets(images.sample, prototypes, inspector.products)
+
+
+def calibration_of_scores(
+    scores: Mapping[str, np.ndarray], stats: Mapping[str, tuple[float, float]]
+) -> Calibration:
+    """Return a calibration of held-out scores only, float32 (n,) by product."""
+    sets = {
+        name: CalibrationSet(
+            values,
+            np.ones(len(values), np.float32),
+            np.zeros((len(values), 16), np.float32),
+            np.arange(len(values), dtype=np.uint64),
+        )
+        for name, values in scores.items()
+    }
+    prototypes = Prototypes(np.eye(len(sets), dtype=np.float32), tuple(sets))
+    return Calibration(sets, stats, prototypes)
 
 
 def judge(

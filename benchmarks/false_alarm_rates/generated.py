@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from benchmarks.false_alarm_rates import ALL, RATES
-from benchmarks.internals import RULES, Conformal, SharedTail, log_score_stats
+from benchmarks.internals import (
+    RULES,
+    Conformal,
+    SharedTail,
+    calibration_of_scores,
+    log_score_stats,
+    true_rate_interval,
+)
 
 COUNTS = (5, 10, 18, 20, 20, 32, 60, 120, 400)
 """Held-out images of the nine products."""
@@ -48,9 +56,29 @@ def generated(runs: int = 2000) -> dict[str, Any]:
         "held_out": list(COUNTS),
         "families": {name: _family(draw, runs, 0) for name, draw in FAMILIES.items()},
         "one product": {
-            str(count): _family(FAMILIES["Gaussian"], runs, 1, (count,)) for count in set(COUNTS)
+            str(count): _family(FAMILIES["Gaussian"], runs, 1, (count,))
+            for count in sorted(set(COUNTS))
         },
+        "intervals": {name: _intervals(draw, runs // 10) for name, draw in FAMILIES.items()},
     }
+
+
+def _intervals(draw: Draw, runs: int) -> dict[str, float]:
+    """Return how often the interval of the true rate of 5 % holds it, with 3 x 20 images."""
+    rng = np.random.default_rng(2)
+    population = np.sort(draw(rng, 100_000))
+    inside: dict[str, list[bool]] = {rule: [] for rule in RULES}
+    for _ in range(runs):
+        scores = {name: np.exp(0.2 * draw(rng, 20)).astype(np.float32) for name in "abc"}
+        calibration = calibration_of_scores(scores, dict.fromkeys(scores, (0.0, 0.2)))
+        for rule, found in inside.items():
+            ruled = dataclasses.replace(calibration, rule=rule)
+            limit = ruled.scores.threshold(0.05, "a")[0]
+            ends = true_rate_interval(ruled, "a", 0.05)
+            if limit is not None and ends is not None:
+                above = np.searchsorted(population, np.log(limit) / 0.2, side="right")
+                found.append(bool(ends[0] <= 1 - above / len(population) <= ends[1]))
+    return {rule: float(np.mean(found)) for rule, found in inside.items()}
 
 
 def _family(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.false_alarm_rates import ALL
-from benchmarks.internals import RULES, Calibration, CalibrationSet, ImageSample, true_rate_interval
+from benchmarks.internals import RULES, Calibration, CalibrationSet, ImageSample
 
 PARTITIONS = 200
 RATE = 0.05
@@ -34,7 +34,6 @@ def compare_rules(calibration: Calibration, kept: ImageSample, test: ImageSample
         ruled = dataclasses.replace(calibration, rule=rule, product_rules={})
         rates = {p: np.zeros(PARTITIONS) for p in together}
         found = {p: np.zeros(PARTITIONS) for p in together}
-        inside: list[bool] = []
         rng = np.random.default_rng(0)
         for i in range(PARTITIONS):
             drawn = {p: rng.permutation(v) for p, v in together.items()}
@@ -45,8 +44,6 @@ def compare_rules(calibration: Calibration, kept: ImageSample, test: ImageSample
                 limit = np.inf if limit is None else limit
                 rates[p][i] = np.mean(values[counts[p] :] > limit)
                 found[p][i] = np.mean(defects[p] > limit)
-                if i < 20 and (ends := true_rate_interval(current, p, RATE)) is not None:
-                    inside.append(bool(ends[0] <= np.mean(together[p] > limit) <= ends[1]))
         every = np.stack(list(rates.values()))
         results[rule] = {
             "rate": {p: float(v.mean()) for p, v in rates.items()} | {ALL: float(every.mean())},
@@ -54,7 +51,6 @@ def compare_rules(calibration: Calibration, kept: ImageSample, test: ImageSample
             "found": {p: float(v.mean()) for p, v in found.items()}
             | {ALL: float(np.mean([v.mean() for v in found.values()]))},
             "oracle": _oracle(together, defects, float(every.mean())),
-            "interval holds": float(np.mean(inside)) if inside else None,
         }
         plain = ruled.scores
         limits = {p: plain.threshold(RATE, p)[0] for p in together}

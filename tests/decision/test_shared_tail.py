@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -69,7 +71,7 @@ def test_threshold_and_p_value_agree(
         assert limit is None and p == [None] * len(p)
         return
     assert all(x is not None and 0 < x <= 1 for x in p)
-    assert all(x >= y for x, y in zip(p, p[1:], strict=False))  # type: ignore[operator]
+    assert all(x >= y for x, y in itertools.pairwise(p))  # type: ignore[operator]
     if limit is None:
         assert min(p) > rate or rate < normal.smallest_rate("a")  # type: ignore[type-var]
         return
@@ -145,11 +147,13 @@ def test_the_smallest_rate_and_the_fitted_tail_beyond_it() -> None:
     assert normal.threshold(0.05, "c")[1] == "all products"
 
 
-def test_a_copy_with_other_values_of_one_product() -> None:
+def test_draws_with_replacement_give_other_thresholds_around_the_same() -> None:
     values = drawn(np.random.default_rng(7), a=20, b=20, c=1)
-    other = drawn(np.random.default_rng(8), a=35)["a"]
-    normal = SharedTail(values, STATS)
-    for product in "abc":
-        wanted = SharedTail({**values, "a": other}, STATS).threshold(0.05, product)
-        assert normal.with_values("a", other).threshold(0.05, product) == wanted
+    normal, rng = SharedTail(values, STATS), np.random.default_rng(0)
+    limit = normal.threshold(0.05, "a")[0]
+    again = [normal.drawn_again("a", n, rng).threshold(0.05, "a")[0] for n in [20] * 50]
+    many = [normal.drawn_again("a", n, rng).threshold(0.05, "a")[0] for n in [200] * 50]
+    assert limit is not None and np.quantile(again, 0.1) < limit < np.quantile(again, 0.95)
+    assert np.std(many) < np.std(again)
+    assert normal.threshold(0.05, "a")[0] == limit
     assert spread(1) > spread(20) > 1

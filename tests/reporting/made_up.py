@@ -121,6 +121,8 @@ def report(images: Sequence[Shown], held: dict[str, list[float]], **changes: Any
         "pooled_least_rate": 1 / (total + 1),
         "calibration_scores": held,
         "thresholds": {name: {"anomalous": None, "uncertain": None} for name in held},
+        "threshold_curves": {},
+        "true_rates": {},
         "metrics": {
             "products": tables,
             "mean": pooled,

@@ -316,6 +316,28 @@ def test_a_pooled_threshold_is_drawn_if_it_is_known(page: Page, tmp_path: Path) 
     assert page.all(".histogram .off", "n.classList[1]") == ["uncertain", "anomalous"]
 
 
+def test_thresholds_of_the_shared_tail_follow_the_slider(page: Page, tmp_path: Path) -> None:
+    _, stream = many(20, products=1)
+    name = "product 000"
+    data = report(
+        images := list(stream),
+        {name: [0.8, 1.0]},
+        thresholds={name: {"anomalous": 1.25, "uncertain": 1.0}},
+        threshold_curves={name: [[0.02, 0.1, 0.5], [1.4, 1.2, 0.4]]},
+        true_rates={name: (0.0123, 0.0876)},
+    )
+    page.open(write_page(tmp_path / "a.html", data, images))
+    page.scroll_to(".histogram", "center")
+    assert page.text(".histogram .limit.anomalous") == "1.25"
+    assert "1.2\u202f% to 8.8\u202f%" in page.text(".histogram .note")
+    page.enter("#rate-number", 6)  # half way between the two rates
+    assert float(page.text(".histogram .limit.anomalous")) == pytest.approx(1.3)
+    assert "True rate" not in page.text(".histogram .note")
+    page.enter("#rate-number", 1)  # below the smallest
+    assert "anomalous" in page.all(".histogram .off", "n.classList[1]")
+    assert "of all products allow" in page.text(".histogram .note")
+
+
 def test_detection_by_kind_follows_the_rate_beside_what_the_scores_allow(
     page: Page, demo: Any, demo_file: Path
 ) -> None:

@@ -80,7 +80,7 @@ def _certainty(calibration: Calibration) -> Iterable[str]:
         count = len(calibration.sets[product])
         more = true_rate_interval(calibration, product, rate, 3 * count)
         yield (
-            f"true rate: of 95 % of calibrations like this one. {product} has the widest, "
+            f"true rate: of 95 % of such calibrations, estimated. {product} has the widest, "
             f"{_interval((low, high))}; with {2 * count} more images it would be "
             f"{_interval(more)}: snl calibrate FILE NORMALS --add"
         )

@@ -39,14 +39,14 @@ class Alone:
 def true_rate_interval(
     calibration: Calibration, product: str, rate: float, images: int | None = None
 ) -> tuple[float, float] | None:
-    """Return the interval that contains the true rate of 95 % of calibrations like this one.
+    """Return the range of true rates of 95 % of calibrations like this one.
 
     For a threshold that is guaranteed by the product's own n images it is exact: with
     k = floor(rate (n + 1)) the true rate has a beta distribution, Beta(k, n + 1 - k). For the
-    shared tail it is the interval of the rates of thresholds from other draws of the product's
-    images, drawn with replacement (bootstrap; Efron, Annals of Statistics 7, 1979); it does not
-    contain that the product's tail may differ from that of the others. None: the threshold rests
-    on something else, or there is none.
+    shared tail it is that of the rates of thresholds from other draws of all held-out images, drawn
+    with replacement (bootstrap; Efron, Annals of Statistics 7, 1979), an estimate: it does not
+    contain that the product's tail may differ from that of the others. None: the threshold rests on
+    something else, or there is none.
 
     Args:
         calibration: in force.
@@ -69,11 +69,9 @@ def true_rate_interval(
     if basis != "shared tail" or count < 3:
         return None
     rng = np.random.default_rng(0)
-    values = scores.values[product]
     rates = []
     for _ in range(_DRAWS):
-        drawn = rng.choice(values, supposed)
-        limit, _ = scores.with_values(product, drawn).threshold(rate, product)
+        limit, _ = scores.drawn_again(product, supposed, rng).threshold(rate, product)
         p = scores.p_value(limit, product) if limit is not None else None
         rates.append(p if p is not None else 0.0)
     low, high = np.quantile(rates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -122,13 +122,24 @@ class SharedTail(Conformal):
         z = self._standardise(self.values[product], product)
         return left_out_residuals(z, centre(z)) if len(z) else np.empty(0)
 
-    def with_values(self, product: str, values: np.ndarray) -> SharedTail:
-        """Return a copy in which one product has other values (n,), n >= 1."""
+    def drawn_again(self, product: str, images: int, rng: np.random.Generator) -> SharedTail:
+        """Return a copy with values drawn from these with replacement, as for a bootstrap.
+
+        Args:
+            product: whose threshold matters. Its values are drawn; of the other products only the
+                residuals are.
+            images: how many values of the product are drawn, at least 1.
+            rng: source of randomness.
+        """
+        values = rng.choice(self.values[product], images)
         copy = SharedTail(
             {**self.values, product: values}, self.log_score_stats, self.tail, self.conformal
         )
-        copy._residuals = {k: v for k, v in self._residuals.items() if k != product}
-        copy._residuals |= copy._residuals_of(product)
+        copy._residuals = {
+            name: rng.choice(residuals, len(residuals))
+            for name, residuals in self._residuals.items()
+            if name != product
+        } | copy._residuals_of(product)
         return copy
 
     @cached_property

@@ -101,6 +101,11 @@ class ReportData:
     """By product: scores of the held-out calibration images."""
     thresholds: Mapping[str, Mapping[str, float | None]]
     """By product: thresholds `anomalous` and `uncertain` at the initial rates."""
+    threshold_curves: Mapping[str, list[list[float]]]
+    """By product whose thresholds do not follow from its own calibration images alone: rates in
+    ascending order and thresholds, as [[rate, ...], [threshold, ...]]."""
+    true_rates: Mapping[str, tuple[float, float] | None]
+    """By product: the range of the true rate of anomalous at the initial rate; None: not known."""
     metrics: Mapping[str, Any]
     """`products` (a table by product), `mean`, `pooled` and, for the table by kind of defect,
     `detection_rates`; see `Evaluation.to_dict`."""
@@ -205,6 +210,8 @@ def _page_data(data: ReportData, columns: _Columns) -> dict[str, Any]:
         "pooled_least_rate": data.pooled_least_rate,
         "calibration": {name: sorted(v) for name, v in data.calibration_scores.items()},
         "thresholds": data.thresholds,
+        "threshold_curves": data.threshold_curves,
+        "true_rates": data.true_rates,
         "metrics": data.metrics,
         "curves": {name: _thin_all(curves) for name, curves in data.curves.items()},
         "pooled_curves": _thin_all(data.pooled_curves),

@@ -98,12 +98,20 @@ function severity(image) {
   return 4 * level + (anomalous ? 1 - abnormality : abnormality);
 }
 
-/** Returns the score above which p <= rate, from the product's own calibration images; null if they are too few. */
+/** Returns the score above which p <= rate, from the product's curve of thresholds or else from its own calibration
+ * images; null if they are too few. */
 function threshold(product, rate, kind) {
+  const curve = DATA.threshold_curves[product], initial = rate === RATES[kind] ? DATA.thresholds[product]?.[kind] ?? null : null;
+  if (curve) {
+    if (initial !== null) return initial;
+    const [rates, values] = curve, next = rates.findIndex((known) => known >= rate);
+    if (next < 1) return next === 0 && rates[0] <= rate + 1e-12 ? values[0] : null;
+    const share = (rate - rates[next - 1]) / (rates[next] - rates[next - 1]);
+    return values[next - 1] + share * (values[next] - values[next - 1]);
+  }
   const scores = DATA.calibration[product] ?? [];
   const k = Math.ceil(Number(((scores.length + 1) * (1 - rate)).toFixed(9)));
-  if (k >= 1 && k <= scores.length) return scores[k - 1];
-  return rate === RATES[kind] ? DATA.thresholds[product]?.[kind] ?? null : null;
+  return k >= 1 && k <= scores.length ? scores[k - 1] : initial;
 }
 
 /** Returns the smallest false-alarm rate that the product's own calibration images can guarantee. */
