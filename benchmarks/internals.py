@@ -19,7 +19,7 @@ from snl.data.images import to_input
 from snl.data.listing import inside
 from snl.data.records import Record
 from snl.data.stream import batches, read
-from snl.decision import decide, fit
+from snl.decision import decide, fit, shared_tail
 from snl.decision.calibration import RULES, Calibration, CalibrationSet
 from snl.decision.certainty import true_rate_interval
 from snl.decision.conformal import Conformal, log_score_stats
@@ -70,6 +70,7 @@ __all__ = [
     "random_teacher",
     "read_pixels",
     "set_normals",
+    "shared_tail",
     "split",
     "to_input",
     "torch_engine",

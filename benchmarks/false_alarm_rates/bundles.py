@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import snl
 from benchmarks.common import is_installed, log
 from benchmarks.false_alarm_rates import ALL, RATES
 from benchmarks.false_alarm_rates.rules import compare_rules
+from benchmarks.false_alarm_rates.tries import tries
 from benchmarks.internals import (
     Calibration,
     Conformal,
@@ -35,8 +37,13 @@ PER_PRODUCT = 100
 """Training images per product that prototypes are learned from, as in `snl train`."""
 
 
-def measure(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
+def measure(file: Path, catalog: snl.Catalog, choose: Sequence[str] = ()) -> dict[str, Any]:
     """Return all figures of one bundle.
+
+    Args:
+        file: of `snl train` on the catalog.
+        catalog: with test images.
+        choose: products by which choices were made; the others confirm them.
 
     Raises:
         SnlError: the bundle was not trained on this data set.
@@ -71,6 +78,14 @@ def measure(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
         },
         "resplit": resplit(calibration, kept, test),
         "rules": compare_rules(calibration, kept, test),
+        "tries": {
+            group: tries(calibration, kept, test, names)
+            for group, names in (
+                ("choose", list(choose)),
+                ("confirm", [p for p in calibration.products if choose and p not in choose]),
+            )
+            if names
+        },
         "left_out": left_out(calibration, fit, kept, test, settings.training.seed),
         "alone": one_product(calibration, kept, test),
     }

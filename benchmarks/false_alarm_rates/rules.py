@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,7 @@ def compare_rules(calibration: Calibration, kept: ImageSample, test: ImageSample
     mean rate is that of the rule: no calibration can know it.
     """
     normal = np.array([r.label == "normal" for r in test.records], bool)
-    together, defects = {}, {}
-    for p in calibration.products:
-        together[p] = np.concatenate([kept.scores[kept.of(p)], test.scores[test.of(p) & normal]])
-        defects[p] = test.scores[test.of(p) & ~normal]
+    together, defects = together_and_defects(calibration, kept, test, calibration.products)
     counts = {p: len(data) for p, data in calibration.sets.items()}
     results: dict[str, Any] = {}
     for rule in RULES:
@@ -72,6 +70,18 @@ def compare_rules(calibration: Calibration, kept: ImageSample, test: ImageSample
         results["shared-tail"]["rate"][ALL],
     )
     return results
+
+
+def together_and_defects(
+    calibration: Calibration, kept: ImageSample, test: ImageSample, products: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the scores of held-out and normal test images, and those of anomalous ones."""
+    normal = np.array([r.label == "normal" for r in test.records], bool)
+    together = {
+        p: np.concatenate([kept.scores[kept.of(p)], test.scores[test.of(p) & normal]])
+        for p in products
+    }
+    return together, {p: test.scores[test.of(p) & ~normal] for p in products}
 
 
 def _at_same_rate(

@@ -36,6 +36,7 @@ def table(results: dict[str, Any]) -> str:
         _resplit_table(runs, names),
         _rules_table(runs),
         _rates_by_product(runs, names),
+        *[_tries_table(runs, group) for group in runs[0]["tries"]],
         _alone_table(runs, [name for name in names if name != ALL]),
     ]
     return HEAD + "\n\n".join("\n".join(lines) for lines in parts) + "\n"
@@ -168,3 +169,23 @@ def _alone_table(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> list[s
         ]
         rows.append([name, *(f"{100 * share:.1f}" for share in shares)])
     return markdown_table(heads, rows)
+
+
+def _tries_table(runs: Sequence[dict[str, Any]], group: str) -> list[str]:
+    columns = {
+        "rate": "mean rate",
+        "standard deviation": "standard deviation",
+        "lowest": "lowest product",
+        "highest": "highest",
+        "found": "defects found",
+    }
+    rows = []
+    for name in runs[0]["tries"][group]:
+        cells = [name]
+        for key in columns:
+            values = [100 * run["tries"][group][name][key] for run in runs]
+            cells.append(
+                f"{np.mean(values):.1f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.1f}"
+            )
+        rows.append(cells)
+    return markdown_table([f"tries at 5 %, products: {group}", *columns.values()], rows)
