@@ -25,7 +25,7 @@ def handlers_are_restored() -> Iterator[None]:
 def test_a_signal_stops_with_its_status(number: int) -> None:
     with pytest.raises(Stopped) as stop, stoppable():
         os.kill(os.getpid(), number)
-        for _ in range(3000):  # another thread may receive it, and this one hear of it a little later
+        for _ in range(3000):  # another thread may receive it: this one hears of it later
             time.sleep(0.01)
     assert stop.value.number == number and stop.value.status == 128 + number
 
