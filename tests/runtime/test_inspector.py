@@ -150,7 +150,7 @@ def test_decision_follows_the_threshold(calibrated: Path) -> None:
     decisions = set()
     for result in inspector.inspect(images, product="bolt"):
         assert (result.threshold, result.uncertain_threshold) == (limit, uncertain)
-        assert result.threshold_from == "product" and result.product_from == "given"
+        assert (result.threshold_from, result.product_from) == ("shared tail", "given")
         wanted = "anomalous" if result.score > limit else "normal"
         if uncertain < result.score <= limit:
             wanted = "uncertain"

@@ -72,9 +72,13 @@ class Command:
 
 @pytest.fixture
 def command(calibrated: Path, tmp_path: Path, capsys: Capture) -> Command:
+    """By the conformal rule, whose rates are multiples of 1 in 21."""
     folder = tmp_path / "file"
     folder.mkdir()
-    return Command(Path(shutil.copy(calibrated, folder / "parts.snl")), capsys)
+    file = Path(shutil.copy(calibrated, folder / "parts.snl"))
+    assert main(["calibrate", str(file), "--rule", "conformal"]) == 0
+    capsys.readouterr()
+    return Command(file, capsys)
 
 
 # --- what is printed ---
@@ -113,6 +117,23 @@ def test_the_table_and_how_to_adopt_a_rate(
         command.capsys.readouterr()
     assert "nothing was changed" in out
     assert f"snl calibrate {command.file} --rate " in out.splitlines()[-1]
+
+
+def test_the_shared_tail_has_rates_in_between(command: Command, reviewed: Path) -> None:
+    assert main(["calibrate", str(command.file), "--rule", "shared-tail"]) == 0
+    command.capsys.readouterr()
+    out, _ = command(reviewed, *COSTS, "--defect-share", 0.1)
+    inspector = snl.load(command.file, "cpu")
+    for product in ("bolt", "plate"):
+        (row,) = (line for line in out.splitlines() if line.startswith(product + " "))
+        best = float(re.split(r"  +", row)[5])
+        files = sorted((reviewed / product / "bad").glob("*.png"))
+        p = np.array([r.p_value for r in inspector.inspect(files, product)], float)
+
+        def cost(rate: float, p: np.ndarray = p) -> float:
+            return 0.1 * float(np.mean(p > rate)) * 100 + 0.9 * rate
+
+        assert cost(best) <= min(cost(rate) for rate in np.linspace(1 / 41, 0.99, 500)) + 0.005
 
 
 def test_the_default_share_is_warned_about(command: Command, reviewed: Path) -> None:

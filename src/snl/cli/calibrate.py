@@ -38,7 +38,7 @@ def add_parser(verbs: Any) -> None:
         "snl calibrate parts.snl --false-alarms ok1.jpg ok2.jpg --product bottle",
         "snl calibrate parts.snl --misses bad1.jpg --product bottle",
         "snl calibrate parts.snl --ignore bottle=label.png --mm-per-pixel bottle=0.05",
-        "snl calibrate parts.snl --leave-out good/017.png",
+        "snl calibrate parts.snl --leave-out good/017.png --product bottle",
         "snl calibrate parts.snl --rule conformal --product bottle",
         "snl calibrate parts.snl reviewed/ --cost-miss 100 --cost-false-alarm 1",
         "snl calibrate parts.snl --undo",

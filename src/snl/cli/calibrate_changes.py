@@ -178,7 +178,7 @@ def _left_out(options: Options, calibration: Calibration) -> Iterator[Calibratio
     from snl.decision.edit import leave_out
 
     if options.leave_out:
-        yield leave_out(calibration, list(dict.fromkeys(options.leave_out)))
+        yield leave_out(calibration, list(dict.fromkeys(options.leave_out)), options.product)
 
 
 def _false_alarms(
@@ -195,7 +195,12 @@ def _false_alarms(
     )
     for alarm in alarms:
         if alarm.p_value is not None:
-            say(f"{alarm.path}: normal image of {alarm.product} from now on, p {alarm.p_value:.2g}")
+            rate = changed.rates_for(alarm.product).anomalous
+            still = f": still anomalous at the rate {rate:g}" if alarm.p_value <= rate else ""
+            say(
+                f"{alarm.path}: normal image of {alarm.product} from now on, p "
+                f"{alarm.p_value:.2g}{still}"
+            )
     if changed is not calibration:
         yield changed
 

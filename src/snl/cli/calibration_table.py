@@ -97,7 +97,7 @@ def _certainty(calibration: Calibration) -> Iterable[str]:
                 f"the next one {image.next_score:.4g}; without it the threshold would be "
                 f"{_number(image.threshold_without)} instead of {_number(image.threshold)}. See "
                 "snl inspect FILE IMAGE --out OVERLAYS; if it is not normal: snl calibrate FILE "
-                f"--leave-out {image.name or 'NAME'}"
+                f"--leave-out {image.name or 'NAME'} --product {product}"
             )
 
 

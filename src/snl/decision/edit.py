@@ -103,34 +103,39 @@ def set_rule(calibration: Calibration, rule: str, product: str | None = None) ->
     return changed
 
 
-def leave_out(calibration: Calibration, names: Sequence[str]) -> Calibration:
+def leave_out(
+    calibration: Calibration, names: Sequence[str], product: str | None = None
+) -> Calibration:
     """Remove held-out images, which no threshold is computed from afterwards.
 
     Args:
         calibration: to change.
         names: of files, as `CalibrationSet.names`, or only their last part.
+        product: whose images they are; None: any.
 
     Raises:
-        SettingsError: no held-out image has such a name, or several have.
+        SettingsError: an unknown product; no held-out image has such a name, or several have.
     """
+    calibration.check_product(product)
     sets = dict(calibration.sets)
     for name in names:
         found = [
-            (product, row)
-            for product, data in sets.items()
+            (owner, row)
+            for owner, data in sets.items()
             for row, known in enumerate(data.names.tolist())
-            if known and (known == name or known.endswith("/" + name))
+            if product in (None, owner) and known and (known == name or known.endswith("/" + name))
         ]
         if len(found) != 1:
             many = ", ".join(f"{sets[p].names[row]} of '{p}'" for p, row in found[:4])
             raise SettingsError(
-                f"{name}: several held-out images have this name: {many}; give folder and name"
+                f"{name}: several held-out images have this name: {many}; give folder and name, "
+                "and the product with --product"
                 if found
                 else f"{name}: no held-out image has this name; snl calibrate FILE names those "
                 "that stand alone"
             )
-        product, row = found[0]
-        sets[product] = sets[product].select(np.arange(len(sets[product])) != row)
+        owner, row = found[0]
+        sets[owner] = sets[owner].select(np.arange(len(sets[owner])) != row)
     return edit(calibration, f"{len(names)} held-out images left out", sets=sets)
 
 
