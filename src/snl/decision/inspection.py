@@ -207,6 +207,6 @@ def _remarks(verdict: Verdict) -> Iterator[str]:
             f"{verdict.recognised} --add"
         )
     elif verdict.threshold is not None and verdict.threshold == verdict.uncertain_threshold:
-        yield f"is normal or anomalous, nothing between: both thresholds of {verdict.product} are equal"
+        yield f"is normal or anomalous, since both thresholds of {verdict.product} are equal"
     if verdict.p_value_from == "all products":
         yield f"has a p-value from the images of all products, not of {verdict.product} alone"
