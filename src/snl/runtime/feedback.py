@@ -80,6 +80,7 @@ def doubts_about_normals(
     """
     doubts = Doubts()
     strange: dict[str, list[str]] = {}
+    too_high: list[str] = []
     elsewhere = {
         content: product
         for product, images in calibration.sets.items()
@@ -100,7 +101,7 @@ def doubts_about_normals(
                 calibration.rates_for(product).anomalous, product
             )
             if limit is not None and sample.scores[row] > FACTOR * limit:
-                doubts.refusals.append(f"{path}: {high}; {_INSIST}")
+                too_high.append(f"{path}: {high}; {_INSIST}")
     for product, texts in strange.items():
         doubts.remarks += texts
         count = sample.products.count(product)
@@ -109,6 +110,7 @@ def doubts_about_normals(
             many = f"{len(texts)} of {count} images do not look like {product}, first "
             what = f"{many if count > 1 else ''}{texts[0]}"
             doubts.refusals.append(f"{what}; {_INSIST if named else _NAME}")
+    doubts.refusals += too_high
     return doubts
 
 
