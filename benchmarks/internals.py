@@ -19,14 +19,15 @@ from snl.data.images import to_input
 from snl.data.listing import inside
 from snl.data.records import Record
 from snl.data.stream import batches, read
-from snl.decision import decide, fit
-from snl.decision.calibration import UNKNOWN_MARGIN as MARGIN
-from snl.decision.calibration import Calibration, CalibrationSet
+from snl.decision import decide, fit, shared_tail
+from snl.decision.calibration import RULES, Calibration, CalibrationSet
+from snl.decision.certainty import true_rate_interval
 from snl.decision.conformal import Conformal, log_score_stats
 from snl.decision.inspection import ANOMALOUS, UNKNOWN, Verdict
-from snl.decision.products import find_groups
+from snl.decision.products import Prototypes, find_groups
 from snl.decision.products import fit_prototypes as learn_prototypes
 from snl.decision.sample import NormalSample
+from snl.decision.shared_tail import SharedTail
 from snl.errors import ImageError
 from snl.evaluation.decision_counts import rate_interval as binomial_interval
 from snl.evaluation.metrics import auroc
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANOMALOUS",
-    "MARGIN",
+    "RULES",
     "UNKNOWN",
     "WORST",
     "Calibration",
@@ -51,10 +52,12 @@ __all__ = [
     "Conformal",
     "ImageSample",
     "Record",
+    "SharedTail",
     "TimedPredictor",
     "Verdict",
     "auroc",
     "binomial_interval",
+    "calibration_of_scores",
     "calibration_sets",
     "evaluate_run",
     "find_groups",
@@ -67,11 +70,13 @@ __all__ = [
     "random_teacher",
     "read_pixels",
     "set_normals",
+    "shared_tail",
     "split",
     "to_input",
     "torch_engine",
     "training_images",
     "training_step",
+    "true_rate_interval",
     "with_map_settings",
 ]
 
@@ -144,6 +149,23 @@ def calibration_sets(inspector: snl.Inspector, images: ImageSample) -> dict[str,
     return fit.calibration_sets(images.sample, prototypes, inspector.products)
 
 
+def calibration_of_scores(
+    scores: Mapping[str, np.ndarray], stats: Mapping[str, tuple[float, float]]
+) -> Calibration:
+    """Return a calibration of held-out scores only, float32 (n,) by product."""
+    sets = {
+        name: CalibrationSet(
+            values,
+            np.ones(len(values), np.float32),
+            np.zeros((len(values), 16), np.float32),
+            np.arange(len(values), dtype=np.uint64),
+        )
+        for name, values in scores.items()
+    }
+    prototypes = Prototypes(np.eye(len(sets), dtype=np.float32), tuple(sets))
+    return Calibration(sets, stats, prototypes)
+
+
 def judge(
     calibration: Calibration,
     score: float,
@@ -152,7 +174,11 @@ def judge(
 ) -> Verdict:
     """Return the verdict on a score and the distances to every product's nearest prototype."""
     recognised = min(distances, key=distances.__getitem__)
-    return decide.judge(calibration, score, recognised, distances[recognised], product)
+    others = [d for name, d in distances.items() if name != recognised]
+    second = min(others, default=float("inf"))
+    return decide.judge(
+        calibration, score, recognised, distances[recognised], product, second=second
+    )
 
 
 def set_normals(inspector: snl.Inspector, records: Sequence[Record], *, add: bool = False) -> None:

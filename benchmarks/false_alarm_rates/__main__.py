@@ -21,6 +21,7 @@ import snl
 from benchmarks.common import (
     add_output,
     add_table_verb,
+    names_of,
     new_parser,
     read_results,
     run_main,
@@ -35,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     run = verbs.add_parser("run", help="bundles on the test images of their data set")
     run.add_argument("data", type=Path)
     run.add_argument("bundles", type=Path, nargs="+")
+    run.add_argument(
+        "--choose", type=names_of, default=[], metavar="A,B", help="products that chose the rule"
+    )
     add_output(run)
     add_output(verbs.add_parser("generated", help="scores drawn from a known distribution"))
     mixed = verbs.add_parser("groups", help="training images without product names")
@@ -65,7 +69,7 @@ def main() -> None:
         catalog = snl.Catalog.read(options.data)
         results: dict[str, Any] = {"title": "Decisions", "data": catalog.root.name, "runs": []}
         for file in options.bundles:
-            results["runs"].append(measure(file, catalog))
+            results["runs"].append(measure(file, catalog, options.choose))
             write_json(options.output, results)
 
 

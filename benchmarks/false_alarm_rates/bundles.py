@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ from scipy.stats import betabinom
 import snl
 from benchmarks.common import is_installed, log
 from benchmarks.false_alarm_rates import ALL, RATES
+from benchmarks.false_alarm_rates.rules import compare_rules
+from benchmarks.false_alarm_rates.tries import tries
 from benchmarks.internals import (
-    MARGIN,
     Calibration,
     Conformal,
     ImageSample,
@@ -34,8 +37,13 @@ PER_PRODUCT = 100
 """Training images per product that prototypes are learned from, as in `snl train`."""
 
 
-def measure(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
+def measure(file: Path, catalog: snl.Catalog, choose: Sequence[str] = ()) -> dict[str, Any]:
     """Return all figures of one bundle.
+
+    Args:
+        file: of `snl train` on the catalog.
+        catalog: with test images.
+        choose: products by which choices were made; the others confirm them.
 
     Raises:
         SnlError: the bundle was not trained on this data set.
@@ -69,7 +77,17 @@ def measure(file: Path, catalog: snl.Catalog) -> dict[str, Any]:
             for label in ("normal", "anomalous")
         },
         "resplit": resplit(calibration, kept, test),
-        "left_out": left_out(fit, kept, test, settings.training.seed),
+        "rules": compare_rules(calibration, kept, test),
+        "tries": {
+            group: tries(calibration, kept, test, names)
+            for group, names in (
+                ("choose", list(choose)),
+                ("confirm", [p for p in calibration.products if choose and p not in choose]),
+            )
+            if names
+        },
+        "left_out": left_out(calibration, fit, kept, test, settings.training.seed),
+        "alone": one_product(calibration, kept, test),
     }
 
 
@@ -198,29 +216,25 @@ def resplit(
     }
 
 
-def left_out(fit: ImageSample, kept: ImageSample, test: ImageSample, seed: int) -> dict[str, Any]:
+def left_out(
+    calibration: Calibration, fit: ImageSample, kept: ImageSample, test: ImageSample, seed: int
+) -> dict[str, Any]:
     """Leave out each product in turn and return whether its test images are decided unknown.
 
     Recognition uses the teacher only, so nothing has to be trained again: prototypes and held-out
     images of the other products are the same as without this product.
     """
     results = {}
-    for product in sorted({r.product for r in test.records}):
+    anomalous = np.array([r.label == "anomalous" for r in test.records], bool)
+    for product in calibration.products:
         others = ~fit.of(product)
         names = [r.product for r, other in zip(fit.records, others, strict=True) if other]
         prototypes = learn_prototypes(fit.embeddings[others], names, seed)
-        nearest = {
-            name: prototypes.distances(sample.embeddings).min(1)
-            for name, sample in (("kept", kept), ("test", test))
-        }
-        known = nearest["kept"][~kept.of(product)]
+        without = without_product(calibration, prototypes, kept, product)
+        p, distance = unknown_p_values(without, test.embeddings)
         unknown = test.of(product)
-        p = np.array(
-            [(1 + np.sum(known >= d / MARGIN)) / (1 + len(known)) for d in nearest["test"]]
-        )
-        anomalous = np.array([r.label == "anomalous" for r in test.records], bool)
         results[product] = {
-            "auroc": auroc(nearest["test"][~unknown], nearest["test"][unknown]),
+            "auroc": auroc(distance[~unknown], distance[unknown]),
             **{
                 f"{name}_at_{rate:g}": float(np.mean(p[which] <= rate))
                 for rate in (0.01, 0.05)
@@ -230,6 +244,64 @@ def left_out(fit: ImageSample, kept: ImageSample, test: ImageSample, seed: int) 
                     ("known_anomalous", ~unknown & anomalous),
                 )
             },
+        }
+    return results
+
+
+def without_product(
+    calibration: Calibration, prototypes: Any, kept: ImageSample, product: str
+) -> Calibration:
+    """Return the calibration of all products but one."""
+    nearest = prototypes.distances(kept.embeddings).min(1).astype(np.float32)
+    sets = {
+        name: dataclasses.replace(data, distances=nearest[kept.of(name)])
+        for name, data in calibration.sets.items()
+        if name != product
+    }
+    stats = {name: calibration.log_score_stats[name] for name in sets}
+    return dataclasses.replace(
+        calibration, sets=sets, prototypes=prototypes, log_score_stats=stats, product_rules={}
+    )
+
+
+def unknown_p_values(
+    calibration: Calibration, embeddings: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `unknown_p` (M,) and the relative distance (M,) to the nearest product."""
+    nearest = [calibration.prototypes.nearest(row) for row in embeddings]
+    p = [calibration.unknown_p(*n) for n in nearest]
+    scale = {k: float(np.median(v.distances)) for k, v in calibration.sets.items()}
+    return np.array(p, float), np.array([n.distance / scale[n.product] for n in nearest])
+
+
+def one_product(
+    calibration: Calibration, kept: ImageSample, test: ImageSample
+) -> dict[str, dict[str, float]]:
+    """Return the share of images decided unknown by a calibration of one product alone, among its
+    normal test images and among all images of the other products."""
+    results = {}
+    normal = np.array([r.label == "normal" for r in test.records], bool)
+    for product in calibration.products:
+        own = [i for i, owner in enumerate(calibration.prototypes.owners) if owner == product]
+        prototypes = dataclasses.replace(
+            calibration.prototypes,
+            centres=calibration.prototypes.centres[own],
+            owners=(product,) * len(own),
+        )
+        nearest = prototypes.distances(kept.embeddings[kept.of(product)]).min(1)
+        data = dataclasses.replace(calibration.sets[product], distances=nearest.astype(np.float32))
+        alone = dataclasses.replace(
+            calibration,
+            sets={product: data},
+            log_score_stats={product: calibration.log_score_stats[product]},
+            prototypes=prototypes,
+            product_rules={},
+        )
+        p, _ = unknown_p_values(alone, test.embeddings)
+        unknown = p <= alone.unknown_rate()
+        results[product] = {
+            "own normal": float(np.mean(unknown[test.of(product) & normal])),
+            "others": float(np.mean(unknown[~test.of(product)])),
         }
     return results
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.common import markdown_table
 from benchmarks.false_alarm_rates import ALL, RATES
+from benchmarks.internals import RULES, binomial_interval
 
 HEAD = """\
 # Decisions: all bundles, all products
@@ -33,6 +34,10 @@ def table(results: dict[str, Any]) -> str:
         _ranking_table(runs),
         _left_out_table(runs, [name for name in names if name != ALL]),
         _resplit_table(runs, names),
+        _rules_table(runs),
+        _rates_by_product(runs, names),
+        *[_tries_table(runs, group) for group in runs[0]["tries"]],
+        _alone_table(runs, [name for name in names if name != ALL]),
     ]
     return HEAD + "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
@@ -111,3 +116,76 @@ def _resplit_table(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> list
         means = [np.mean([run["resplit"][f"{rate:g}"][name] for run in runs]) for rate in RATES]
         rows.append([name, *(f"{100 * mean:.1f}" for mean in means)])
     return markdown_table(heads, rows)
+
+
+def _rules_table(runs: Sequence[dict[str, Any]]) -> list[str]:
+    heads = [
+        *("rules at 5 %, 200 random splits", "rule", "mean rate", "lowest and highest product"),
+        *("standard deviation over products and splits", "defects found", "oracle, same rate"),
+        *("conformal, same rate", "plain split: rate", "found"),
+    ]
+    rows = []
+    for run in runs:
+        for rule in RULES:
+            result = run["rules"][rule]
+            rates = [v for name, v in result["rate"].items() if name != ALL]
+            plain = result["plain split"].values()
+            alarms, normal = (sum(p[key] for p in plain) for key in ("alarms", "normal"))
+            low, high = binomial_interval(alarms, normal) or (0.0, 1.0)
+            found = np.mean([p["found"] / p["anomalous"] for p in plain if p["anomalous"]])
+            same = run["rules"]["conformal at the rate of shared-tail"]
+            rows.append(
+                [
+                    run["bundle"],
+                    rule,
+                    f"{100 * result['rate'][ALL]:.1f}",
+                    f"{100 * min(rates):.1f}, {100 * max(rates):.1f}",
+                    f"{100 * result['standard deviation']:.1f}",
+                    f"{100 * result['found'][ALL]:.1f}",
+                    f"{100 * result['oracle']:.1f}",
+                    f"{100 * same:.1f}" if rule == "shared-tail" else "",
+                    f"{100 * alarms / normal:.1f} ({100 * low:.1f}..{100 * high:.1f})",
+                    f"{100 * found:.1f}",
+                ]
+            )
+    return markdown_table(heads, rows)
+
+
+def _rates_by_product(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    heads = ["mean rate of 200 random splits, shared-tail at 5 %", *(run["bundle"] for run in runs)]
+    rows = [
+        [name, *(f"{100 * run['rules']['shared-tail']['rate'][name]:.1f}" for run in runs)]
+        for name in names
+    ]
+    return markdown_table(heads, rows)
+
+
+def _alone_table(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    heads = ["one product alone", "own normal images decided unknown", "images of the others"]
+    rows = []
+    for name in names:
+        shares = [
+            np.mean([run["alone"][name][k] for run in runs]) for k in ("own normal", "others")
+        ]
+        rows.append([name, *(f"{100 * share:.1f}" for share in shares)])
+    return markdown_table(heads, rows)
+
+
+def _tries_table(runs: Sequence[dict[str, Any]], group: str) -> list[str]:
+    columns = {
+        "rate": "mean rate",
+        "standard deviation": "standard deviation",
+        "lowest": "lowest product",
+        "highest": "highest",
+        "found": "defects found",
+    }
+    rows = []
+    for name in runs[0]["tries"][group]:
+        cells = [name]
+        for key in columns:
+            values = [100 * run["tries"][group][name][key] for run in runs]
+            cells.append(
+                f"{np.mean(values):.1f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.1f}"
+            )
+        rows.append(cells)
+    return markdown_table([f"tries at 5 %, products: {group}", *columns.values()], rows)

@@ -117,6 +117,13 @@ def _is_inspections(path: Path, head: bytes) -> bool:
     return isinstance(first, dict) and {"decision", "score", "path"} <= first.keys()
 
 
+def _is_parts(path: Path, head: bytes) -> bool:
+    """JSON lines; the first one is the decision on a part."""
+    with path.open("rb") as file:
+        first = _json(file.readline(_LARGEST_JSON))
+    return isinstance(first, dict) and {"part", "decision", "views"} <= first.keys()
+
+
 def _is_coco(path: Path, head: bytes) -> bool:
     """COCO JSON whose description is snl's."""
     return head.startswith(b'{"info": {"description": "defect regions detected by snl')
@@ -185,6 +192,7 @@ OPENVINO_WEIGHTS = Kind(
     "the weights of an OpenVINO file of snl", "OpenVINO's weights", _is_openvino_weights, only=True
 )
 INSPECTIONS = Kind("a result of snl inspect", "a JSON file", _is_inspections)
+PARTS = Kind("part decisions of snl inspect", "a JSON file", _is_parts)
 COCO = Kind("a COCO file of snl", "a JSON file", _is_coco)
 LABELME = Kind("a LabelMe file as snl wrote it", "a JSON file", _is_labelme)
 DRIFT = Kind("the state of a drift monitor", "a JSON file", _is_drift)

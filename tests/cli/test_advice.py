@@ -44,6 +44,7 @@ EMITTERS: dict[str, tuple[str, ...]] = {
     "runtime/feedback.py": ("calibrate",),
     "runtime/predictor.py": ENGINE_VERBS,
     "runtime/recalibrate.py": ("calibrate",),
+    "runtime/review.py": ("calibrate",),
     "settings.py": ("train", "bench"),
     "training/cache.py": ("train",),
     "training/checkpoint.py": ("train", "bench"),

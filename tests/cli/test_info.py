@@ -29,7 +29,7 @@ def test_text(run_snl: Run, calibrated: Path) -> None:
     assert facts["versions"].startswith("snl ") and facts["plug-ins"] == "none"
     assert facts["calibration"].startswith("40 held-out images, smallest rate for all products")
     (row,) = (line.split() for line in lines if line.startswith("bolt"))
-    assert row[:4] == ["bolt", "20", "20", "0.05"] and row[5:7] == ["product", "0.1"]
+    assert row[:4] == ["bolt", "20", "20", "0.05"] and row[5:8] == ["shared", "tail", "0.1"]
     assert lines[-1].split()[1:] == ["40", "training", "(in", "use)"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from snl.decision.calibration import Calibration, CalibrationSet, Rates
+from snl.decision.calibration import CONFORMAL, SHARED_TAIL, Calibration, CalibrationSet, Rates
 from snl.decision.products import Prototypes
 from snl.decision.sample import PEAKS
 
@@ -38,9 +38,10 @@ def make_calibration(
     stats: dict[str, tuple[float, float]] | None = None,
     **changes: Any,
 ) -> Calibration:
-    """Return a calibration; by default the log scores have mean 0 and standard deviation 1."""
+    """Return a calibration; by default the log scores have mean 0 and standard deviation 1, and the
+    thresholds are conformal."""
     stats = stats or dict.fromkeys(sets, (0.0, 1.0))
-    return Calibration(sets, stats, prototypes_of(*sets), **changes)
+    return Calibration(sets, stats, prototypes_of(*sets), **{"rule": CONFORMAL, **changes})
 
 
 def calibration_of(**counts: int) -> Calibration:
@@ -55,6 +56,8 @@ def full_calibration() -> Calibration:
     peaks[2, 7:] = -np.inf
     hashes = [2**64 - 1, 2, 3, 4, 5]
     bolt = calibration_set(rng.uniform(1, 2, 5), rng.uniform(size=5), peaks, hashes)
+    names = np.array(["good/1.png", "", "good/ü.png", "good/4.png", "x"], np.str_)
+    bolt = dataclasses.replace(bolt, names=names)
     return Calibration(
         sets={"bolt": bolt, "größe =": CalibrationSet.empty()},
         log_score_stats={"bolt": (0.25, 0.5), "größe =": (-3.0, 1e-6)},
@@ -64,6 +67,8 @@ def full_calibration() -> Calibration:
         network="0123456789abcdef",
         rates=Rates(0.01, 0.02, 0.03, 0.04),
         product_rates={"bolt": Rates(0.2, 0.3)},
+        rule=CONFORMAL,
+        product_rules={"bolt": SHARED_TAIL},
         ignore_masks={"größe =": np.eye(8, dtype=bool)},
         mm_per_pixel={"bolt": 0.05},
         min_region_area={"bolt": 7},

@@ -95,11 +95,14 @@ def test_no_more_normal_images_than_the_rate_are_unknown(rate: float) -> None:
         calibration = make_calibration(
             {k: calibration_set(v[:60], v[:60]) for k, v in zip("ab", drawn, strict=True)}
         )
-        p = [[calibration.unknown_p(d) for d in v[60:].tolist()] for v in drawn]
+        p = [
+            [calibration.unknown_p(name, d) for d in v[60:].tolist()]
+            for name, v in zip("ab", drawn, strict=True)
+        ]
         limit = calibration.unknown_rate(Rates(unknown=rate))
         shares.append(float(np.mean(np.array(p, float) <= limit)))
     assert np.mean(shares) <= rate + 3 * np.std(shares) / math.sqrt(len(shares))
-    assert calibration.unknown_p(60.0) == 1 / 121  # a distant image is unknown
+    assert calibration.unknown_p("a", 60.0) == 1 / 121  # a distant image is unknown
 
 
 def test_the_smallest_rate_of_unknown_with_few_images() -> None:
@@ -107,7 +110,7 @@ def test_the_smallest_rate_of_unknown_with_few_images() -> None:
     assert calibration_of(a=60, b=60).unknown_rate() == 0.01
     assert calibration_of(a=9, b=10).unknown_rate(Rates(unknown=0.3)) == 0.3
     nothing = calibration_of(a=0)
-    assert nothing.unknown_p(50.0) is None and nothing.unknown_rate() == 1.0
+    assert nothing.unknown_p("a", 50.0) is None and nothing.unknown_rate() == 1.0
 
 
 # --- regions ---

@@ -117,11 +117,16 @@ def test_unknown_at_its_rate_with_a_margin(
     calibration = make_calibration({"a": calibration_set(known, known)})
     verdict = judge(calibration, 0.0, "a", distance, rates=Rates(0.001, unknown=rate))
 
-    def p_value(squared: float) -> float:
-        """Twice the squared distance: an image counts as one at distance / sqrt(2)."""
-        return (1 + sum(2 * float(d) ** 2 >= squared for d in known)) / (1 + len(known))
+    medians = [np.median(np.delete(known, i)) if len(known) > 1 else d for i, d in enumerate(known)]
 
-    bounds = (p_value(distance**2 * (1 + 1e-12)), p_value(distance**2 * (1 - 1e-12)))
+    def p_value(squared: float) -> float:
+        """Twice the squared distance, in medians: an image counts as one at distance / sqrt(2)."""
+        scale = float(np.median(known.astype(np.float64))) ** 2
+        pairs = zip(known.tolist(), medians, strict=True)
+        above = sum(2 * (d / float(m)) ** 2 >= squared / scale for d, m in pairs)
+        return (1 + above) / (1 + len(known))
+
+    bounds = (p_value(distance**2 * (1 + 1e-6)), p_value(distance**2 * (1 - 1e-6)))
     assert verdict.unknown_p in bounds
     limit = max(rate, 1 / (1 + len(known)))
     assert (verdict.decision == "unknown product") == (verdict.unknown_p <= limit)  # type: ignore[operator]

@@ -90,7 +90,9 @@ def test_new_images_of_known_products_are_recognised_and_others_are_not() -> Non
         calibration = Calibration(normals, dict.fromkeys("ab", (0.0, 1.0)), prototypes)
 
         def judge(row: np.ndarray, by: Calibration = calibration) -> tuple[bool, str]:
-            verdict = verdict_on(by, 1.0, *by.prototypes.nearest(row), rates=Rates(unknown=rate))
+            product, distance, second = by.prototypes.nearest(row)
+            rates = Rates(unknown=rate)
+            verdict = verdict_on(by, 1.0, product, distance, rates=rates, second=second)
             return verdict.decision == "unknown product", verdict.recognised
 
         answers = [judge(rows[i]) for i in new]
@@ -162,3 +164,71 @@ def test_the_silhouette_is_that_of_scikit_learn() -> None:
         assert products._silhouette(pairs, labels) == pytest.approx(expected, abs=1e-12)
     assert products._silhouette(np.zeros((4, 4)), np.array([0, 0, 0, 0])) == 0
     assert products._silhouette(np.zeros((4, 4)), np.array([3, 3, 3, 3])) == 0
+
+
+# --- strangers, variants and unusual images ---
+
+
+def calibration_from(
+    rows: np.ndarray, names: np.ndarray, held: np.ndarray, held_names: np.ndarray
+) -> Calibration:
+    """Return a calibration whose prototypes and held-out distances come from embeddings."""
+    prototypes = fit_prototypes(rows, names.tolist(), 0)
+    nearest = prototypes.distances(held).min(1)
+    products = sorted(set(names.tolist()))
+    normals = {name: normals_at(nearest[held_names == name]) for name in products}
+    return Calibration(normals, dict.fromkeys(products, (0.0, 1.0)), prototypes)
+
+
+def is_unknown(calibration: Calibration, row: np.ndarray) -> bool:
+    product, distance, second = calibration.prototypes.nearest(row)
+    verdict = verdict_on(calibration, 1.0, product, distance, second=second)
+    return verdict.decision == "unknown product"
+
+
+@pytest.mark.parametrize("images", [20, 120])
+def test_one_product_and_ten_variants_keep_the_rate(images: int) -> None:
+    """Ten variants of one part are as near to each other as images of one variant are."""
+    for variants in (1, 10):
+        shares = []
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            centres = 0.3 * rng.normal(size=(variants, 8))
+            names = np.array([f"part {v}" for v in range(variants)])
+            of = np.repeat(np.arange(variants), images)
+            train, held, new = (centres[of] + 0.2 * rng.normal(size=(len(of), 8)) for _ in range(3))
+            calibration = calibration_from(train, names[of], held, names[of])
+            limit = calibration.unknown_rate()
+            shares.append(np.mean([is_unknown(calibration, row) for row in new[:200]]))
+        assert np.mean(shares) <= limit + 0.005
+        far = centres[0] + 5.0
+        assert is_unknown(calibration, far)
+
+
+def test_an_unusual_image_that_is_clearly_of_a_product_stays_with_it() -> None:
+    rng = np.random.default_rng(0)
+    centres = np.array([[0.0] * 4, [10.0] * 4])
+    of = np.repeat([0, 1], 60)
+    names = np.array(["a", "b"])
+    train, held = (centres[of] + 0.1 * rng.normal(size=(120, 4)) for _ in range(2))
+    calibration = calibration_from(train, names[of], held, names[of])
+    unusual, between = centres[0] + 1.0, centres.mean(0)
+    product, distance, second = calibration.prototypes.nearest(unusual)
+    verdict = verdict_on(calibration, 1.0, product, distance, second=second)
+    assert verdict.product == "a"
+    assert verdict.decision != "unknown product"
+    assert verdict.unusual_p == 1 / 121 and verdict.unknown_p == 1
+    assert verdict.unknown_distance is not None and verdict.distance > verdict.unknown_distance
+    assert is_unknown(calibration, between)
+
+
+def test_distances_count_on_the_scale_of_their_product() -> None:
+    rng = np.random.default_rng(1)
+    centres, widths = np.array([[0.0] * 4, [10.0] * 4]), np.array([0.02, 1.0])
+    of = np.repeat([0, 1], 100)
+    names = np.array(["narrow", "wide"])
+    train, held = (centres[of] + widths[of][:, None] * rng.normal(size=(200, 4)) for _ in range(2))
+    calibration = calibration_from(train, names[of], held, names[of])
+    narrow, wide = (calibration.unknown_distance(name) for name in names)
+    assert narrow is not None and wide is not None and wide > 20 * narrow
+    assert calibration.prototypes.separation("narrow") == pytest.approx(20, abs=4)

@@ -60,7 +60,7 @@ def at(index: Any, value: float) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
-PARTS = [f.name for f in dataclasses.fields(CalibrationSet)]
+PARTS = [f.name for f in dataclasses.fields(CalibrationSet) if f.name != "names"]
 DAMAGES: dict[str, Damage] = {
     **{f"no {part}": (lambda d, a, n=part: a.pop(f"0.{n}")) for part in PARTS},
     **{f"no {key}": (lambda d, a, k=key: d.pop(k)) for key in to_document(full_calibration())[0]},

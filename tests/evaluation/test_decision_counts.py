@@ -49,10 +49,14 @@ def image_score(
         product_from="recognised",
         recognised=recognised,
         distance=1.0,
+        second_distance=None,
+        unknown_distance=None,
         unknown_p=0.5,
+        unusual_p=None,
         score=1.0,
         calibrated=0.0,
         p_value=0.5,
+        p_value_from="product",
         threshold=2.0,
         uncertain_threshold=1.5,
         threshold_from="product",
@@ -118,7 +122,7 @@ def test_a_model_without_calibration_has_no_decisions(varied: Path) -> None:
     result = snl.evaluate(Darkness(), varied)
     assert result.calibrated_auroc is None and all(s.verdict is None for s in result.scores)
     assert decision_counts(result.scores) is None and format_decisions(result.scores) == ""
-    assert set(result.to_dict()) == {"products", "mean", "pooled"}
+    assert set(result.to_dict()) == {"products", "mean", "pooled", "detection_rates"}
     assert "image_auroc_calibrated" not in result.to_dict()["pooled"]
 
 

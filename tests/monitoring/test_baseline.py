@@ -14,7 +14,7 @@ from scipy import ndimage
 import snl
 from snl.cli.main import main
 from snl.data.records import Record
-from snl.decision.calibration import Calibration, CalibrationSet, Rates
+from snl.decision.calibration import CONFORMAL, Calibration, CalibrationSet, Rates
 from snl.decision.products import Prototypes
 from snl.decision.sample import PEAKS
 from snl.errors import SnlError
@@ -45,6 +45,7 @@ def random_calibration(
         {name: (0.02 * i, 1.1) for i, name in enumerate(counts)},
         Prototypes(np.zeros((len(counts), 1), np.float32), tuple(counts)),
         rates=rates or Rates(),
+        rule=CONFORMAL,
     )
 
 
@@ -73,16 +74,20 @@ def count_accepted(state: DriftMonitor, product: str) -> int:
 def test_baseline_contains_values_strictly_below_the_thresholds(seed: int) -> None:
     calibration = random_calibration(seed, {"many": 150, "medium": 100, "few": 5})
     baselines = monitor.baseline(calibration)
-    allowed = 255 // 100  # number of the 255 images that may be unknown at a rate of 1 %
-    all_distances = np.concatenate([n.distances for n in calibration.sets.values()])
-    max_distance = np.sqrt(2) * np.sort(all_distances)[-allowed]
+    allowed = 256 // 100  # number of the 255 images that may be unknown at a rate of 1 %
+    relative = [  # to the median of the other images of the product
+        d / np.median(np.delete(n.distances.astype(np.float64), i))
+        for n in calibration.sets.values()
+        for i, d in enumerate(n.distances.astype(np.float64))
+    ]
+    limit_of_all = np.sort(relative)[-allowed]
     for product, at_threshold in (("many", 7), ("medium", 5)):
         normals = calibration.sets[product]
         limit = np.sort(normals.scores)[-at_threshold]  # at_threshold is floor(0.05 (n + 1))
         expected = [
             (score, distance)
             for score, distance in zip(normals.scores, normals.distances, strict=True)
-            if score < limit and distance <= max_distance
+            if score < limit and distance <= limit_of_all * np.median(normals.distances)
         ]
         np.testing.assert_array_equal(baselines[product], np.array(expected, np.float64))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from snl.demo.dataset import DEFECTS, PRODUCTS, demo_image
+from snl.evaluation.detection_rates import detection_rates
+from snl.evaluation.image_score import ImageScore
 from snl.reporting.page import ReportData, Shown
 from snl.reporting.thumbnails import mask_thumbnail, thumbnail
 
@@ -88,6 +91,17 @@ def made_up_metrics(images: Sequence[Shown]) -> dict[str, float | int | None]:
     }
 
 
+def made_up_detection(images: Sequence[Shown]) -> dict[str, Any]:
+    """Return what the scores of the images allow; the page computes the decisions itself."""
+    scores = [
+        ImageScore(
+            Path(i.path), i.product, i.label, i.defect, 0.0 if i.score != i.score else i.score
+        )
+        for i in images
+    ]
+    return detection_rates(scores).to_dict()
+
+
 def report(images: Sequence[Shown], held: dict[str, list[float]], **changes: Any) -> ReportData:
     """Return report data computed from the images' scores; `held`: calibration scores by product.
 
@@ -107,7 +121,14 @@ def report(images: Sequence[Shown], held: dict[str, list[float]], **changes: Any
         "pooled_least_rate": 1 / (total + 1),
         "calibration_scores": held,
         "thresholds": {name: {"anomalous": None, "uncertain": None} for name in held},
-        "metrics": {"products": tables, "mean": pooled, "pooled": pooled},
+        "threshold_curves": {},
+        "true_rates": {},
+        "metrics": {
+            "products": tables,
+            "mean": pooled,
+            "pooled": pooled,
+            "detection_rates": made_up_detection(images),
+        },
         "curves": {name: curve for name, curve in curves.items() if curve},
         "pooled_curves": made_up_curves(images),
         "provenance": {

@@ -7,9 +7,21 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import snl
 from snl.reporting.collect import report
+
+
+def test_the_page_names_the_part_of_each_image(bundle: Path, parts: Path, tmp_path: Path) -> None:
+    inspector, path = snl.load(bundle, "cpu"), tmp_path / "report.html"
+    catalog = snl.Catalog.read(parts, part_pattern=r"t\w+/\w+/\d+")
+    evaluation = report(inspector, catalog, path)
+    (text,) = re.findall('id="data">(.*?)</script>', path.read_text("utf-8"))
+    content = json.loads(text)
+    assert content["images"]["part"] == [image.part for image in evaluation.scores]
+    assert content["metrics"]["parts"] == evaluation.to_dict()["parts"]
+    assert content["notes"][0].startswith("by part (2 normal, 2 anomalous): ")
 
 
 def test_the_page_has_tables_curves_and_rates_by_product_and_pooled(
@@ -27,6 +39,10 @@ def test_the_page_has_tables_curves_and_rates_by_product_and_pooled(
     assert content["products"] == sorted(content["metrics"]["products"]) == products
     assert set(content["metrics"]["decisions"]) == {"products", "overall"}
     assert sorted(content["metrics"]["decisions"]["products"]) == products
+    rates = json.loads(json.dumps(evaluation.detection_rates.to_dict()))
+    assert content["metrics"]["detection_rates"] == rates
+    shown_kinds = {k for k in content["images"]["defect"] if k}
+    assert shown_kinds == {k for row in rates["products"].values() for k in row["kinds"]}
     for shown, computed in (
         *((content["curves"][name], evaluation.curves[name]) for name in products),
         (content["pooled_curves"], evaluation.pooled_curves),
@@ -35,7 +51,8 @@ def test_the_page_has_tables_curves_and_rates_by_product_and_pooled(
         np.testing.assert_allclose(shown["roc"], [x, y], atol=1e-6)
         assert shown["pro"][0][0] == 0 and len(shown["pro"][0]) == len(shown["pro"][1])
     counts = {name: len(scores) for name, scores in content["calibration"].items()}
-    assert content["least_rates"] == {name: 1 / (n + 1) for name, n in counts.items()}
-    assert content["pooled_least_rate"] == 1 / (sum(counts.values()) + 1)
+    together = 1 / (sum(counts.values()) + 1)
+    assert content["least_rates"] == pytest.approx(dict.fromkeys(counts, together))
+    assert content["pooled_least_rate"] == pytest.approx(together)
     assert len(content["images"]["path"]) == len(evaluation.scores)
     assert set(dict(blocks)) == {"data", *(f"p{n}" for n in range(len(evaluation.scores)))}

@@ -17,10 +17,19 @@ from tests.reporting.made_up import many, outcome, outcomes, report
 
 UP, DOWN, LEFT, RIGHT = "\ue013", "\ue015", "\ue012", "\ue014"
 HOME, END, TAB, ENTER, ESCAPE, PAGE_UP = "\ue011", "\ue010", "\ue004", "\ue007", "\ue00c", "\ue00e"
-STOPS = ["skip", "rate-number", "rate", "uncertain-number", "uncertain", "product", "reset"]
-STOPS += ["confusion", "metrics-table", "query", "sort"]
+STOPS = ["skip", "cost-miss", "cost-alarm", "defect-share"]
+STOPS += ["rate-number", "rate", "uncertain-number", "uncertain", "product", "reset"]
+STOPS += ["confusion", "detection-table", "metrics-table", "query", "sort"]
 TITLE = "return document.activeElement.title"
 OPEN = "return document.getElementById('view').open"
+
+
+LIVE = ("hit", "uncertain", "unknown")
+
+
+def whole(share: float) -> str:
+    """Return a share as the page shows it for fewer than 200 images."""
+    return f"{int(100 * share + 0.5)}\u202f%"
 
 
 def by_product(page: Page) -> dict[str, list[str]]:
@@ -161,6 +170,44 @@ def test_sort_orders(page: Page, demo: Any, demo_file: Path) -> None:
         assert all(kinds[path] == key for path in row)
 
 
+def test_views_of_a_part_are_shown_together(page: Page, tmp_path: Path) -> None:
+    """Parts with the worst error first; their views by path. Names are text, whatever they are."""
+    data, stream = many(60)
+    images = [
+        dataclasses.replace(image, part="" if n % 7 == 0 else f"<b>{n % 13}</b>")
+        for n, image in enumerate(stream)
+    ]
+    page.open(write_page(tmp_path / "report.html", data, images))
+    page.scroll_to("#gallery-title")
+    page.enter("#sort", "part")
+    parts = {image.path: image.part or image.path for image in images}
+    level = {"miss": 3, "false_alarm": 3, "unknown": 2, "uncertain": 1}
+    levels: dict[str, int] = {}
+    for image in images:
+        worst = level.get(outcome(image, 0.05, 0.1), 0)
+        levels[parts[image.path]] = max(levels.get(parts[image.path], 0), worst)
+    cards = page.cards()
+    shown = [parts[path] for path in cards]
+    order = list(dict.fromkeys(shown))
+    assert len(cards) > 9 and shown == [part for part in order for _ in range(shown.count(part))]
+    assert [levels[part] for part in order] == sorted(levels.values(), reverse=True)[: len(order)]
+    for part in order[:-1]:  # the last one may be cut off by the window
+        assert [p for p in cards if parts[p] == part] == sorted(
+            p for p in parts if parts[p] == part
+        )
+    first = next(image for image in images if image.path == cards[0])
+    if first.part:
+        assert page.texts("#gallery .card .part")[0] == f"part {first.part}"
+    page.enter("#query", "<b>12</b>")
+    assert page.count() == sum(image.part == "<b>12</b>" for image in images)
+
+
+def test_a_report_without_parts_has_no_order_by_part(page: Page, demo_file: Path) -> None:
+    page.open(demo_file, after="#order=part")
+    assert "part" not in page.all("#sort option", "n.value")
+    assert page.element("#sort").get_attribute("value") == "worst"
+
+
 def test_tab_reaches_every_control(page: Page, demo_file: Path) -> None:
     page.open(demo_file)
     stops: list[str] = []
@@ -267,6 +314,73 @@ def test_a_pooled_threshold_is_drawn_if_it_is_known(page: Page, tmp_path: Path) 
     )
     page.enter("#rate-number", 4)
     assert page.all(".histogram .off", "n.classList[1]") == ["uncertain", "anomalous"]
+
+
+def test_thresholds_of_the_shared_tail_follow_the_slider(page: Page, tmp_path: Path) -> None:
+    _, stream = many(20, products=1)
+    name = "product 000"
+    data = report(
+        images := list(stream),
+        {name: [0.8, 1.0]},
+        thresholds={name: {"anomalous": 1.25, "uncertain": 1.0}},
+        threshold_curves={name: [[0.02, 0.1, 0.5], [1.4, 1.2, 0.4]]},
+        true_rates={name: (0.0123, 0.0876)},
+    )
+    page.open(write_page(tmp_path / "a.html", data, images))
+    page.scroll_to(".histogram", "center")
+    assert page.text(".histogram .limit.anomalous") == "1.25"
+    assert "1.2\u202f% to 8.8\u202f%" in page.text(".histogram .note")
+    page.enter("#rate-number", 6)  # half way between the two rates
+    assert float(page.text(".histogram .limit.anomalous")) == pytest.approx(1.3)
+    assert "True rate" not in page.text(".histogram .note")
+    page.enter("#rate-number", 1)  # below the smallest
+    assert "anomalous" in page.all(".histogram .off", "n.classList[1]")
+    assert "of all products allow" in page.text(".histogram .note")
+
+
+def test_detection_by_kind_follows_the_rate_beside_what_the_scores_allow(
+    page: Page, demo: Any, demo_file: Path
+) -> None:
+    data, images = demo
+    rates = data.metrics["detection_rates"]["products"]
+    page.open(demo_file)
+    for rate in (0.05, 0.3):
+        page.enter("#rate-number", 100 * rate)
+        rows = page.all("#detection-table tbody tr", "[...n.cells].map(c => c.innerText.trim())")
+        expected = []
+        for product in sorted(rates):
+            own = [i for i in images if i.product == product]
+            normal = [outcome(i, rate, 0.1) for i in own if i.label == "normal"]
+            for kind in (None, *rates[product]["kinds"]):
+                chosen = [i for i in own if i.label != "normal" and kind in (None, i.defect)]
+                shares = [outcome(i, rate, 0.1) for i in chosen]
+                limits = rates[product]["kinds"][kind] if kind else rates[product]["anomalous"]
+                expected.append(
+                    [
+                        kind or product,
+                        "" if kind else whole(normal.count("false_alarm") / len(normal)),
+                        str(len(chosen)),
+                        *(whole(shares.count(key) / len(shares)) for key in LIVE),
+                        *("*" + whole(limits[key]) for key in ("at_1", "at_5")),  # six normals
+                    ]
+                )
+        assert rows == expected
+    tips = set(page.all("#detection-table td[data-tip]", "n.dataset.tip.split(': ')[1]"))
+    assert tips == {"0 of 6 normal test images are above it"}
+    product = sorted(rates)[1]
+    page.enter("#product", f"={product}")
+    shown = page.all("#detection-table tbody tr", "n.checkVisibility() ? n.cells[0].innerText : ''")
+    assert [name for name in shown if name] == [product, *rates[product]["kinds"]]
+
+
+def test_a_report_without_detection_rates_has_no_table_of_them(
+    page: Page, demo: Any, tmp_path: Path
+) -> None:
+    data, images = demo
+    metrics = {key: value for key, value in data.metrics.items() if key != "detection_rates"}
+    changed = dataclasses.replace(data, metrics=metrics)
+    page.open(write_page(tmp_path / "old.html", changed, images))
+    assert not page.js("return document.getElementById('detection').checkVisibility()")
 
 
 def test_metrics_are_sorted_and_explained(page: Page, demo: Any, demo_file: Path) -> None:

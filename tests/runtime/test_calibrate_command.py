@@ -82,7 +82,8 @@ def test_without_a_change_the_calibration_is_printed_and_nothing_is_written(
     for product in ("bolt", "plate"):
         row = next(line for line in lines if line.startswith(product)).split()
         limit = inspector.threshold(product)
-        assert row[1:4] == ["20", "0.048", f"{limit:.4g}"] and row[-3:] == ["0.05", "/", "0.1"]
+        assert row[1:4] == ["20", "0.024", f"{limit:.4g}"]
+        assert row[5:10] == ["shared", "tail", "0.05", "/", "0.1"] and row[-1] == "%"
     assert "40 held-out images, rates from 0.024 up" in output.out
     assert "(training); 0 before it" in output.out and output.err == ""
 
@@ -183,14 +184,30 @@ def test_rates_of_all_products_and_of_one(calibrate: Calibrate) -> None:
     calibration = inspector.calibration
     assert calibration.rates == Rates() and calibration.rates_for("plate") == Rates()
     assert calibration.rates_for("bolt") == Rates(0.2, 0.2)
-    scores = np.sort(calibration.sets["bolt"].scores)
-    assert inspector.threshold("bolt") == scores[-4]  # 4 of 21 are at most 0.2
+    assert inspector.threshold("bolt") == calibration.scores.threshold(0.2, "bolt")[0]
     inspector = calibrate(
         *("--rate", 0.15, "--uncertain-rate", 0.25, "--unknown-rate", 0.1, "--regions-rate", 0.5)
     )
     assert inspector.calibration.rates == Rates(0.15, 0.25, 0.1, 0.5)
     assert inspector.calibration.rates_for("bolt") == Rates(0.2, 0.2)  # its own rates stay
     assert len(inspector.calibrations) == 3
+    inspector = calibrate("--rule", "conformal", "--product", "bolt")
+    scores = np.sort(calibration.sets["bolt"].scores)
+    assert inspector.threshold("bolt") == scores[-4]  # 4 of 21 are at most 0.2
+    assert inspector.calibration.rule_for("plate") == "shared-tail"
+    assert "bolt" not in calibrate("--rule", "shared-tail").calibration.product_rules
+
+
+def test_a_held_out_image_is_left_out_by_its_name(calibrate: Calibrate, file: Path) -> None:
+    before = snl.load(file, "cpu").calibration.sets["bolt"]
+    name = str(before.names[3])
+    assert name.startswith("good/") and len(set(before.names.tolist())) == len(before)
+    for words in ((name,), (f"bolt/{name}", "--product", "bolt"), (name, "--product", "nut")):
+        after = calibrate("--leave-out", *words, status=2)  # of two products, of none
+        assert len(after.calibration.sets["bolt"]) == len(before)
+    after = calibrate("--leave-out", name, "--product", "bolt")
+    assert name not in after.calibration.sets["bolt"].names.tolist()
+    assert len(after.calibration.sets["bolt"]) == len(before) - 1
 
 
 def test_inspection_uses_the_rates_in_force(calibrate: Calibrate, file: Path) -> None:
@@ -226,7 +243,7 @@ def test_a_tail_is_fitted_only_on_request(
         beyond.append(threshold > normals.scores.max())
     assert any(beyond)
     inspector = calibrate("--rate", "0.05", "--tail", "none")
-    assert inspector.inspect(draw_varied(1)[0], "bolt").threshold_from == "product"
+    assert inspector.inspect(draw_varied(1)[0], "bolt").threshold_from == "shared tail"
 
 
 # --- feedback ---
@@ -235,7 +252,7 @@ def test_a_tail_is_fitted_only_on_request(
 def test_false_alarms_are_added_to_the_calibration_set(
     file: Path, calibrate: Calibrate, tmp_path: Path, capsys: Capture
 ) -> None:
-    inspector = snl.load(file, "cpu")
+    inspector = calibrate("--rule", "conformal")
     paths = [save_varied(tmp_path / f"{n}.png", 5000 + n) for n in range(60)]
     results = inspector.inspect(paths, "bolt")
     flagged = [r for r in results if r.decision == "anomalous"][:2]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import snl
-from snl.decision.calibration import Calibration, CalibrationSet, Rates
+from snl.decision.calibration import CONFORMAL, SHARED_TAIL, Calibration, CalibrationSet, Rates
 from snl.decision.products import Prototypes
 from snl.decision.sample import PEAKS
 from snl.errors import BundleError
@@ -42,6 +42,7 @@ def make_metadata(counts: dict[str, int], **changes: Any) -> ModelMetadata:
         dict.fromkeys(counts, (-0.5, 0.3)),
         Prototypes(np.zeros((len(counts), 3), np.float32), tuple(counts)),
         network="0123456789abcdef",
+        rule=CONFORMAL,
         created="2026-01-02T03:04:05+00:00",
     )
     later = dataclasses.replace(calibration, created="2026-02-03T04:05:06+00:00", reason="rates")
@@ -109,12 +110,12 @@ def test_a_trained_bundle(calibrated: Path) -> None:
     for product in result["products"]:
         name = product["name"]
         assert product["training_images"] == inspector.training.products[name]
-        assert product["held_out_images"] == 20 and product["least_rate"] == 1 / 21
-        # of 20 scores, at most one in 21 new ones is above the highest: the rate 0.05 allows 1 / 21
-        scores = np.sort(inspector.calibration.sets[name].scores)
-        anomalous, uncertain = (product["thresholds"][k] for k in ("anomalous", "uncertain"))
-        assert anomalous == {"rate": 0.05, "score": float(scores[-1]), "guarantee": "product"}
-        assert uncertain == {"rate": 0.1, "score": float(scores[-2]), "guarantee": "product"}
+        assert product["held_out_images"] == 20 and product["rule"] == "shared-tail"
+        assert product["least_rate"] == pytest.approx(1 / 41)
+        for key, rate in (("anomalous", 0.05), ("uncertain", 0.1)):
+            score = inspector.threshold(name, rate)
+            wanted = {"rate": rate, "score": score, "guarantee": "shared tail"}
+            assert product["thresholds"][key] == wanted
     assert result["history"] == [
         {
             "created": training["finished"],
@@ -123,7 +124,7 @@ def test_a_trained_bundle(calibrated: Path) -> None:
             "held_out_images": 40,
         }
     ]
-    assert result["calibration"]["least_rate"] == 1 / 41
+    assert result["calibration"]["least_rate"] == pytest.approx(1 / 41)
     assert result["plugins"] == []
     assert result["model"]["network"] == inspector.metadata.network != ""
 
@@ -165,6 +166,12 @@ def test_the_guarantee_of_each_threshold(tmp_path: Path) -> None:
     strict = {"product_rates": {"few": tiny}}
     assert guarantees(**strict)[1] == ("nothing", "nothing")
     assert guarantees(**strict, fit_tail=True)[1] == ("tail fit", "tail fit")
+    shared = ("shared tail", "shared tail")
+    assert guarantees(rule=SHARED_TAIL) == [shared, shared, (pooled, pooled)]
+    assert guarantees(product_rules={"few": SHARED_TAIL})[:2] == [("product", "product"), shared]
+    few = {"rule": SHARED_TAIL, **strict}
+    assert guarantees(**few)[1] == ("nothing", "nothing")
+    assert guarantees(**few, fit_tail=True)[1] == ("tail fit", "tail fit")
 
 
 def test_product_settings(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_other_pixels_and_a_finished_run(data: Path, train: Train, tmp_path: Pat
     for content in (new, old.read_bytes()):
         path.write_bytes(content)
         train(resume=True, note=notes.append)
-    assert ["already trained" in note for note in notes] == [True, True]
+    assert ["already trained" in note for note in notes] == [True, True], notes
     change_pixels(image)
     for content in (new, old.read_bytes()):
         path.write_bytes(content)

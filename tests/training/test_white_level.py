@@ -126,11 +126,12 @@ def test_clipped_samples_and_other_kinds_are_remarked(
     inspector = snl.load(bundle12, "cpu")
     clip = "has samples above the white level 4095, which were clipped"
     kind = "is an 8-bit grey image, but the model was trained on 12-bit grey images"
-    assert inspector.inspect(clipped[0]).remarks == (clip,)
-    assert inspector.inspect(tmp_path / "eight.png").remarks == (kind,)
-    assert inspector.inspect(same).remarks == ()
+    assert inspector.inspect(clipped[0], "part").remarks == (clip,)
+    assert inspector.inspect(tmp_path / "eight.png", "part").remarks == (kind,)
+    assert inspector.inspect(same, "part").remarks == ()
     files = [*clipped, tmp_path / "eight.png", tmp_path / "colour.png", same]
-    assert main(["inspect", str(bundle12), *map(str, files), "--device", "cpu"]) == 0
+    words = ["inspect", str(bundle12), *map(str, files), "--device", "cpu", "--product", "part"]
+    assert main(words) == 0
     captured = capsys.readouterr()
     records = {Path(r["path"]).name: r for r in map(json.loads, captured.out.splitlines())}
     assert records["c0.png"]["remarks"] == records["c1.png"]["remarks"] == [clip]
@@ -156,9 +157,11 @@ def test_a_bundle_without_facts_about_images_remarks_nothing(
     inspector = snl.load(bundle, "cpu")
     image = write(tmp_path / "a.png", deep(1, 12))
     assert "12-bit" not in str(inspector.image_kinds)
-    assert "but the model was trained on 8-bit colour" in inspector.inspect(image).remarks[0]
+    assert (
+        "but the model was trained on 8-bit colour" in inspector.inspect(image, "bolt").remarks[0]
+    )
     inspector.training.facts.pop("image_kinds")  # type: ignore[attr-defined]
-    assert inspector.inspect(image).remarks == ()
+    assert inspector.inspect(image, "bolt").remarks == ()
 
 
 def test_products_that_use_less_are_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.calibrate_changes import CHANGES, Options, change
+from snl.cli.calibration_costs import add_costs, show_costs, wants_costs
 from snl.cli.common import OK, PROBLEMS, image_files, say, show
 from snl.errors import SettingsError
 
@@ -37,6 +38,9 @@ def add_parser(verbs: Any) -> None:
         "snl calibrate parts.snl --false-alarms ok1.jpg ok2.jpg --product bottle",
         "snl calibrate parts.snl --misses bad1.jpg --product bottle",
         "snl calibrate parts.snl --ignore bottle=label.png --mm-per-pixel bottle=0.05",
+        "snl calibrate parts.snl --leave-out good/017.png --product bottle",
+        "snl calibrate parts.snl --rule conformal --product bottle",
+        "snl calibrate parts.snl reviewed/ --cost-miss 100 --cost-false-alarm 1",
         "snl calibrate parts.snl --undo",
     )
     verb.add_argument("file", metavar="FILE", help="bundle or export; it is changed in place")
@@ -62,6 +66,19 @@ def add_parser(verbs: Any) -> None:
         help="largest average number of regions marked in a normal image",
     )
     verb.add_argument(
+        "--rule",
+        choices=("shared-tail", "conformal"),
+        help="how thresholds follow from held-out images. shared-tail (default): the centre of the "
+        "product and the tail of all products, measured to keep the rate and steadier with few "
+        "images; conformal: the images of the product alone, with a guarantee",
+    )
+    verb.add_argument(
+        "--leave-out",
+        nargs="+",
+        metavar="NAME",
+        help="remove held-out images, such as those that are said to stand alone",
+    )
+    verb.add_argument(
         "--tail",
         choices=("fit", "none"),
         help="fit: take rates too small for the number of held-out images from a fitted tail, "
@@ -83,6 +100,7 @@ def add_parser(verbs: Any) -> None:
         "the normal images already, or a threshold that would more than double",
     )
     verb.add_argument("--undo", action="store_true", help="undo the last change")
+    add_costs(verb)
     verb.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write to this file, leave FILE unchanged"
     )
@@ -135,6 +153,8 @@ def run(options: Options) -> int:
     """Change the calibration if requested, save it, and print it."""
     from snl.locks import locked
 
+    if wants_costs(options):
+        return show_costs(options)
     changes = options.undo or any(getattr(options, name) is not None for name in CHANGES)
     target = Path(options.output or options.file)
     if (not changes and not options.output) or not Path(options.file).is_file():

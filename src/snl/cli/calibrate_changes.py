@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from snl.runtime.inspector import Inspector
 
 CHANGES = (
-    *("normals", "rate", "uncertain_rate", "unknown_rate", "regions_rate", "tail"),
+    *("normals", "rate", "uncertain_rate", "unknown_rate", "regions_rate", "tail", "rule"),
+    "leave_out",
     *("false_alarms", "misses", "ignore", "mm_per_pixel", "smallest", "tile"),
 )
 """The options that change the calibration."""
@@ -38,6 +39,8 @@ class Options(
     product: str | None
     regions_rate: float | None
     tail: str | None
+    rule: str | None
+    leave_out: list[str] | None
     false_alarms: list[Path] | None
     misses: list[Path] | None
     ignore: list[str] | None
@@ -46,6 +49,9 @@ class Options(
     tile: int | None
     force: bool
     undo: bool
+    cost_miss: float | None
+    cost_false_alarm: float | None
+    defect_share: float | None
     output: Path | None
 
 
@@ -59,6 +65,7 @@ def change(options: Options, inspector: Inspector, edits: list[Calibration]) -> 
     edits += _masks(options, inspector, _latest(inspector, edits))
     edits += _numbers(options, _latest(inspector, edits))
     edits += _normals(options, inspector, _latest(inspector, edits))
+    edits += _left_out(options, _latest(inspector, edits))
     edits += _false_alarms(options, inspector, _latest(inspector, edits))
     edits += _rates(options, _latest(inspector, edits))
     changed, caught = _misses(options, inspector, _latest(inspector, edits))
@@ -166,6 +173,14 @@ def _normals(
     yield changed
 
 
+def _left_out(options: Options, calibration: Calibration) -> Iterator[Calibration]:
+    """Remove single held-out images."""
+    from snl.decision.edit import leave_out
+
+    if options.leave_out:
+        yield leave_out(calibration, list(dict.fromkeys(options.leave_out)), options.product)
+
+
 def _false_alarms(
     options: Options, inspector: Inspector, calibration: Calibration
 ) -> Iterator[Calibration]:
@@ -180,14 +195,23 @@ def _false_alarms(
     )
     for alarm in alarms:
         if alarm.p_value is not None:
-            say(f"{alarm.path}: normal image of {alarm.product} from now on, p {alarm.p_value:.2g}")
+            rate = changed.rates_for(alarm.product).anomalous
+            still = f": still anomalous at the rate {rate:g}" if alarm.p_value <= rate else ""
+            say(
+                f"{alarm.path}: normal image of {alarm.product} from now on, p "
+                f"{alarm.p_value:.2g}{still}"
+            )
     if changed is not calibration:
         yield changed
 
 
 def _rates(options: Options, calibration: Calibration) -> Iterator[Calibration]:
-    """Set the fitted tail and the rates, of one product or of all."""
-    from snl.decision.edit import edit, set_rates
+    """Set the rule, the fitted tail and the rates, of one product or of all."""
+    from snl.decision.edit import edit, set_rates, set_rule
+
+    if options.rule is not None:
+        calibration = set_rule(calibration, options.rule, options.product)
+        yield calibration
 
     if options.tail is not None:
         calibration = edit(calibration, "tail", fit_tail=options.tail == "fit")

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 def format_calibration(inspector: Inspector) -> str:
     """Return the calibration in force as aligned text."""
+    from snl.decision.certainty import true_rate_interval
+
     calibration = inspector.calibration
     rows = [["product", "normals", "least rate", "anomalous above", "uncertain above", "by",
-             "rates"]]  # fmt: skip
+             "rates", "true rate"]]  # fmt: skip
     for product, data in calibration.sets.items():
         rates = calibration.rates_for(product)
         threshold, basis = calibration.scores.threshold(rates.anomalous, product)
@@ -28,6 +30,7 @@ def format_calibration(inspector: Inspector) -> str:
                 _number(uncertain),
                 basis if threshold is not None else "-",
                 f"{rates.anomalous:g} / {rates.uncertain:g}",
+                _interval(true_rate_interval(calibration, product, rates.anomalous)),
             ]
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -42,6 +45,7 @@ def format_calibration(inspector: Inspector) -> str:
             f"all products together: {count} held-out images, rates from "
             f"{calibration.scores.smallest_rate():.2g} up",
             *_remarks(calibration),
+            *_certainty(calibration),
             f"version of {calibration.created} ({calibration.reason}); "
             f"{len(inspector.calibrations) - 1} before it",
         ]
@@ -63,6 +67,54 @@ def _remarks(calibration: Calibration) -> Iterable[str]:
         yield f"tiles of {calibration.tile} pixels"
     if calibration.fit_tail:
         yield "rates below these come from a fitted tail: an estimate, not a guarantee"
+
+
+def _certainty(calibration: Calibration) -> Iterable[str]:
+    """Yield what narrows the true rates, thresholds that coincide, and images that stand alone."""
+    from snl.decision.certainty import stand_alone, true_rate_interval
+
+    widest = _widest(calibration)
+    if widest:
+        product, low, high = widest
+        rate = calibration.rates_for(product).anomalous
+        count = len(calibration.sets[product])
+        more = true_rate_interval(calibration, product, rate, 3 * count)
+        yield (
+            f"true rate: of 95 % of such calibrations, estimated. {product} has the widest, "
+            f"{_interval((low, high))}; with {2 * count} more images it would be "
+            f"{_interval(more)}: snl calibrate FILE NORMALS --add"
+        )
+    for product in calibration.products:
+        rates = calibration.rates_for(product)
+        limits = [calibration.scores.threshold(r, product)[0]
+                  for r in (rates.anomalous, rates.uncertain)]  # fmt: skip
+        if limits[0] is not None and limits[0] == limits[1]:
+            yield f"note: {product}: both thresholds are equal, so no image can be uncertain"
+        for image in stand_alone(calibration, product):
+            name = image.name or f"number {image.row + 1}"
+            yield (
+                f"note: {product}: held-out image {name} stands alone: score {image.score:.4g}, "
+                f"the next one {image.next_score:.4g}; without it the threshold would be "
+                f"{_number(image.threshold_without)} instead of {_number(image.threshold)}. See "
+                "snl inspect FILE IMAGE --out OVERLAYS; if it is not normal: snl calibrate FILE "
+                f"--leave-out {image.name or 'NAME'} --product {product}"
+            )
+
+
+def _widest(calibration: Calibration) -> tuple[str, float, float] | None:
+    """Return the product with the widest interval of the true rate, and its ends."""
+    from snl.decision.certainty import true_rate_interval
+
+    found = []
+    for product in calibration.products:
+        rate = calibration.rates_for(product).anomalous
+        if (ends := true_rate_interval(calibration, product, rate)) is not None:
+            found.append((product, *ends))
+    return max(found, key=lambda row: row[2] - row[1], default=None)
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "-" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f} %"
 
 
 def _number(value: float | None) -> str:

@@ -61,9 +61,16 @@ def aligned(pairs: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
 
 
-def show_evaluation(evaluation: Evaluation) -> None:
-    """Print the tables on standard output and the skipped images on standard error."""
+def show_evaluation(evaluation: Evaluation, *, kinds: bool | None = None) -> None:
+    """Print the tables on standard output and the skipped images on standard error.
+
+    Args:
+        evaluation: what is printed.
+        kinds: with a row for each kind of defect; None: if the table stays short.
+    """
     from snl.evaluation.decision_counts import format_decisions
+    from snl.evaluation.detection_rates import format_detection_rates
+    from snl.evaluation.parts import format_parts
     from snl.evaluation.result import format_table
 
     show(format_table(evaluation))
@@ -76,6 +83,9 @@ def show_evaluation(evaluation: Evaluation) -> None:
                 f"pooled image AUROC: {100 * raw:.1f} by raw scores, {100 * calibrated:.1f} by "
                 "calibrated scores"
             )
+    show(f"\n{format_detection_rates(evaluation.detection_rates, kinds)}")
+    if evaluation.parts:
+        show(f"\n{format_parts(evaluation.parts)}")
     say_left_out(evaluation)
 
 

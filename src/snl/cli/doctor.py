@@ -15,7 +15,7 @@ OPTIONAL_PATH = "data"
 """See `snl.cli.main.parse`."""
 
 
-class Options(shared.LayoutOption, shared.PixelsOption, shared.QuietOption):
+class Options(shared.LayoutOption, shared.PartOption, shared.PixelsOption, shared.QuietOption):
     """Options of `snl doctor`."""
 
     data: Path | None
@@ -46,6 +46,7 @@ def add_parser(verbs: Any) -> None:
         "--json", type=Path, metavar="OUT", help="write the result as JSON; -: to stdout, no text"
     )
     shared.add_layout(verb)
+    shared.add_part_pattern(verb)
     shared.add_max_pixels(verb)
     shared.add_quiet(verb)
 
@@ -64,7 +65,7 @@ def _check_data(data: Path, options: Options) -> int:
     from snl.data.inputs import catalog_files
     from snl.kinds import FINDINGS
 
-    catalog = Catalog.read(data, options.layout)
+    catalog = Catalog.read(data, options.layout, options.part_pattern)
     check_json(options.json, FINDINGS, catalog_files(catalog, data))
     diagnosis = diagnose(
         catalog,
@@ -81,6 +82,8 @@ def _check_environment(options: Options) -> int:
 
     if options.layout != "auto":
         raise SettingsError(f"--layout {options.layout} has no DATA to read; give DATA with it")
+    if options.part_pattern:
+        raise SettingsError("--part-pattern has no DATA to read; give DATA with it")
     check_json(options.json, ENVIRONMENT)
     report = describe_environment(progress_bar("importing packages", options.quiet, "package"))
     show_result(format_environment(report), report, options.json)

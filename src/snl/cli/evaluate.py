@@ -7,6 +7,7 @@ from typing import Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation, written_first
+from snl.cli.inspect_parts import note_few_images
 from snl.cli.remarks import say_remarks
 
 SUMMARY = "measure detection and localization on labelled test images"
@@ -16,6 +17,7 @@ class Options(
     shared.ProductsOption,
     shared.PrecisionOption,
     shared.LayoutOption,
+    shared.PartOption,
     shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
@@ -27,6 +29,7 @@ class Options(
     json: Path | None
     save_maps: Path | None
     resolution: str
+    kinds: bool
 
 
 def add_parser(verbs: Any) -> None:
@@ -55,9 +58,16 @@ def add_parser(verbs: Any) -> None:
         help="size at which pixel metrics are computed: the network's input size, as in "
         "publications (default), or the size of each image",
     )
+    verb.add_argument(
+        "--kinds",
+        action="store_true",
+        help="print detection rates by kind of defect however long the table is; the JSON always "
+        "has them",
+    )
     shared.add_products_known(verb)
     shared.add_precision(verb)
     shared.add_layout(verb)
+    shared.add_part_pattern(verb)
     shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
@@ -71,7 +81,7 @@ def run(options: Options) -> int:
     from snl.kinds import MAP, METRICS
     from snl.outputs import Output, check_outputs
 
-    catalog = snl.Catalog.read(options.data, options.layout)
+    catalog = snl.Catalog.read(options.data, options.layout, options.part_pattern)
     outputs = [Output("--json", options.json, METRICS)] if options.json else []
     if options.save_maps:
         files = map_files(options.save_maps, catalog)
@@ -94,8 +104,10 @@ def run(options: Options) -> int:
     measured_on = about(options.file, catalog, inspector, evaluation.skipped)
     measured_on |= {"resolution": options.resolution, "products": options.products}
     with written_first(options.json, {**evaluation.to_dict(), "about": measured_on}):
-        show_evaluation(evaluation)
+        show_evaluation(evaluation, kinds=True if options.kinds else None)
         say_remarks(evaluation.remarks)
+        if evaluation.parts:
+            note_few_images(options.file, inspector, max(part.views for part in evaluation.parts))
     if options.json:
         say(f"metrics: {options.json}")
     if options.save_maps:

@@ -13,6 +13,8 @@ from snl.cli.common import OK, aligned, check_json, show_result, table
 SUMMARY = "show what a bundle or an export contains: products, training, calibration, history"
 
 _GUARANTEES = {
+    "shared tail": "the rate was measured to hold, not guaranteed: the centre is that of the "
+    "product, the tail that of all products",
     "product": "the product's held-out images bound the rate of this product",
     "all products": "the held-out images of all products bound the rate pooled over all products",
     "tail fit": "the rate is an estimate from a fitted tail, without guarantee",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from snl.cli import options as shared
 from snl.cli.common import BAD_INPUT, OK, image_files, progress_bar, say
 from snl.cli.inspect_outputs import OutputOptions, open_outputs
+from snl.cli.inspect_parts import PartRun
 from snl.cli.remarks import Remarks
 from snl.errors import DataError, ImageError, SettingsError
 
@@ -20,6 +21,7 @@ SUMMARY = "inspect new images: one JSON line each, overlays if requested"
 
 class Options(
     OutputOptions,
+    shared.PartOption,
     shared.RateOptions,
     shared.PixelsOption,
     shared.PrecisionOption,
@@ -46,6 +48,7 @@ def add_parser(verbs: Any) -> None:
         "snl inspect parts.snl bottle.png --product bottle --rate 0.06",
         "snl inspect parts.snl incoming/ --monitor drift.json --json today.jsonl",
         "snl inspect parts.onnx camera:0 --batch-size 1",
+        r"snl inspect parts.snl incoming/ --part-pattern '(\d+)_view' --parts parts.jsonl",
     )
     verb.add_argument("file", metavar="FILE", help="bundle or export")
     verb.add_argument(
@@ -68,6 +71,14 @@ def add_parser(verbs: Any) -> None:
         metavar="NAME",
         help="product that the images show; without it the product is recognised, and images of "
         "other objects are reported as unknown product",
+    )
+    shared.add_part_pattern(verb, "PATH, or the folder that contains all PATHs,")
+    verb.add_argument(
+        "--parts",
+        type=Path,
+        metavar="OUT",
+        help="with --part-pattern: write one JSON line for each part as soon as all its images are "
+        "inspected",
     )
     shared.add_rates(verb)
     verb.add_argument(
@@ -108,6 +119,8 @@ def run(options: Options) -> int:
     import snl
     from snl.data.video import is_video
 
+    if options.parts and not options.part_pattern:
+        raise SettingsError("--parts needs --part-pattern, which names the part of each image")
     inspector = snl.load(
         options.file,
         options.device,
@@ -154,6 +167,7 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
     from snl.signals import Stopped, deferred
 
     paths = image_files([Path(path) for path in options.paths])
+    parts = PartRun(options, paths, inspector, rates) if options.part_pattern else None
     progress = progress_bar("inspecting", options.quiet or not options.json)
     failed: list[ImageError] = []
     remarks = Remarks()
@@ -177,7 +191,12 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
             for result in results:
                 with deferred():
                     remarks.add(result.path, result.remarks)
-                    outputs.add(result, result.to_dict())
+                    record = result.to_dict()
+                    if parts:
+                        record["part"] = parts.name(result)
+                    outputs.add(result, record)
+                    if parts:
+                        parts.add(result, outputs)
                 if outputs.useless:
                     break
                 if progress:
@@ -185,7 +204,12 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
         except Stopped as stop:  # the results so far are kept
             say(f"stopped after {outputs.count + len(failed)} of {len(paths)} images")
             outputs.stopped, status = True, stop.status
+        if parts and not status and not outputs.useless:
+            with deferred():
+                parts.finish(outputs)
     remarks.summarise()
+    if parts:
+        parts.summarise()
     if not status:
         _advise(options, inspector, rates)
     if failed:
@@ -216,8 +240,10 @@ def _inspect_video(options: Options, inspector: Inspector, rates: Rates | None) 
     from snl.signals import Stopped, deferred
 
     source = options.paths[0]
-    if len(options.paths) > 1 or options.coco or options.labelme:
-        raise DataError(f"{source}: give one video alone, without --coco and --labelme")
+    if len(options.paths) > 1 or options.coco or options.labelme or options.part_pattern:
+        raise DataError(
+            f"{source}: give one video alone, without --coco, --labelme and --part-pattern"
+        )
     files = [] if is_live(source) else [Path(source)]
     dropped, status = 0, OK
     with open_outputs(options, inspector, files, source) as outputs:

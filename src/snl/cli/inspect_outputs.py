@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli.common import say
-from snl.cli.inspect_sinks import Coco, JsonLines, LabelMe, Monitor, Overlays, Sink, Stdout
+from snl.cli.inspect_sinks import (
+    Coco,
+    JsonLines,
+    LabelMe,
+    Monitor,
+    Overlays,
+    PartLines,
+    Sink,
+    Stdout,
+)
 from snl.errors import SnlError
 
 if TYPE_CHECKING:
@@ -35,6 +44,7 @@ class OutputOptions(argparse.Namespace):
     coco: Path | None
     labelme: Path | None
     monitor: Path | None
+    parts: Path | None
 
 
 class Outputs:
@@ -68,6 +78,12 @@ class Outputs:
         for number, sink in enumerate(self._sinks):
             if not sink.broken:
                 self._try(number, lambda sink=sink: sink.add(result, record))  # type: ignore[misc]
+
+    def add_part(self, record: dict[str, Any]) -> None:
+        """Write the JSON record of a part where parts are written."""
+        for number, sink in enumerate(self._sinks):
+            if isinstance(sink, PartLines) and not sink.broken:
+                self._try(number, lambda sink=sink: sink.add_part(record))  # type: ignore[misc]
 
     def close(self, complete: bool) -> None:
         """Write what is left, and say what was written.
@@ -147,6 +163,7 @@ def _planned(options: OutputOptions, places: dict[str, _Places]) -> list[Output]
 
     files = (
         ("--json", options.json, kinds.INSPECTIONS),
+        ("--parts", options.parts, kinds.PARTS),
         ("--coco", options.coco, kinds.COCO),
         ("--monitor", options.monitor, kinds.DRIFT),
     )
@@ -176,6 +193,8 @@ def _sinks(
         yield Coco(options.coco)
     if options.monitor:
         yield Monitor(options.monitor, inspector, _monitor(options.monitor, inspector))
+    if options.parts:
+        yield PartLines(options.parts)
     yield JsonLines(options.json) if options.json else Stdout()
 
 

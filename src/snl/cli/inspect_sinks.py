@@ -246,6 +246,10 @@ class JsonLines:
 
     def add(self, result: Inspection, record: Record) -> None:
         """Write the record as a line."""
+        self.write(record)
+
+    def write(self, record: Record) -> None:
+        """Write any record as a line."""
         import json
 
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
@@ -308,6 +312,24 @@ class JsonLines:
         if self._file is not None:
             self._file.close()
         self._file = real_path(self._path).open("a+b", buffering=0)
+
+
+class PartLines(JsonLines):
+    """One JSON line for each part, in a file; its lines are written as those of images."""
+
+    option = "--parts"
+
+    def add(self, result: Inspection, record: Record) -> None:
+        """Do nothing: parts are added by `add_part`."""
+
+    def add_part(self, record: Record) -> None:
+        """Write the record of a part as a line."""
+        self.write(record)
+
+    def summary(self) -> str | None:
+        """Return the number of lines."""
+        kept = ", left as it was" if not self._count else ""
+        return f"{self._count} parts: {self._path}{kept}"
 
 
 def _is_deleted(file: IO[bytes]) -> bool:

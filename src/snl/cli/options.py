@@ -75,6 +75,23 @@ def add_layout(verb: argparse.ArgumentParser) -> None:
     )
 
 
+class PartOption(argparse.Namespace):
+    """See `add_part_pattern`."""
+
+    part_pattern: str | None
+
+
+def add_part_pattern(verb: argparse.ArgumentParser, root: str = "DATA") -> None:
+    """Add --part-pattern; `root` is the folder that paths are relative to, for the help."""
+    verb.add_argument(
+        "--part-pattern",
+        type=part_pattern,
+        metavar="REGEX",
+        help="several images show one part: regular expression that is searched in each path below "
+        f"{root}; its first group, or the whole match, names the part",
+    )
+
+
 class PixelsOption(argparse.Namespace):
     """See `add_max_pixels`."""
 
@@ -376,6 +393,19 @@ def rate(text: str) -> float:
             + (f" ({value:g} % is {value / 100:g})" if 1 < value < 100 else "")
         )
     return value
+
+
+def part_pattern(text: str) -> str:
+    """Return an option's value if it is a regular expression that is not empty."""
+    from snl.data.parts import PartPattern
+    from snl.errors import DataError
+
+    if not text:
+        raise argparse.ArgumentTypeError("the part pattern is empty")
+    try:
+        return PartPattern(text).text
+    except DataError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 number = number_in(0, 1e9)

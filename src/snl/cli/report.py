@@ -16,6 +16,7 @@ class Options(
     shared.ProductsOption,
     shared.PrecisionOption,
     shared.LayoutOption,
+    shared.PartOption,
     shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
@@ -38,6 +39,7 @@ def add_parser(verbs: Any) -> None:
     shared.add_products_known(verb)
     shared.add_precision(verb)
     shared.add_layout(verb)
+    shared.add_part_pattern(verb)
     shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
@@ -51,7 +53,7 @@ def run(options: Options) -> int:
     from snl.outputs import Output, check_outputs
     from snl.reporting.collect import report
 
-    catalog = snl.Catalog.read(options.data, options.layout)
+    catalog = snl.Catalog.read(options.data, options.layout, options.part_pattern)
     inputs: list[str | Path] = [options.file, *catalog_files(catalog, options.data)]
     check_outputs([Output("-o", options.output, PAGE)], inputs)
     inspector = snl.load(

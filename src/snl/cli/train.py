@@ -19,6 +19,7 @@ class Options(
     shared.SettingsOptions,
     shared.BudgetOptions,
     shared.LayoutOption,
+    shared.PartOption,
     shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
@@ -67,6 +68,7 @@ def add_parser(verbs: Any) -> None:
         "--tensorboard", action="store_true", help="write scalars to FILE.run/tensorboard"
     )
     shared.add_layout(verb)
+    shared.add_part_pattern(verb)
     shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
@@ -87,6 +89,7 @@ def run(options: Options) -> int:
             preset=options.preset,
             overrides=options.overrides(),
             layout=options.layout,
+            part_pattern=options.part_pattern,
             device=options.device,
             resume=options.resume,
             overwrite=options.overwrite,
@@ -130,7 +133,8 @@ def _report_calibration(options: Options, inspector: Inspector) -> None:
             f"needs {needed}, so every decision will be 'uncertain': {', or '.join(ways)}"
         )
         return
-    few = [name for name, data in calibration.sets.items() if (len(data) + 1) * rate < 1 - 1e-9]
+    few = [name for name in calibration.products
+           if calibration.scores.threshold(rate, name)[1] == "all products"]  # fmt: skip
     if few:
         names = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
         say(

@@ -138,7 +138,7 @@ def _rank(record: Record) -> int:
 
 def _with_masks(record: Record, masks: tuple[Path, ...]) -> Record:
     with_masks = make_record(
-        record.path, record.product, record.split, record.label, masks, record.defect
+        record.path, record.product, record.split, record.label, masks, record.defect, record.part
     )
     return replace(with_masks, path=record.path)
 

@@ -30,6 +30,7 @@ from snl.data.layouts import (
     read_split_tree,
 )
 from snl.data.listing import EXTENSIONS, inside, shown, subfolders
+from snl.data.parts import PartPattern, keep_together, named, relative
 from snl.data.reading import Reading
 from snl.data.real_iad import is_real_iad, read_real_iad
 from snl.data.records import Record
@@ -87,16 +88,21 @@ class Catalog:
     """Skipped files and assumptions made while reading; `snl doctor` shows them."""
 
     @classmethod
-    def read(cls, root: str | Path, layout: str = "auto") -> Catalog:
+    def read(
+        cls, root: str | Path, layout: str = "auto", part_pattern: str | None = None
+    ) -> Catalog:
         """Return the catalog of the data set at `root`. No image is opened.
 
         Args:
             root: folder of a data set, or a manifest (.csv or .parquet).
             layout: one of LAYOUTS, or `auto`: the first of them that matches.
+            part_pattern: regular expression that is searched in each path below the root; its
+                first group, or the whole match, names the part that the image shows.
 
         Raises:
             DataError: there are no images, a list of files is malformed, `root` is the parent
-                folder of a data set, or the name of a product is not UTF-8.
+                folder of a data set, the name of a product is not UTF-8, or the pattern is wrong
+                or matches no image.
             DependencyError: `root` is a Parquet manifest and pyarrow is not installed.
         """
         path = Path(os.path.normpath(root))
@@ -108,7 +114,7 @@ class Catalog:
                 f"unknown layout '{layout}'; {hint}choose one of auto, {', '.join(LAYOUTS)}"
             )
         try:
-            return cls._read(path, name)
+            return cls._read(path, name, PartPattern(part_pattern) if part_pattern else None)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise DataError(
@@ -117,7 +123,7 @@ class Catalog:
             ) from error
 
     @classmethod
-    def _read(cls, path: Path, name: str) -> Catalog:
+    def _read(cls, path: Path, name: str, pattern: PartPattern | None) -> Catalog:
         if not path.exists():
             raise DataError(f"{path} does not exist; give the folder of images or a manifest")
         if not path.is_dir() and find_manifest(path) is None:
@@ -136,6 +142,8 @@ class Catalog:
             )
         base = path.parent if path.is_file() else path
         reading = Reading(base)
+        if pattern is not None:
+            reading.part_of = lambda image: pattern.name(relative(image, base))
         records = _LAYOUTS[name].read(path, reading)
         # A manifest may be anywhere: beside it, only folders that it refers to are looked into.
         listed = {r.path.parent for r in records} if path.is_file() else None
@@ -150,7 +158,9 @@ class Catalog:
         for product in {record.product for record in records}:
             _check_product_name(product)
         records.sort(key=lambda record: record.path.as_posix())
-        return cls(base, name, tuple(records), (*reading.notes, *unused))
+        records, of_parts = named(records, pattern, base) if pattern else (records, [])
+        records, moved = keep_together(records)
+        return cls(base, name, tuple(records), (*reading.notes, *of_parts, *moved, *unused))
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -220,7 +230,8 @@ class Catalog:
         except (OSError, ValueError):
             size = -1
         name = (inside(record.path, self.root) or Path(record.path.name)).as_posix()
-        fields = (name, str(size), record.product, record.split, str(record.label))
+        fields = [name, str(size), record.product, record.split, str(record.label)]
+        fields += [record.part] if record.part else []
         return unicodedata.normalize("NFC", "\0".join(fields)).encode("utf-8", "surrogateescape")
 
 

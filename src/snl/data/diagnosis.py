@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -62,7 +62,8 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
     """Return the text that `snl doctor` prints: a table of products, then problems by kind."""
     catalog = diagnosis.catalog
     lines = [
-        f"{printable(catalog.root)}: layout {catalog.layout}, {len(catalog.records)} images",
+        f"{printable(catalog.root)}: layout {catalog.layout}, {len(catalog.records)} images"
+        + _format_parts(catalog),
         "",
     ]
     lines += _format_table(diagnosis.counts)
@@ -97,6 +98,15 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         },
         "problems": [asdict(problem) for problem in diagnosis.problems],
     }
+
+
+def _format_parts(catalog: Catalog) -> str:
+    sizes = Counter(record.part for record in catalog.records if record.part)
+    if not sizes:
+        return ""
+    least, most = min(sizes.values()), max(sizes.values())
+    views = str(least) if least == most else f"{least} to {most}"
+    return f", {count_of(len(sizes), 'part')} with {views} images each"
 
 
 def format_size(size: tuple[int, int] | None) -> str:

@@ -120,7 +120,7 @@ def _finish(records: list[Record], reading: Reading) -> list[Record]:
     records = attach_masks(records, reading)
     result = [r for r in records if r.product not in reading.unsplit]
     for product, base in reading.unsplit.items():
-        result += assign_splits((r for r in records if r.product == product), base)
+        result += assign_splits((r for r in records if r.product == product), base, reading.part_of)
     return result
 
 

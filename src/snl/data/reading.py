@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,8 @@ class Reading:
     """Why files in mask folders are not used."""
     unsplit: dict[str, Path] = field(default_factory=dict)
     """Products whose records have no split yet, with the folder that paths are relative to."""
+    part_of: Callable[[Path], str] | None = None
+    """The part that an image shows, by its path; None: only records say it."""
 
     def note(self, text: str) -> None:
         """Add a note, once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -31,6 +31,8 @@ class Record:
     """True for every normal image and for anomalous images with mask files."""
     defect: str = ""
     """`good`, the kind of defect, or empty if unknown."""
+    part: str = ""
+    """Name of the physical part, which several images may show; empty: unknown."""
 
 
 def make_record(
@@ -40,16 +42,19 @@ def make_record(
     label: Label | None,
     masks: tuple[Path, ...] = (),
     defect: str = "",
+    part: str = "",
 ) -> Record:
     """Return a record with normalised paths; a normal image gets an empty mask, defect `good`."""
     path = Path(os.path.normpath(path))
     masks = tuple(Path(os.path.normpath(mask)) for mask in masks)
     if label == "normal":
-        return Record(path, product, split, label, (), True, "good")
-    return Record(path, product, split, label, masks, bool(masks), defect)
+        return Record(path, product, split, label, (), True, "good", part)
+    return Record(path, product, split, label, masks, bool(masks), defect, part)
 
 
-def assign_splits(records: Iterable[Record], base: Path) -> list[Record]:
+def assign_splits(
+    records: Iterable[Record], base: Path, part_of: Callable[[Path], str] | None = None
+) -> list[Record]:
     """Return the records of one product, which has no split, with the splits `train` and `test`.
 
     Anomalous and unlabelled images are test images. If there are anomalous ones, a fifth of the
@@ -57,21 +62,36 @@ def assign_splits(records: Iterable[Record], base: Path) -> list[Record]:
     `base` has the smallest SHA-256. Otherwise all normal images are training images. The choice
     depends on the names alone: it is the same on every machine, and adding a few images moves only
     a few others.
+
+    The images of one part stay together: they are test images if one of them is anomalous, and
+    the fifth is chosen among the other parts, by their names.
+
+    Args:
+        records: of one product.
+        base: folder that paths are relative to.
+        part_of: the part of an image whose record has none, by its path.
     """
     product_records = list(records)
+    parts = [r.part or (part_of(r.path) if part_of else "") for r in product_records]
+    keys = [
+        part or (inside(r.path, base) or Path(r.path.name)).as_posix()
+        for part, r in zip(parts, product_records, strict=True)
+    ]
+    labels: dict[str, set[str | None]] = {}
+    for key, record in zip(keys, product_records, strict=True):
+        labels.setdefault(key, set()).add(record.label)
+    tested = {key for key, found in labels.items() if "anomalous" in found}
     normals = sorted(
-        (r for r in product_records if r.label == "normal"), key=lambda r: _digest(r.path, base)
+        (k for k, found in labels.items() if k not in tested and "normal" in found), key=_digest
     )
-    if len(normals) < 2 or all(r.label != "anomalous" for r in product_records):
-        held_out = set[Path]()
-    else:
-        held_out = {r.path for r in normals[: max(1, len(normals) // 5)]}
+    if tested and len(normals) >= 2:
+        tested |= set(normals[: max(1, len(normals) // 5)])
     return [
-        replace(r, split="test" if r.label != "normal" or r.path in held_out else "train")
-        for r in product_records
+        replace(r, split="test" if r.label != "normal" or key in tested else "train")
+        for r, key in zip(product_records, keys, strict=True)
     ]
 
 
-def _digest(path: Path, base: Path) -> str:
-    text = unicodedata.normalize("NFC", (inside(path, base) or Path(path.name)).as_posix())
+def _digest(name: str) -> str:
+    text = unicodedata.normalize("NFC", name)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

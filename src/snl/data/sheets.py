@@ -25,7 +25,7 @@ _LONGEST_LINE = 4_000_000
 
 _MISSING = frozenset({"", "none", "nan", "null", "nil", "nat", "<na>", "#n/a", "#na", "#nv"})
 _MISSING_VALUES = _MISSING | {"n/a", "na", "n.a.", "-", "--", "?"}
-_NAMES = frozenset({"path", "product"})
+_NAMES = frozenset({"path", "product", "part"})
 """Columns of names, where `NA` and `-` may be meant."""
 _BOOLEANS = {
     **dict.fromkeys(("wahr", "vrai", "vero", "verdadero", "verdadeiro", "waar", "prawda"), "true"),

@@ -13,7 +13,7 @@ from snl.data.words import label_of, split_of
 from snl.errors import DataError
 
 MANIFEST_NAMES = ("manifest.csv", "manifest.parquet")
-_COLUMNS = ("path", "product", "split", "label", "mask", "defect")
+_COLUMNS = ("path", "product", "split", "label", "mask", "defect", "part")
 
 _LABELS: dict[str, Label] = {
     "0": "normal",
@@ -47,6 +47,7 @@ def read_manifest(root: Path, reading: Reading) -> list[Record]:
             becomes test images (`assign_splits`). `validation` means train for normal images and
             test for others.
         defect: the kind of defect.
+        part: name of the physical part, which several images may show.
 
     Raises:
         DataError: the table cannot be read, or a row is malformed or repeated.
@@ -58,7 +59,7 @@ def read_manifest(root: Path, reading: Reading) -> list[Record]:
             f"{root} contains no {' or '.join(MANIFEST_NAMES)}; give the path of the table"
         )
     reading.default_reason = f"{shown(manifest.name)} does not list them"
-    return _records(list(read_rows(manifest, Columns(_COLUMNS))), manifest.parent)
+    return _records(list(read_rows(manifest, Columns(_COLUMNS))), manifest.parent, reading)
 
 
 def is_visa(root: Path) -> bool:
@@ -70,7 +71,7 @@ def read_visa(root: Path, reading: Reading) -> list[Record]:
     """Read VisA by its official one-class split or, if that file is missing, by its folders."""
     if (root / _VISA_LIST).is_file():
         reading.default_reason = f"{_VISA_LIST.as_posix()} does not list them"
-        return _records(list(read_rows(root / _VISA_LIST, _VISA_COLUMNS)), root)
+        return _records(list(read_rows(root / _VISA_LIST, _VISA_COLUMNS)), root, reading)
     reading.note(
         f"{_VISA_LIST.as_posix()} is missing; a fifth of the normal images, chosen by name, is "
         "used as test images"
@@ -91,11 +92,11 @@ def read_visa(root: Path, reading: Reading) -> list[Record]:
                 make_record(p, product, "test", "anomalous", masks.get(p.stem, ()), "anomaly")
                 for p in direct_images(data / "Images" / "Anomaly")
             ]
-        records += assign_splits(product_records, folder)
+        records += assign_splits(product_records, folder, reading.part_of)
     return records
 
 
-def _records(rows: list[Row], base: Path) -> list[Record]:
+def _records(rows: list[Row], base: Path, reading: Reading) -> list[Record]:
     records: list[Record] = []
     locations: dict[Path, str] = {}
     without_split: set[str] = set()
@@ -115,7 +116,7 @@ def _records(rows: list[Row], base: Path) -> list[Record]:
     unsplit = without_split - with_split
     result = [r for r in records if r.product not in unsplit]
     for product in sorted(unsplit):
-        result += assign_splits((r for r in records if r.product == product), base)
+        result += assign_splits((r for r in records if r.product == product), base, reading.part_of)
     return result
 
 
@@ -141,7 +142,8 @@ def _record(row: Row, base: Path) -> tuple[Record, bool]:
         split = "train" if label == "normal" else "test"
     product = row.get("product") or folder_name(base)
     path = base / posix_path(row.get("path"))
-    return make_record(path, product, split, label, masks, defect), stated_split is not None
+    record = make_record(path, product, split, label, masks, defect, row.get("part"))
+    return record, stated_split is not None
 
 
 def _label(row: Row) -> Label | None:

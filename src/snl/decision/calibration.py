@@ -13,15 +13,25 @@ import numpy as np
 from snl.decision.conformal import Conformal
 from snl.decision.products import Prototypes
 from snl.decision.sample import PEAKS
+from snl.decision.shared_tail import SharedTail
 from snl.errors import SettingsError
 from snl.settings import MapSettings
 
+SHARED_TAIL, CONFORMAL = "shared-tail", "conformal"
+RULES = (SHARED_TAIL, CONFORMAL)
+"""How thresholds follow from held-out images: see `snl.decision.shared_tail` and
+`snl.decision.conformal`."""
 COUNTED_REGIONS = 4
 """An image with more false regions counts as one with this many: it is one bad image, and a mean
 can be bounded only for bounded values."""
-UNKNOWN_MARGIN = np.sqrt(2)
-"""A defect moves an image away from its product, too. An image is called an unknown product only at
-this many times the distance that its p-value alone would require (twice the squared distance)."""
+CLEAR = 0.65
+"""An image is clearly of a product if its distance to it is less than this share of that to any
+other. On five products it was at most 0.51 for all normal images, and at least 0.82 for 99 % of the
+images of a product that was left out; this is between the two."""
+UNKNOWN_MARGIN = math.sqrt(2)
+"""A defect moves an image away from its product, too. Where nothing else tells defects from
+strangers, an image is called an unknown product only at this many times the distance that its
+p-value alone would require (twice the squared distance)."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +79,18 @@ class CalibrationSet:
         distances: float32 (n,), of the embedding to the nearest prototype of any product.
         peaks: float32 (n, 16), the map's highest local maxima, highest first, padded with -inf.
         hashes: uint64 (n,) of the files, see `snl.files.content_hash`.
+        names: str (n,), folder and name of each file; empty: not known.
     """
 
     scores: np.ndarray
     distances: np.ndarray
     peaks: np.ndarray
     hashes: np.ndarray
+    names: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
+
+    def __post_init__(self) -> None:
+        if not len(self.names):
+            object.__setattr__(self, "names", np.full(len(self.hashes), "", np.str_))
 
     @classmethod
     def empty(cls) -> CalibrationSet:
@@ -94,7 +110,11 @@ class CalibrationSet:
         """Return every image once."""
         _, first = np.unique(self.hashes, return_index=True)
         first.sort()
-        return CalibrationSet(*(getattr(self, f.name)[first] for f in dataclasses.fields(self)))
+        return self.select(first)
+
+    def select(self, rows: np.ndarray) -> CalibrationSet:
+        """Return some of the images, by indices or bool (n,)."""
+        return CalibrationSet(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -115,6 +135,8 @@ class Calibration:
         network: version of the network that the measurements are from.
         rates: of all products.
         product_rates: of single products, instead.
+        rule: how thresholds follow from the held-out images, one of RULES.
+        product_rules: of single products, instead.
         ignore_masks: bool (size, size) by product: pixels that never count.
         mm_per_pixel: by product, of the images as given.
         min_region_area: by product: smaller regions, in pixels, are not reported.
@@ -131,6 +153,8 @@ class Calibration:
     network: str = ""
     rates: Rates = Rates()
     product_rates: Mapping[str, Rates] = field(default_factory=dict)
+    rule: str = SHARED_TAIL
+    product_rules: Mapping[str, str] = field(default_factory=dict)
     ignore_masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     mm_per_pixel: Mapping[str, float] = field(default_factory=dict)
     min_region_area: Mapping[str, int] = field(default_factory=dict)
@@ -140,10 +164,11 @@ class Calibration:
     reason: str = "training"
 
     @cached_property
-    def scores(self) -> Conformal:
+    def scores(self) -> SharedTail:
         """Distribution of normal scores."""
         scores = {name: data.scores for name, data in self.sets.items()}
-        return Conformal(scores, self.log_score_stats, self.fit_tail)
+        conformal = [name for name in self.sets if self.rule_for(name) == CONFORMAL]
+        return SharedTail(scores, self.log_score_stats, self.fit_tail, conformal)
 
     @cached_property
     def max_scores(self) -> Conformal:
@@ -172,13 +197,21 @@ class Calibration:
         """Return the rates in force for a product; None: those of all products."""
         return self.product_rates.get(product or "", self.rates)
 
+    def with_sets(self, sets: Mapping[str, CalibrationSet]) -> Calibration:
+        """Return a copy of this version with the calibration sets of some products replaced."""
+        return dataclasses.replace(self, sets={**self.sets, **sets})
+
+    def rule_for(self, product: str) -> str:
+        """Return the rule in force for a product."""
+        return self.product_rules.get(product, self.rule)
+
     def check_rates(self, rates: Rates, product: str | None = None) -> None:
         """Check that the held-out images allow rates of anomalous and uncertain.
 
         Raises:
             SettingsError: the product, or without one all products together, have too few images.
         """
-        for name in (product,) if product else self.products[:1]:
+        for name in (product,) if product else self.products:
             smallest = min(rates.anomalous, rates.uncertain)
             if self.scores.threshold(smallest, name)[0] is not None:
                 continue
@@ -214,20 +247,49 @@ class Calibration:
         rate = self.rates_for(name).anomalous if rate is None else rate
         return self.scores.threshold(rate, name)[0] is not None
 
-    def unknown_p(self, distance: float) -> float | None:
-        """Return the p-value of an image of a known product at this distance to its prototype.
+    def unusual_p(self, product: str, distance: float) -> float | None:
+        """Return the p-value of an image of a product at this distance to its nearest prototype.
 
-        It is the share of held-out images, of all products, that are as far from their prototypes,
-        with `UNKNOWN_MARGIN`; None: nothing was held out.
+        Distances are compared in units of the median of the product's held-out images, those of all
+        products together, so that products with more variety count alike. None: nothing was held
+        out.
         """
-        known = self._distances
+        known = self._relative_distances
         if not len(known):
             return None
-        return (1 + int(np.sum(known >= distance / UNKNOWN_MARGIN))) / (1 + len(known))
+        relative = distance / self._distance_scale(product)
+        return (1 + int(np.sum(known >= relative))) / (1 + len(known))
+
+    def unknown_p(self, product: str, distance: float, second: float = math.inf) -> float | None:
+        """Return the p-value by which an image is called an unknown product.
+
+        It is 1 where the image is clearly closer to the product than to any other (`CLEAR`): it is
+        of that product, however unusual. Otherwise it is `unusual_p`, and where nothing else
+        distinguishes a stranger from a defective part, because there is only one product or there
+        are too few images for the rate, that of a distance reduced by `UNKNOWN_MARGIN`.
+
+        Args:
+            product: that the image is nearest to.
+            distance: to its nearest prototype.
+            second: to the nearest prototype of any other product; infinite: not known.
+        """
+        if math.isfinite(second) and distance < CLEAR * second:
+            return None if not len(self._relative_distances) else 1.0
+        return self.unusual_p(product, distance / self._margin)
+
+    def unknown_distance(self, product: str, rates: Rates | None = None) -> float | None:
+        """Return the distance above which an image that is nearest to the product, but not clearly,
+        is called an unknown product; None: nothing was held out."""
+        known = self._relative_distances
+        if not len(known):
+            return None
+        allowed = int(self.unknown_rate(rates) * (1 + len(known)) + 1e-9)
+        limit = np.sort(known)[len(known) - allowed] if allowed <= len(known) else 0.0
+        return float(limit) * self._margin * self._distance_scale(product)
 
     def unknown_rate(self, rates: Rates | None = None) -> float:
         """Return the rate of unknown products in force: as set, or the smallest possible one."""
-        return max((rates or self.rates).unknown, 1 / (1 + len(self._distances)))
+        return max((rates or self.rates).unknown, 1 / (1 + len(self._relative_distances)))
 
     def region_threshold(self, rate: float, product: str) -> float | None:
         """Return the map value above which a normal image has at most `rate` regions on average.
@@ -247,9 +309,37 @@ class Calibration:
         mean, deviation = self.log_score_stats[product]
         return float(np.exp(min(mean + deviation * pooled, np.log(np.finfo(np.float32).max))))
 
+    @property
+    def _margin(self) -> float:
+        few = 1 / (1 + len(self._relative_distances)) > Rates.unknown
+        return UNKNOWN_MARGIN if few or len(self.sets) == 1 else 1.0
+
+    def _distance_scale(self, product: str) -> float:
+        """Return the median distance of a product's held-out images; of a product without images
+        the median over the others."""
+        own = self._distance_scales.get(product)
+        return float(np.median([*self._distance_scales.values()])) if own is None else own
+
     @cached_property
-    def _distances(self) -> np.ndarray:
-        return np.concatenate([np.empty(0), *(data.distances for data in self.sets.values())])
+    def _distance_scales(self) -> dict[str, float]:
+        return {
+            product: max(float(np.median(data.distances)), 1e-9)
+            for product, data in self.sets.items()
+            if len(data)
+        }
+
+    @cached_property
+    def _relative_distances(self) -> np.ndarray:
+        """Of every held-out image, its distance over the median of the others of its product."""
+        rows = [np.empty(0)]
+        for data in self.sets.values():
+            d = data.distances.astype(np.float64)
+            if len(d) > 1:
+                medians = [np.median(np.delete(d, i)) for i in range(len(d))]
+                rows.append(d / np.maximum(medians, 1e-9))
+            else:
+                rows.append(np.ones(len(d)))
+        return np.concatenate(rows)
 
     @cached_property
     def _standardised_peaks(self) -> np.ndarray:

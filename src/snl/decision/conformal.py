@@ -13,7 +13,8 @@ guaranteed; a fitted tail, if wanted, extrapolates, and the result says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -55,8 +56,8 @@ class Conformal:
         self.tail = tail
 
     def smallest_rate(self, product: str | None = None) -> float:
-        """Return the smallest false-alarm rate that the images of a product can guarantee; None:
-        the images of all products together."""
+        """Return the smallest false-alarm rate that the images of a product allow; None: the
+        smallest that is possible for every product."""
         if product is None:
             return 1 / (1 + sum(map(len, self.values.values())))
         return 1 / (1 + len(self.values[product]))
@@ -81,6 +82,14 @@ class Conformal:
             return p
         return min(p, self._pooled_p(self.standardise(value, product)))
 
+    def p_value_from(self, value: float, product: str) -> str:
+        """Return what the p-value rests on, in the words of `threshold`."""
+        values = self.values[product]
+        p = self.p_value(value, product)
+        if p is None or p >= 1 / (1 + len(values)):
+            return "product"
+        return "all products" if p >= 1 / (1 + len(self._pooled)) else "tail fit"
+
     def threshold(self, rate: float, product: str) -> tuple[float | None, str]:
         """Return the threshold for a false-alarm rate, and which images it is based on.
 
@@ -104,34 +113,30 @@ class Conformal:
             return float(pooled[len(pooled) - allowed]), "all products"
         if self._fit is None:
             return None, "all products"
-        from scipy.stats import genpareto
-
-        start, share, shape, scale = self._fit
-        value = start + genpareto.isf(min(rate / share, 1.0), shape, scale=scale)
-        return max(float(value), float(pooled[-1])), "tail fit"
+        return max(self._fit.limit(rate), float(pooled[-1])), "tail fit"
 
     def _pooled_p(self, z: float) -> float:
         pooled = self._pooled
         higher = len(pooled) - int(np.searchsorted(pooled, z, side="left"))
         p = (1 + higher) / (1 + len(pooled))
-        if higher or self._fit is None:
-            return p
-        from scipy.stats import genpareto
-
-        start, share, shape, scale = self._fit
-        return min(p, max(share * float(genpareto.sf(z - start, shape, scale=scale)), _TINY))
+        return p if higher or self._fit is None else min(p, self._fit.above(z))
 
     def _raw(self, limit: float, product: str) -> float:
         """Return the largest float32 number whose z-score is at most `limit`, exactly, so that
         rounding does not make threshold and p-value disagree."""
-        mean, deviation = self.log_score_stats[product]
-        logarithm = mean + deviation * limit
-        if logarithm > np.log(_MOST) - 1e-3:
-            return _MOST
 
         def over(value: float) -> bool:
             return self.standardise(value, product) > limit
 
+        return self._largest(limit, product, over)
+
+    def _largest(self, limit: float, product: str, over: Callable[[float], bool]) -> float:
+        """Return the largest float32 number for which `over`, which is monotone, does not hold. It
+        is near the z-score `limit`."""
+        mean, deviation = self.log_score_stats[product]
+        logarithm = mean + deviation * limit
+        if logarithm > np.log(_MOST) - 1e-3:
+            return _MOST
         if over(0.0):
             return -_TINY
         value = np.float32(np.exp(logarithm))
@@ -153,42 +158,77 @@ class Conformal:
         return np.sort(np.concatenate([np.empty(0), *z]))
 
     @cached_property
-    def _fit(self) -> tuple[float, float, float, float] | None:
-        """Start, share of the values beyond it, shape and scale of a generalised Pareto tail
-        (Pickands, Annals of Statistics, 1975), fitted by maximum likelihood. None: not wanted, or
-        too few distinct values."""
-        pooled = self._pooled
-        if not self.tail or len(pooled) < TAIL_MINIMUM:
+    def _fit(self) -> ParetoTail | None:
+        return ParetoTail.fit(self._pooled) if self.tail else None
+
+
+@dataclass(frozen=True)
+class ParetoTail:
+    """A generalised Pareto tail (Pickands, Annals of Statistics, 1975).
+
+    Attributes:
+        start: value from which it describes the distribution.
+        share: of the distribution that lies beyond.
+        shape, scale: of the generalised Pareto distribution.
+    """
+
+    start: float
+    share: float
+    shape: float
+    scale: float
+
+    @classmethod
+    def fit(cls, values: np.ndarray) -> ParetoTail | None:
+        """Fit the highest values of a sorted sample (n,) by maximum likelihood; None: too few
+        distinct ones."""
+        if len(values) < TAIL_MINIMUM:
             return None
         from scipy.stats import genpareto
 
-        count = int(np.ceil(TAIL_SHARE * len(pooled)))
-        start = float(pooled[-count - 1])
-        beyond = pooled[-count:] - start
+        count = int(np.ceil(TAIL_SHARE * len(values)))
+        start = float(values[-count - 1])
+        beyond = values[-count:] - start
         if len(np.unique(beyond)) <= count // 2:
             return None
         shape, _, scale = genpareto.fit(beyond, floc=0)
         if shape < SMALLEST_SHAPE:
             shape, _, scale = genpareto.fit(beyond, fc=SMALLEST_SHAPE, floc=0)
-        return start, count / (len(pooled) + 1), float(shape), float(scale)
+        return cls(start, count / (len(values) + 1), float(shape), float(scale))
+
+    def above(self, value: float) -> float:
+        """Return the share of the distribution above a value beyond the start, above 0."""
+        from scipy.stats import genpareto
+
+        beyond = genpareto.sf(value - self.start, self.shape, scale=self.scale)
+        return max(self.share * float(beyond), _TINY)
+
+    def limit(self, rate: float) -> float:
+        """Return the value above which a share `rate` of the distribution lies."""
+        from scipy.stats import genpareto
+
+        beyond = genpareto.isf(min(rate / self.share, 1.0), self.shape, scale=self.scale)
+        return self.start + float(beyond)
 
 
 def log_score_stats(values: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     """Compute mean and standard deviation of the logarithm of values, by product.
 
     The standard deviation is shrunk towards the median of all products, which counts as PRIOR
-    images.
+    images, in the logarithm.
 
     Args:
         values: (n,) for each product, n >= 1, not negative.
     """
     logs = {name: np.log(np.maximum(v, _TINY).astype(np.float64)) for name, v in values.items()}
-    deviations = [v.std(ddof=1) for v in logs.values() if len(v) > 1]
-    typical = max(float(np.median(deviations)), 1e-6) if deviations else 1.0
+    deviations = {name: v.std(ddof=1) for name, v in logs.items() if len(v) > 1}
+    known = [d for d in deviations.values() if d > 0]
+    typical = max(float(np.median(known)), 1e-6) if known else 1.0
     stats = {}
     for name, v in logs.items():
-        squares = PRIOR * typical**2 + np.square(v - v.mean()).sum()
-        stats[name] = (float(v.mean()), float(np.sqrt(squares / (PRIOR + len(v) - 1))))
+        # in the geometric mean: a product with a narrow distribution keeps it
+        own = max(float(deviations.get(name, typical)), 1e-3 * typical)
+        share = (len(v) - 1) / (PRIOR + len(v) - 1)
+        stats[name] = (float(v.mean()), float(typical ** (1 - share) * own**share))
     return stats
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -42,15 +43,18 @@ def decide(
         True
     """
     calibration.check_product(product)
-    recognised, distance = calibration.prototypes.nearest(prediction.embedding)
-    name = product or recognised
+    nearest = calibration.prototypes.nearest(prediction.embedding)
+    name = product or nearest.product
     mask = calibration.ignore_masks.get(name)
     if mask is not None:
         ignored = resize_mask(mask, prediction.anomaly_map.shape)
         anomaly_map = np.where(ignored, 0, prediction.anomaly_map)
         score = score_map(anomaly_map, calibration.scoring)
         prediction = dataclasses.replace(prediction, anomaly_map=anomaly_map, score=score)
-    verdict = judge(calibration, prediction.score, recognised, distance, product, rates)
+    verdict = judge(
+        calibration, prediction.score, nearest.product, nearest.distance, product, rates,
+        second=nearest.second,
+    )  # fmt: skip
     return Inspection(
         **vars(verdict),
         prediction=prediction,
@@ -68,6 +72,8 @@ def judge(
     distance: float,
     product: str | None = None,
     rates: Rates | None = None,
+    *,
+    second: float = math.inf,
 ) -> Verdict:
     """Return the verdict on a score and a distance.
 
@@ -78,11 +84,12 @@ def judge(
         distance: to that prototype.
         product: name of the product if it is known.
         rates: instead of those of the calibration.
+        second: distance to the nearest prototype of any other product; infinite: there is none.
     """
     name = product or recognised
     rates = rates or calibration.rates_for(name)
     p = calibration.scores.p_value(score, name)
-    unknown_p = calibration.unknown_p(distance)
+    unknown_p = calibration.unknown_p(recognised, distance, second)
     unknown = not product and unknown_p is not None and unknown_p <= calibration.unknown_rate(rates)
     threshold, basis = calibration.scores.threshold(rates.anomalous, name)
     uncertain_threshold, _ = calibration.scores.threshold(rates.uncertain, name)
@@ -92,10 +99,14 @@ def judge(
         product_from="given" if product else "recognised",
         recognised=recognised,
         distance=distance,
+        second_distance=second if math.isfinite(second) else None,
+        unknown_distance=calibration.unknown_distance(recognised, rates),
         unknown_p=unknown_p,
+        unusual_p=calibration.unusual_p(recognised, distance),
         score=score,
         calibrated=calibration.scores.standardise(score, name),
         p_value=p,
+        p_value_from=calibration.scores.p_value_from(score, name),
         threshold=threshold,
         uncertain_threshold=uncertain_threshold,
         threshold_from=basis,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from snl.decision.calibration import Calibration, CalibrationSet
+from snl.decision.calibration import RULES, Calibration, CalibrationSet
 from snl.decision.fit import timestamp
 from snl.decision.inspection import NORMAL, Verdict
 from snl.errors import DataError, SettingsError
@@ -78,6 +78,65 @@ def set_rates(
     if product:
         return edit(calibration, "rates", product_rates={**calibration.product_rates, product: new})
     return edit(calibration, "rates", rates=new)
+
+
+def set_rule(calibration: Calibration, rule: str, product: str | None = None) -> Calibration:
+    """Set how thresholds follow from held-out images, of one product or of all.
+
+    Args:
+        calibration: to change.
+        rule: one of `snl.decision.calibration.RULES`.
+        product: None: all products, also those that had a rule of their own.
+
+    Raises:
+        SettingsError: an unknown rule or product, or a rule that does not allow the rates in force.
+    """
+    calibration.check_product(product)
+    if rule not in RULES:
+        raise SettingsError(f"rule '{rule}': choose of {', '.join(RULES)}")
+    if product:
+        rules = {**calibration.product_rules, product: rule}
+        changed = edit(calibration, f"rule {rule}", product_rules=rules)
+    else:
+        changed = edit(calibration, f"rule {rule}", rule=rule, product_rules={})
+    changed.check_rates(changed.rates_for(product), product)
+    return changed
+
+
+def leave_out(
+    calibration: Calibration, names: Sequence[str], product: str | None = None
+) -> Calibration:
+    """Remove held-out images, which no threshold is computed from afterwards.
+
+    Args:
+        calibration: to change.
+        names: of files, as `CalibrationSet.names`, or only their last part.
+        product: whose images they are; None: any.
+
+    Raises:
+        SettingsError: an unknown product; no held-out image has such a name, or several have.
+    """
+    calibration.check_product(product)
+    sets = dict(calibration.sets)
+    for name in names:
+        found = [
+            (owner, row)
+            for owner, data in sets.items()
+            for row, known in enumerate(data.names.tolist())
+            if product in (None, owner) and known and (known == name or known.endswith("/" + name))
+        ]
+        if len(found) != 1:
+            many = ", ".join(f"{sets[p].names[row]} of '{p}'" for p, row in found[:4])
+            raise SettingsError(
+                f"{name}: several held-out images have this name: {many}; give folder and name, "
+                "and the product with --product"
+                if found
+                else f"{name}: no held-out image has this name; snl calibrate FILE names those "
+                "that stand alone"
+            )
+        owner, row = found[0]
+        sets[owner] = sets[owner].select(np.arange(len(sets[owner])) != row)
+    return edit(calibration, f"{len(names)} held-out images left out", sets=sets)
 
 
 def set_ignore_mask(calibration: Calibration, product: str, mask: np.ndarray | None) -> Calibration:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import PurePath
 
 import numpy as np
 
@@ -58,13 +59,23 @@ def calibration_sets(
 ) -> dict[str, CalibrationSet]:
     """Return the calibration set of every product; of products without images an empty one."""
     nearest = prototypes.distances(sample.embeddings).min(1).astype(np.float32)
+    names = np.array([short_name(path) for path in sample.paths] or [""] * len(sample), np.str_)
     return {
         product: CalibrationSet(
-            sample.scores[rows], nearest[rows], sample.peaks[rows], sample.hashes[rows]
+            sample.scores[rows],
+            nearest[rows],
+            sample.peaks[rows],
+            sample.hashes[rows],
+            names[rows],
         )
         for product in products
         for rows in [sample.of(product)]
     }
+
+
+def short_name(path: str) -> str:
+    """Return folder and name of a file, by which a person finds it."""
+    return "/".join(PurePath(path).parts[-2:])
 
 
 def timestamp() -> str:

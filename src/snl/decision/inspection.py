@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -33,17 +34,24 @@ class Verdict:
         product_from: `given` or `recognised`.
         recognised: the product with the nearest prototype.
         distance: of the embedding to that prototype.
-        unknown_p: p-value of an image of a known product at this distance; None where no images
-            were held out.
+        second_distance: to the nearest prototype of any other product; None: there is no other.
+        unknown_distance: distance above which the image is an unknown product, unless it is clearly
+            closer to `recognised` than to any other product; None where no images were held out.
+        unknown_p: p-value by which the image is called an unknown product; 1 if it is clearly of
+            the recognised one. None where no images were held out.
+        unusual_p: p-value of an image of the recognised product at this distance: how unusual the
+            image is. None where no images were held out.
         score: raw.
         calibrated: z-score of the log score, by its mean and standard deviation on the product's
             training images: comparable over products.
         p_value: share of the product's normal images with at least this score; None where no images
             were held out.
+        p_value_from: what it rests on, in the words of `threshold_from`.
         threshold, uncertain_threshold: scores above which an image is anomalous, or at least
             uncertain; None where too few images were held out.
-        threshold_from: what the rate of anomalous rests on: `product` (its own images),
-            `all products` (pooled) or `tail fit`.
+        threshold_from: what the rate of anomalous rests on: `shared tail` (measured; see
+            `snl.decision.shared_tail`), `product` (guaranteed by its own images), `all products`
+            (guaranteed by the pooled images) or `tail fit` (an extrapolation).
         region_threshold: map values above it are marked.
     """
 
@@ -52,10 +60,14 @@ class Verdict:
     product_from: str
     recognised: str
     distance: float
+    second_distance: float | None
+    unknown_distance: float | None
     unknown_p: float | None
+    unusual_p: float | None
     score: float
     calibrated: float
     p_value: float | None
+    p_value_from: str
     threshold: float | None
     uncertain_threshold: float | None
     threshold_from: str
@@ -92,8 +104,9 @@ class Inspection(Verdict):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What is unusual about the image, for example that samples were clipped."""
-        return self.prediction.remarks
+        """What is unusual about the image, for example that samples were clipped, and about the
+        decision."""
+        return (*self.prediction.remarks, *_remarks(self))
 
     @property
     def image(self) -> np.ndarray:
@@ -182,3 +195,18 @@ class Inspection(Verdict):
             "regions": [region.to_dict() for region in self.regions],
             "remarks": list(self.remarks),
         }
+
+
+def _remarks(verdict: Verdict) -> Iterator[str]:
+    """Yield what a person should know about a decision."""
+    if verdict.decision == UNKNOWN and verdict.unknown_distance is not None:
+        yield (
+            f"is an unknown product: the nearest is {verdict.recognised}, at the distance "
+            f"{verdict.distance:.3g} (limit {verdict.unknown_distance:.3g}); if such images are of "
+            f"this product, add normal ones: snl calibrate FILE IMAGES --product "
+            f"{verdict.recognised} --add"
+        )
+    elif verdict.threshold is not None and verdict.threshold == verdict.uncertain_threshold:
+        yield f"is normal or anomalous, since both thresholds of {verdict.product} are equal"
+    if verdict.p_value_from == "all products":
+        yield f"has a p-value from the images of all products, not of {verdict.product} alone"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +22,21 @@ CLEAR = 0.5
 _MOST_FOR_GROUPS = 2000
 _STARTS, _PATIENCE = 5, 8
 """k-means runs for each number of groups; numbers of groups tried after the best one."""
+
+
+class Nearest(NamedTuple):
+    """The product that an embedding is nearest to.
+
+    Attributes:
+        product: its name.
+        distance: to its nearest prototype.
+        second: distance to the nearest prototype of any other product; infinite where there is
+            only one product.
+    """
+
+    product: str
+    distance: float
+    second: float
 
 
 @dataclass(frozen=True)
@@ -39,11 +56,21 @@ class Prototypes:
         """The products, in the order of the columns of `distances`."""
         return tuple(dict.fromkeys(self.owners))
 
-    def nearest(self, embedding: np.ndarray) -> tuple[str, float]:
-        """Return the product with the nearest prototype to an embedding (D,), and the distance."""
+    def nearest(self, embedding: np.ndarray) -> Nearest:
+        """Return the product with the nearest prototype to an embedding (D,)."""
         row = self.distances(embedding[None])[0]
-        index = int(row.argmin())
-        return self.names[index], float(row[index])
+        first, *others = np.argsort(row, kind="stable")
+        second = float(row[others[0]]) if others else math.inf
+        return Nearest(self.names[first], float(row[first]), second)
+
+    def separation(self, product: str) -> float:
+        """Return the smallest distance between a prototype of the product and one of any other;
+        infinite where there is only one product."""
+        own = np.array([owner == product for owner in self.owners], bool)
+        if own.all():
+            return math.inf
+        c = self.centres.astype(np.float64)
+        return float(np.sqrt(np.square(c[own][:, None] - c[~own][None]).sum(2)).min())
 
     def distances(self, embeddings: np.ndarray) -> np.ndarray:
         """Return the Euclidean distance of embeddings (M, D) to the nearest prototype of every

@@ -8,29 +8,36 @@ from typing import Any
 
 import numpy as np
 
-from snl.decision.calibration import Calibration, CalibrationSet, Rates
+from snl.decision.calibration import CONFORMAL, RULES, Calibration, CalibrationSet, Rates
 from snl.decision.products import Prototypes
 from snl.decision.sample import PEAKS
 from snl.settings import MapSettings
+
+_COLUMNS = ("scores", "distances", "peaks", "hashes")
+"""The numbers of a calibration set. Their names, `names`, are among the JSON values."""
+_SINCE_RULES = {"rule", "product_rules", "held_out"}
 
 
 def to_document(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the JSON values and arrays of a calibration; `scoring` is not among them."""
     arrays = {"prototypes": calibration.prototypes.centres}
     for i, (product, data) in enumerate(calibration.sets.items()):
-        for f in dataclasses.fields(data):
-            arrays[f"{i}.{f.name}"] = getattr(data, f.name)
+        for column in _COLUMNS:
+            arrays[f"{i}.{column}"] = getattr(data, column)
         if product in calibration.ignore_masks:
             arrays[f"{i}.ignore_mask"] = calibration.ignore_masks[product].astype(np.uint8)
     rates = {k: dataclasses.asdict(v) for k, v in calibration.product_rates.items()}
     document = {
         "products": list(calibration.sets),
+        "held_out": [data.names.tolist() for data in calibration.sets.values()],
         "log_score_stats": {k: list(v) for k, v in calibration.log_score_stats.items()},
         "prototypes": list(calibration.prototypes.owners),
         "map_range": list(calibration.map_range),
         "network": calibration.network,
         "rates": dataclasses.asdict(calibration.rates),
         "product_rates": rates,
+        "rule": calibration.rule,
+        "product_rules": dict(calibration.product_rules),
         "mm_per_pixel": dict(calibration.mm_per_pixel),
         "min_region_area": dict(calibration.min_region_area),
         "tile": calibration.tile,
@@ -54,16 +61,20 @@ def from_document(
         LookupError, TypeError, ValueError, AttributeError, ArithmeticError, SettingsError: they are
             damaged.
     """
+    if not document.keys() & _SINCE_RULES:
+        # written before there were rules, when the conformal one was the only one
+        document = {**document, "rule": CONFORMAL, "product_rules": {}, "held_out": None}
     products = [str(name) for name in document["products"]]
     _require(products and len(set(products)) == len(products), "list of products")
     remaining = dict(arrays)
     prototypes = Prototypes(remaining.pop("prototypes"), tuple(map(str, document["prototypes"])))
     _check_prototypes(prototypes, products)
     sets, masks = {}, {}
-    for i, product in enumerate(products):
-        columns = {
-            f.name: remaining.pop(f"{i}.{f.name}") for f in dataclasses.fields(CalibrationSet)
-        }
+    held_out = document["held_out"] or [None] * len(products)
+    for i, (product, names) in enumerate(zip(products, held_out, strict=True)):
+        columns = {column: remaining.pop(f"{i}.{column}") for column in _COLUMNS}
+        count = len(columns["scores"]) if columns["scores"].ndim else 0
+        columns["names"] = np.array([str(n) for n in names or [""] * count], np.str_)
         sets[product] = _checked(CalibrationSet(**columns), product)
         if f"{i}.ignore_mask" in remaining:
             masks[product] = remaining.pop(f"{i}.ignore_mask") > 0
@@ -77,9 +88,13 @@ def from_document(
         valid = np.isfinite([mean, deviation]).all() and deviation > 0
         _require(valid, f"log-score statistics of '{product}'")
     product_rates = {str(k): Rates(**v) for k, v in document["product_rates"].items()}
+    rule = str(document["rule"])
+    product_rules = {str(k): str(v) for k, v in document["product_rules"].items()}
+    _require({rule, *product_rules.values()} <= set(RULES), "rule of thresholds")
     mm_per_pixel = {str(k): float(v) for k, v in document["mm_per_pixel"].items()}
     min_region_area = {str(k): int(v) for k, v in document["min_region_area"].items()}
-    _require({*product_rates, *mm_per_pixel, *min_region_area} <= set(products), "list of products")
+    by_product = {*product_rates, *product_rules, *mm_per_pixel, *min_region_area}
+    _require(by_product <= set(products), "list of products")
     _require(all(0 < v < np.inf for v in mm_per_pixel.values()), "scale")
     _require(all(v >= 1 for v in min_region_area.values()), "smallest region")
     tile = int(document["tile"])
@@ -95,6 +110,8 @@ def from_document(
         network=str(document["network"]),
         rates=Rates(**document["rates"]),
         product_rates=product_rates,
+        rule=rule,
+        product_rules=product_rules,
         ignore_masks=masks,
         mm_per_pixel=mm_per_pixel,
         min_region_area=min_region_area,
@@ -117,6 +134,7 @@ def _checked(data: CalibrationSet, product: str) -> CalibrationSet:
     """Check the arrays' types, shapes and values."""
     count = data.scores.shape[:1]
     shapes = {"scores": count, "distances": count, "peaks": (*count, PEAKS), "hashes": count}
+    _require(data.names.shape == count, f"list of held-out images of '{product}'")
     for name, shape in shapes.items():
         array = getattr(data, name)
         kind = "u" if name == "hashes" else "f"

@@ -70,6 +70,12 @@ class Drawable(Protocol):
     def product(self) -> str | None: ...
     @property
     def product_from(self) -> str: ...
+    @property
+    def recognised(self) -> str: ...
+    @property
+    def distance(self) -> float: ...
+    @property
+    def unknown_distance(self) -> float | None: ...
 
 
 def panels(inspection: Drawable) -> tuple[Image.Image, Image.Image]:
@@ -143,6 +149,12 @@ def draw(inspection: Drawable) -> Image.Image:
 def _captions(inspection: Drawable) -> list[str]:
     """Return the decision, then the values that explain it, one caption each."""
     captions = [inspection.decision.upper(), f"score {short(inspection.score)}"]
+    if inspection.decision == "unknown product":
+        captions.append(f"nearest product {_name(inspection.recognised)}")
+        captions.append(f"distance {short(inspection.distance)}")
+        if inspection.unknown_distance is not None:
+            captions.append(f"limit {short(inspection.unknown_distance)}")
+        return captions
     if inspection.p_value is not None:
         captions.append(f"p {inspection.p_value:.2g}")
     if inspection.uncertain_threshold is not None:
@@ -150,8 +162,7 @@ def _captions(inspection: Drawable) -> list[str]:
     limit = inspection.threshold
     captions.append("no threshold" if limit is None else f"anomalous above {short(limit)}")
     if inspection.product:
-        name = inspection.product
-        name = name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1].rstrip() + "…"
+        name = _name(inspection.product)
         captions.append(name + (" (recognised)" if inspection.product_from == "recognised" else ""))
     if inspection.regions:
         count, largest = len(inspection.regions), max(inspection.regions, key=lambda r: r.area)
@@ -162,6 +173,11 @@ def _captions(inspection: Drawable) -> list[str]:
     elif inspection.region_threshold is not None:
         captions.append("no regions")
     return captions
+
+
+def _name(product: str) -> str:
+    """Return a product's name, shortened to fit."""
+    return product if len(product) <= _MAX_NAME else product[: _MAX_NAME - 1].rstrip() + "…"
 
 
 def _draw_numbers(

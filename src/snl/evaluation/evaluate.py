@@ -28,6 +28,7 @@ from snl.decision.prediction import Prediction
 from snl.errors import DataError, ImageError
 from snl.evaluation.image_score import ImageScore
 from snl.evaluation.metrics import DetectionMetrics, LocalizationMetrics, pro_curve, roc_curve
+from snl.evaluation.parts import score_parts
 from snl.evaluation.result import EvaluatedImage, Evaluation, mean_of, ordered
 from snl.files import atomic
 from snl.kinds import MAP
@@ -124,7 +125,14 @@ def evaluate(
         label = str(record.label)
         scores.append(
             ImageScore(
-                record.path, record.product, label, record.defect, prediction.score, verdict, known
+                record.path,
+                record.product,
+                label,
+                record.defect,
+                prediction.score,
+                verdict,
+                known,
+                record.part,
             )
         )
         if visit:
@@ -136,7 +144,8 @@ def evaluate(
     if progress and len(scores) < len(records):
         progress(len(records), len(records))
     evaluation = _evaluation(detection, localization, scores, errors, mask_errors)
-    return replace(evaluation, remarks=dict(remarks))
+    parts = score_parts(records, scores, calibration)
+    return replace(evaluation, remarks=dict(remarks), parts=parts)
 
 
 def _decided(

@@ -18,6 +18,7 @@ class ImageScore:
         score: raw.
         verdict: None if the model has no calibration.
         known: whether the model knows the product.
+        part: that the image shows; empty: unknown.
     """
 
     path: Path
@@ -27,3 +28,4 @@ class ImageScore:
     score: float
     verdict: Verdict | None = None
     known: bool = True
+    part: str = ""

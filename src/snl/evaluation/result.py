@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from snl.evaluation.decision_counts import decision_counts
+from snl.evaluation.detection_rates import DetectionRates, detection_rates
 from snl.evaluation.image_score import ImageScore
 from snl.evaluation.metrics import auroc
+from snl.evaluation.parts import PartScore, part_counts
 from snl.text_table import aligned
 
 METRICS = (
@@ -63,6 +66,7 @@ class Evaluation:
         curves: by product.
         pooled_curves: of all images in one ranking.
         remarks: number of images by remark, such as that samples were clipped.
+        parts: of every part that an image shows; empty if the data set has no parts.
     """
 
     products: dict[str, dict[str, float | int | None]]
@@ -74,6 +78,7 @@ class Evaluation:
     curves: Mapping[str, Curves] = field(default_factory=dict)
     pooled_curves: Curves = field(default_factory=dict)
     remarks: Mapping[str, int] = field(default_factory=dict)
+    parts: tuple[PartScore, ...] = ()
 
     @property
     def calibrated_auroc(self) -> float | None:
@@ -85,9 +90,26 @@ class Evaluation:
             scores[image.label].append(image.verdict.calibrated)
         return auroc(scores["normal"], scores["anomalous"])
 
+    @cached_property
+    def detection_rates(self) -> DetectionRates:
+        """What decisions detect and what the scores allow at 1 % and 5 % false alarms on the test
+        images, by product and kind of defect.
+
+        >>> evaluation.detection_rates.products["bottle"].kinds["broken"].at_5  # doctest: +SKIP
+        0.95
+        """
+        return detection_rates(self.scores)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the tables as JSON values; None where a metric is not defined."""
-        tables = {"products": self.products, "mean": self.mean, "pooled": self.pooled}
+        tables: dict[str, Any] = {
+            "products": self.products,
+            "mean": self.mean,
+            "pooled": self.pooled,
+            "detection_rates": self.detection_rates.to_dict(),
+        }
+        if self.parts:
+            tables["parts"] = part_counts(self.parts)
         counts = decision_counts(self.scores)
         if counts is None:
             return tables

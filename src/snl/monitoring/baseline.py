@@ -37,7 +37,12 @@ def baseline(calibration: Calibration) -> dict[str, np.ndarray]:
         rates = calibration.rates_for(product)
         limit, _ = calibration.scores.threshold(rates.anomalous, product)
         unknown_rate = calibration.unknown_rate(rates)
-        p_values = [calibration.unknown_p(distance) for distance in normals.distances.tolist()]
+        # of held-out images the second distance is not stored; this is a lower bound of it
+        apart = calibration.prototypes.separation(product)
+        p_values = [
+            calibration.unknown_p(product, distance, max(apart - distance, distance))
+            for distance in normals.distances.tolist()
+        ]
         is_known = np.array([p is None or p > unknown_rate for p in p_values], bool)
         # compared in float32: a threshold pooled over products differs from its score by rounding
         is_below = normals.scores < np.float32(np.inf if limit is None else limit)
@@ -130,7 +135,10 @@ def watch(
         The drift status of the image's product.
     """
     given = verdict.product if verdict.product_from == "given" else None
-    verdict = judge(calibration, verdict.score, verdict.recognised, verdict.distance, given)
+    second = math.inf if verdict.second_distance is None else verdict.second_distance
+    verdict = judge(
+        calibration, verdict.score, verdict.recognised, verdict.distance, given, second=second
+    )
     rejected = verdict.decision in (ANOMALOUS, UNKNOWN)
     return monitor.update(
         verdict.product, (verdict.score, verdict.distance), rejected=rejected, when=when

@@ -14,8 +14,11 @@ from snl import __version__
 from snl.data.bands import resize_array
 from snl.data.catalog import Catalog
 from snl.data.inputs import catalog_files
+from snl.decision.calibration import SHARED_TAIL, Calibration
+from snl.decision.certainty import true_rate_interval
 from snl.drawing.heat import heat
 from snl.evaluation.evaluate import evaluate
+from snl.evaluation.parts import part_notes
 from snl.evaluation.result import EvaluatedImage, Evaluation
 from snl.kinds import PAGE
 from snl.outputs import Output, check_outputs
@@ -24,6 +27,9 @@ from snl.reporting.thumbnails import LONGEST, mask_thumbnail, thumbnail
 
 if TYPE_CHECKING:
     from snl.runtime.inspector import Inspector
+
+SLIDER = (0.001, 0.5)
+"""Ends of the page's sliders of rates."""
 
 
 def report(
@@ -96,6 +102,7 @@ def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog) -> Show
         image=thumbnail(image),
         overlay=thumbnail(overlay),
         mask=mask,
+        part=result.part,
     )
 
 
@@ -125,6 +132,13 @@ def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> Rep
             for product in inspector.products
             for rates in [calibration.rates_for(product)]
         },
+        threshold_curves=_threshold_curves(calibration),
+        true_rates={
+            product: true_rate_interval(
+                calibration, product, calibration.rates_for(product).anomalous
+            )
+            for product in inspector.products
+        },
         metrics=evaluation.to_dict(),
         curves={product: _lists(curves) for product, curves in evaluation.curves.items()},
         pooled_curves=_lists(evaluation.pooled_curves),
@@ -141,6 +155,7 @@ def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> Rep
             "versions": {"report": f"snl {__version__}", **training.facts.get("versions", {})},
         },
         notes=[
+            *part_notes(evaluation.parts),
             *(f"skipped: {text}" for text in evaluation.skipped),
             *(f"mask not used: {text}" for text in evaluation.unusable_masks),
         ],
@@ -150,3 +165,16 @@ def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> Rep
 def _lists(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, list[list[float]]]:
     """Return curves as lists of x and y values."""
     return {kind: [x.tolist(), y.tolist()] for kind, (x, y) in curves.items()}
+
+
+def _threshold_curves(calibration: Calibration) -> dict[str, list[list[float]]]:
+    """Return thresholds of all rates of the page's slider, for products with a shared tail."""
+    rates = np.geomspace(*SLIDER, 60)
+    curves = {}
+    for product in calibration.products:
+        if calibration.rule_for(product) != SHARED_TAIL:
+            continue
+        pairs = [(r, calibration.scores.threshold(r, product)[0]) for r in rates.tolist()]
+        known = [(r, t) for r, t in pairs if t is not None]
+        curves[product] = [[r for r, _ in known], [t for _, t in known]]
+    return curves

@@ -6,7 +6,9 @@ function refresh() {
   showSummary(counts);
   showTradeoff();
   showGuarantee();
+  showCosts();
   showConfusion(counts);
+  showDetection(counts);
   showHistograms();
   showOperatingPoints(counts);
   showWorst();
@@ -31,8 +33,10 @@ function setPrintLayout(on) {
 
 drawTips();
 drawControls();
+drawCosts();
 drawScale();
 drawConfusion();
+drawDetection();
 drawHistograms();
 drawMetrics();
 drawCurves();

@@ -30,7 +30,10 @@ from snl.files import atomic
 
 CURVE_POINTS = 256
 """Maximum number of points of a curve; more points are thinned out."""
-_SCRIPTS = ("data", "summary", "charts", "curves", "tables", "gallery", "dialog", "controls")
+_SCRIPTS = (
+    *("data", "summary", "detection", "charts", "curves", "tables", "gallery", "dialog"),
+    *("controls", "costs"),
+)
 _POLICY = (
     "default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; "
     "base-uri 'none'; form-action 'none'"
@@ -71,6 +74,8 @@ class Shown:
     """Thumbnail of the image with the anomaly map over it."""
     mask: bytes | None
     """Ground truth as a 1-bit PNG; None: unknown, or no defect."""
+    part: str = ""
+    """Part that the image shows; empty: unknown."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,14 @@ class ReportData:
     """By product: scores of the held-out calibration images."""
     thresholds: Mapping[str, Mapping[str, float | None]]
     """By product: thresholds `anomalous` and `uncertain` at the initial rates."""
+    threshold_curves: Mapping[str, list[list[float]]]
+    """By product whose thresholds do not follow from its own calibration images alone: rates in
+    ascending order and thresholds, as [[rate, ...], [threshold, ...]]."""
+    true_rates: Mapping[str, tuple[float, float] | None]
+    """By product: the range of the true rate of anomalous at the initial rate; None: not known."""
     metrics: Mapping[str, Any]
-    """`products` (a table by product), `mean` and `pooled`; see `Evaluation.to_dict`."""
+    """`products` (a table by product), `mean`, `pooled` and, for the table by kind of defect,
+    `detection_rates`; see `Evaluation.to_dict`."""
     curves: Mapping[str, Mapping[str, list[list[float]]]]
     """By product: curves `roc` and `pro`, each as [[x, ...], [y, ...]] in [0, 1]."""
     pooled_curves: Mapping[str, list[list[float]]]
@@ -173,7 +184,7 @@ class _Columns:
 
     NAMES = (
         *("path", "product", "label", "defect", "score", "calibrated", "p_value", "unknown_p"),
-        *("recognised", "mask"),
+        *("recognised", "part", "mask"),
     )
 
     def __init__(self) -> None:
@@ -199,6 +210,8 @@ def _page_data(data: ReportData, columns: _Columns) -> dict[str, Any]:
         "pooled_least_rate": data.pooled_least_rate,
         "calibration": {name: sorted(v) for name, v in data.calibration_scores.items()},
         "thresholds": data.thresholds,
+        "threshold_curves": data.threshold_curves,
+        "true_rates": data.true_rates,
         "metrics": data.metrics,
         "curves": {name: _thin_all(curves) for name, curves in data.curves.items()},
         "pooled_curves": _thin_all(data.pooled_curves),

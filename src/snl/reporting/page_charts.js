@@ -145,12 +145,22 @@ function moveThresholds(item) {
   }
   const note = item.scale.logarithmic ? "Logarithmic scale. " : "";
   item.note.textContent = note + (missing.length ? missingThresholdNote(item, missing) : "")
-    + (pooledShown ? " The threshold drawn here is such a pooled threshold." : "");
+    + (pooledShown ? " The threshold drawn here is such a pooled threshold." : "") + trueRateNote(item.product);
+}
+
+/** Says in which range the true false-alarm rate lies, where it is known for the selected rate. */
+function trueRateNote(product) {
+  const range = state.rate === RATES.anomalous ? DATA.true_rates[product] : null;
+  if (!range) return "";
+  return ` True rate at ${percent(state.rate)}: ${range.map((end) => percent(end, 1)).join(" to ")} in 95${SPACE}% of such calibrations.`;
 }
 
 function missingThresholdNote(item, missing) {
   const rates = missing.length > 1 && missing[0] !== missing[1] ? missing.map((rate) => percent(rate)) : [percent(missing[0])];
   if (!item.calibrationCount) return "No threshold from this product’s own images: it has no calibration images.";
+  if (DATA.threshold_curves[item.product]) {
+    return `No threshold at ${joinWords(rates)}: the calibration images of all products allow ${percent(smallestRate(item.product))} or more.`;
+  }
   const guarantee = plural(item.calibrationCount, "calibration image guarantees", "calibration images guarantee");
   return `No threshold from this product’s own images at ${joinWords(rates)}: ${guarantee} ${percent(smallestRate(item.product))} or more. For lower rates, the calibration images of all products are pooled.`;
 }

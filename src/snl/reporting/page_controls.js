@@ -64,6 +64,8 @@ function drawControls() {
     ...PRODUCTS.map((text) => make("option", { value: `=${text}`, text })));
   product.addEventListener("change", () => change({ product: product.value.slice(1) }));
   byId("query").addEventListener("input", () => change({ query: byId("query").value.trim() }));
+  if (HAS_PARTS) byId("query").placeholder = "path, product, part or defect";
+  else byId("sort").querySelector("[value=part]").remove();
   byId("sort").addEventListener("change", () => change({ sort: byId("sort").value }));
   byId("reset").addEventListener("click", () => {
     byId("query").value = "";
@@ -109,7 +111,8 @@ function scrollToNode(node) {
 
 // the address: after the # it holds the values that differ from the initial state
 
-const ADDRESS_KEYS = { rate: "rate", uncertain: "uncertain", product: "product", outcome: "outcome", query: "search", sort: "order" };
+const ADDRESS_KEYS = { rate: "rate", uncertain: "uncertain", product: "product", outcome: "outcome", query: "search", sort: "order",
+  costMiss: "cost-miss", costAlarm: "cost-alarm", defects: "defects" };
 
 function writeAddress() {
   const parameters = new URLSearchParams();
@@ -130,6 +133,10 @@ function readAddress() {
   for (const key of ["rate", "uncertain"]) {
     const rate = Number(parameters.get(ADDRESS_KEYS[key]));
     if (rate >= MIN_RATE && rate <= MAX_RATE) result[key] = rate;
+  }
+  for (const key of Object.keys(COSTS)) {
+    const value = Number(parameters.get(ADDRESS_KEYS[key]));
+    if (isCost(key, value)) result[key] = value;
   }
   if (PRODUCTS.includes(parameters.get("product"))) result.product = parameters.get("product");
   const [key, kind] = (parameters.get("outcome") ?? "").split("-");

@@ -29,13 +29,15 @@ const IMAGES = DATA.images.path.map((path, index) => ({
   p: DATA.images.p_value[index],
   unknownP: DATA.images.unknown_p[index],
   recognised: DATA.images.recognised[index],
+  part: DATA.images.part[index],
   mask: DATA.images.mask[index],
   decision: "", outcome: "",
 }));
 for (const image of IMAGES) {
-  image.text = `${image.path}\n${image.product}\n${image.defect}`.toLocaleLowerCase();
+  image.text = `${image.path}\n${image.product}\n${image.defect}\n${image.part}`.toLocaleLowerCase();
 }
 const HAS_MASKS = IMAGES.some((image) => image.mask);
+const HAS_PARTS = IMAGES.some((image) => image.part);
 const HAS_UNKNOWN = IMAGES.some((image) => image.unknownP !== null);
 rankImages();
 
@@ -48,7 +50,7 @@ function rankImages() {
 
 const INITIAL = {
   rate: RATES.anomalous, uncertain: RATES.uncertain, product: "", outcome: "", query: "",
-  sort: "worst",
+  sort: "worst", costMiss: 100, costAlarm: 1, defects: 0.01,
 };
 const state = { ...INITIAL };
 
@@ -96,12 +98,20 @@ function severity(image) {
   return 4 * level + (anomalous ? 1 - abnormality : abnormality);
 }
 
-/** Returns the score above which p <= rate, from the product's own calibration images; null if they are too few. */
+/** Returns the score above which p <= rate, from the product's curve of thresholds or else from its own calibration
+ * images; null if they are too few. */
 function threshold(product, rate, kind) {
+  const curve = DATA.threshold_curves[product], initial = rate === RATES[kind] ? DATA.thresholds[product]?.[kind] ?? null : null;
+  if (curve) {
+    if (initial !== null) return initial;
+    const [rates, values] = curve, next = rates.findIndex((known) => known >= rate);
+    if (next < 1) return next === 0 && rates[0] <= rate + 1e-12 ? values[0] : null;
+    const share = (rate - rates[next - 1]) / (rates[next] - rates[next - 1]);
+    return values[next - 1] + share * (values[next] - values[next - 1]);
+  }
   const scores = DATA.calibration[product] ?? [];
   const k = Math.ceil(Number(((scores.length + 1) * (1 - rate)).toFixed(9)));
-  if (k >= 1 && k <= scores.length) return scores[k - 1];
-  return rate === RATES[kind] ? DATA.thresholds[product]?.[kind] ?? null : null;
+  return k >= 1 && k <= scores.length ? scores[k - 1] : initial;
 }
 
 /** Returns the smallest false-alarm rate that the product's own calibration images can guarantee. */

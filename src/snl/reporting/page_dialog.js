@@ -52,6 +52,7 @@ function viewFigures(image) {
     ["Ground truth", image.anomalous ? "defective" : "normal"],
     ["Defect", image.defect || "–"],
     ["Product", image.product],
+    ...(image.part ? [["Part", image.part]] : []),
     ["Recognised as", image.recognised ?? "–"],
     ["Raw score", formatNumber(image.score)],
     ["Calibrated score", formatNumber(image.calibrated)],

@@ -42,6 +42,7 @@ function card(image, list, position, attributes = {}) {
   make("span", { class: "thumbs" }),
   make("span", { class: "line" }, decisionPill(image), outcomeTag(image)),
   make("span", { class: "line figures" }, make("span", {}, "score ", make("b", { text: formatNumber(image.score) })),
+    image.part ? make("span", { class: "part" }, "part ", bdi(image.part)) : null,
     make("span", {}, "p ", make("b", { text: percent(image.p) }))),
   make("span", { class: "line names" }, make("b", {}, bdi(image.product), misrecognised(image)), make("span", {}, bdi(image.defect || (image.anomalous ? "defective" : "good")))),
   make("span", { class: "line path" }, make("bdi", { class: "folder", text: image.path.slice(0, cut) }), make("bdi", { class: "file", text: image.path.slice(cut) })));
@@ -67,12 +68,24 @@ const gallery = { list: [], nodes: new Map(), columns: 1, width: 0, height: 0, a
 /** Returns the comparison function of the selected sort order. */
 function compare() {
   const known = (value) => value ?? -Infinity;
+  const partKey = (image) => image.part || image.path; // an image without a part is a part of its own
   const orders = {
     worst: (a, b) => severity(b) - severity(a),
     calibrated: (a, b) => known(b.calibrated) - known(a.calibrated) || known(b.score) - known(a.score),
     score: (a, b) => known(b.score) - known(a.score),
     path: (a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0),
+    part: byPart,
   };
+  const worstOf = new Map();
+  if (state.sort === "part") {
+    for (const image of IMAGES) worstOf.set(partKey(image), Math.max(worstOf.get(partKey(image)) ?? 0, severity(image)));
+  }
+  /** Parts with the worst errors first; views of one part in the order of their paths. */
+  function byPart(a, b) {
+    const [one, other] = [partKey(a), partKey(b)];
+    if (one !== other) return worstOf.get(other) - worstOf.get(one) || (one < other ? -1 : 1);
+    return orders.path(a, b);
+  }
   const order = orders[state.sort];
   return (a, b) => order(a, b) || a.index - b.index;
 }

@@ -82,6 +82,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             **_version(calibration),
             "least_rate": calibration.scores.smallest_rate(),
             "rates": _rates(calibration.rates),
+            "rule": calibration.rule,
             "tile": calibration.tile,
             "fit_tail": calibration.fit_tail,
         },
@@ -112,6 +113,7 @@ def _product(name: str, training_images: int, calibration: Calibration) -> dict[
         "name": name,
         "training_images": training_images,
         "held_out_images": len(calibration.sets[name]),
+        "rule": calibration.rule_for(name),
         "least_rate": calibration.scores.smallest_rate(name),
         "rates": _rates(rates),
         "thresholds": {
@@ -127,8 +129,9 @@ def _product(name: str, training_images: int, calibration: Calibration) -> dict[
 def _threshold(product: str, rate: float, calibration: Calibration) -> dict[str, Any]:
     """Return the score threshold for a rate, and which images guarantee that rate.
 
-    `guarantee` is `product` (its held-out images), `all products` (the images of all products,
-    for the rate pooled over them), `tail fit` (an estimate, without guarantee), or `nothing`.
+    `guarantee` is `shared tail` (measured, not guaranteed), `product` (its held-out images),
+    `all products` (the images of all products, for the rate pooled over them), `tail fit` (an
+    estimate, without guarantee), or `nothing`.
     """
     score, basis = calibration.scores.threshold(rate, product)
     return {"rate": rate, "score": score, "guarantee": "nothing" if score is None else basis}

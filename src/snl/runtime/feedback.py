@@ -80,6 +80,7 @@ def doubts_about_normals(
     """
     doubts = Doubts()
     strange: dict[str, list[str]] = {}
+    too_high: list[str] = []
     elsewhere = {
         content: product
         for product, images in calibration.sets.items()
@@ -96,6 +97,11 @@ def doubts_about_normals(
             strange.setdefault(product, []).append(f"{path}: {reason}")
         if high := _high(calibration, float(sample.scores[row]), product):
             doubts.remarks.append(f"{path}: {high}")
+            limit, _ = calibration.scores.threshold(
+                calibration.rates_for(product).anomalous, product
+            )
+            if limit is not None and sample.scores[row] > FACTOR * limit:
+                too_high.append(f"{path}: {high}; {_INSIST}")
     for product, texts in strange.items():
         doubts.remarks += texts
         count = sample.products.count(product)
@@ -104,6 +110,7 @@ def doubts_about_normals(
             many = f"{len(texts)} of {count} images do not look like {product}, first "
             what = f"{many if count > 1 else ''}{texts[0]}"
             doubts.refusals.append(f"{what}; {_INSIST if named else _NAME}")
+    doubts.refusals += too_high
     return doubts
 
 
@@ -164,7 +171,7 @@ def doubts_about_misses(
             text = f"{path}: it is {known}"
         elif verdict.decision == UNKNOWN:
             text, remedy = f"{path}: it was judged '{UNKNOWN}', so it did not pass as normal", _NAME
-        elif verdict.product != verdict.recognised and _is_known(calibration, verdict.distance):
+        elif verdict.product != verdict.recognised and not _is_unknown(calibration, verdict):
             text = f"{path}: it was recognised as {verdict.recognised}, not as {verdict.product}"
         else:
             continue
@@ -228,17 +235,21 @@ def _strange(
     calibration: Calibration, embedding: np.ndarray, product: str, named: bool
 ) -> str | None:
     """Return why an image does not look like its product; None: it does."""
-    recognised, distance = calibration.prototypes.nearest(embedding)
-    if not _is_known(calibration, distance):
+    nearest = calibration.prototypes.nearest(embedding)
+    p = calibration.unknown_p(*nearest)
+    if p is not None and p <= calibration.unknown_rate():
         if named:
             return None
-        return f"it matches no known product (judged '{UNKNOWN}'; the nearest is {recognised})"
-    return None if recognised == product else f"it is recognised as {recognised}, not as {product}"
+        return f"it matches no known product (judged '{UNKNOWN}'; the nearest is {nearest.product})"
+    if nearest.product == product:
+        return None
+    return f"it is recognised as {nearest.product}, not as {product}"
 
 
-def _is_known(calibration: Calibration, distance: float) -> bool:
-    p = calibration.unknown_p(distance)
-    return p is None or p > calibration.unknown_rate()
+def _is_unknown(calibration: Calibration, verdict: Verdict) -> bool:
+    """Return whether an image would be called an unknown product if its product were not given."""
+    p = verdict.unknown_p
+    return p is not None and p <= calibration.unknown_rate()
 
 
 def _high(calibration: Calibration, score: float, product: str) -> str | None:

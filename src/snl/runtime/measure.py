@@ -47,7 +47,7 @@ def measure(
         record = records[prediction.index]
         product = record.product
         if prototypes is not None:
-            product, _ = prototypes.nearest(prediction.embedding)
+            product = prototypes.nearest(prediction.embedding).product
         anomaly_map, score = prediction.anomaly_map, prediction.score
         if product in masks:
             ignored = resize_mask(masks[product], anomaly_map.shape)

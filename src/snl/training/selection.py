@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,11 +29,19 @@ def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Reco
     images. For the sake of this minimum at most a third of a product's images is held out, and two
     images always remain for training. The seed determines the choice.
 
+    Where images have a part, whole parts are held out, of all products that they are in: no view
+    of a held-out part is trained on. The numbers of images are then approximate.
+
     Raises:
         DataError: there are no normal training images.
     """
     used: list[Record] = []
     held: list[Record] = []
+    if any(record.part for record in catalog.train()):
+        units = _held_out_parts(catalog.train(), settings.training)
+        for record in catalog.train():
+            (held if _unit(record) in units else used).append(record)
+        return used, held
     for product in catalog.products:
         records = [r for r in catalog.train() if r.product == product]
         count = held_out_count(len(records), settings.training)
@@ -46,6 +55,43 @@ def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Reco
             "<product>/train/good, or see the report of snl doctor"
         )
     return used, held
+
+
+def _held_out_parts(records: Sequence[Record], settings: TrainingSettings) -> set[str | Path]:
+    """Return the parts whose images are held out; see `split`.
+
+    Of each product, parts are taken in random order until the number of its held-out images is as
+    close to `held_out_count` as whole parts allow; at least one is taken if two images remain.
+    Parts that show no product dealt with before come first, so that those keep their numbers.
+    """
+    of_part: dict[str | Path, Counter[str]] = {}
+    for record in records:
+        of_part.setdefault(_unit(record), Counter())[record.product] += 1
+    totals = Counter(record.product for record in records)
+    held: Counter[str] = Counter()
+    chosen: set[str | Path] = set()
+    done: set[str] = set()
+    for product in sorted(totals):
+        wanted = held_out_count(totals[product], settings)
+        parts = sorted((part for part, products in of_part.items() if products[product]), key=str)
+        rng = np.random.default_rng([settings.seed, zlib.crc32(product.encode())])
+        order = [parts[number] for number in rng.permutation(len(parts))]
+        for part in sorted(order, key=lambda part: bool(done & of_part[part].keys())):
+            views = of_part[part]
+            if part in chosen or any(totals[p] - held[p] - views[p] < 2 for p in views):
+                continue
+            missing = wanted - held[product]
+            if missing <= 0 or (held[product] and 2 * missing < views[product]):
+                break
+            chosen.add(part)
+            held.update(views)
+        done.add(product)
+    return chosen
+
+
+def _unit(record: Record) -> str | Path:
+    """Return what is held out together: a part, or an image that belongs to none."""
+    return record.part or record.path
 
 
 def group(

@@ -93,6 +93,7 @@ def train(
     checkpoint_every: float = 60.0,
     tensorboard: bool = False,
     max_pixels: int = MAX_PIXELS,
+    part_pattern: str | None = None,
     quiet: bool = False,
     note: Note = lambda text: None,
 ) -> Inspector:
@@ -114,6 +115,8 @@ def train(
         tensorboard: write TensorBoard scalars beside the JSON log.
         max_pixels: largest allowed height times width of an image, a protection of this machine's
             memory. The inspector returned has the same limit; the bundle does not store it.
+        part_pattern: names the parts that several images show, see `Catalog.read`; whole parts are
+            held out.
         quiet: no progress bars.
         note: called with a sentence about every step.
 
@@ -132,7 +135,7 @@ def train(
     target = None if output is None else Path(output)
     if tensorboard:
         check_tensorboard()
-    catalog = data if isinstance(data, Catalog) else Catalog.read(data, layout)
+    catalog = data if isinstance(data, Catalog) else Catalog.read(data, layout, part_pattern)
     if target is not None:
         given = None if isinstance(data, Catalog) else data
         check_output(target, settings, catalog_files(catalog, given))

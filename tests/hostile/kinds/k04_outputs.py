@@ -63,6 +63,9 @@ OUTPUTS: dict[tuple[str, str], Output] = {
     ("inspect", "coco"): Output(_INSPECT, reads=("bundle", "images")),
     ("inspect", "labelme"): Output(_INSPECT, folder=True, reads=("bundle", "images")),
     ("inspect", "monitor"): Output(_INSPECT, reads=("bundle", "images")),
+    ("inspect", "parts"): Output(
+        (*_INSPECT, "--part-pattern", r"(\d+)"), suffix=".jsonl", reads=("bundle", "images")
+    ),
     ("evaluate", "json"): Output(("evaluate", "parts.snl", "data"), reads=_MEASURED),
     ("evaluate", "save_maps"): Output(
         ("evaluate", "parts.snl", "data"), folder=True, reads=_MEASURED
