@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, mannwhitneyu
 
 from snl.decision.calibration import CONFORMAL, SHARED_TAIL, Calibration
-from snl.decision.certainty import stand_alone, true_rate_interval
+from snl.decision.certainty import lie_further, stand_alone, true_rate_interval
 from snl.decision.edit import leave_out, set_rule
 from snl.errors import SettingsError
 from tests.decision.calibrations import calibration_set, make_calibration
@@ -113,3 +113,38 @@ def test_the_rule_of_one_product_and_of_all() -> None:
     for rule, product in (("other", None), (CONFORMAL, "c")):
         with pytest.raises(SettingsError):
             set_rule(calibration, rule, product)
+
+
+def test_images_that_lie_further_than_held_out_ones_are_named_by_product() -> None:
+    rng = np.random.default_rng(0)
+    sets = {}
+    for name in ("moved", "same", "few", "nearer"):
+        data = calibration_set(np.exp(0.2 * rng.normal(size=20)))
+        sets[name] = dataclasses.replace(data, distances=rng.normal(1, 0.1, 20).astype(np.float32))
+    calibration = make_calibration(sets, dict.fromkeys(sets, (0.0, 0.2)))
+    new = {
+        "moved": rng.normal(1.3, 0.1, 12),
+        "same": rng.normal(1, 0.1, 300),
+        "few": rng.normal(9, 0.1, 4),
+        "nearer": rng.normal(0.5, 0.1, 50),
+    }
+    (further,) = lie_further(calibration, new)
+    assert (further.product, further.images) == ("moved", 12)
+    assert (
+        further.p_value
+        == mannwhitneyu(new["moved"], sets["moved"].distances, alternative="greater").pvalue
+        <= 0.001
+    )
+    assert "moved: 12 normal images lie further" in str(further)
+
+
+def test_images_of_the_same_kind_seldom_lie_further() -> None:
+    alarms = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        data = dataclasses.replace(
+            calibration_set(np.ones(20)), distances=rng.gamma(3, size=20).astype(np.float32)
+        )
+        calibration = make_calibration({"a": data}, {"a": (0.0, 0.2)})
+        alarms += len(lie_further(calibration, {"a": rng.gamma(3, size=50)}))
+    assert alarms <= 4  # at most one in 1,000 is nominal; 5 of 400 have a probability of 0.0007

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -22,6 +23,24 @@ def test_the_page_names_the_part_of_each_image(bundle: Path, parts: Path, tmp_pa
     assert content["images"]["part"] == [image.part for image in evaluation.scores]
     assert content["metrics"]["parts"] == evaluation.to_dict()["parts"]
     assert content["notes"][0].startswith("by part (2 normal, 2 anomalous): ")
+
+
+def test_the_page_says_where_normal_images_lie_further_than_held_out_ones(
+    calibrated: Path, varied: Path, tmp_path: Path
+) -> None:
+    def notes() -> list[str]:
+        report(inspector, varied, path)
+        (text,) = re.findall('id="data">(.*?)</script>', path.read_text("utf-8"))
+        found: list[str] = json.loads(text)["notes"]
+        return [note for note in found if "lie further" in note]
+
+    inspector, path = snl.load(calibrated, "cpu"), tmp_path / "report.html"
+    assert notes() == []
+    before = inspector.calibration.sets["bolt"]
+    nearer = dataclasses.replace(before, distances=np.zeros_like(before.distances))
+    inspector.recalibrate(inspector.calibration.with_sets({"bolt": nearer}))
+    (note,) = notes()
+    assert note.startswith("bolt: ") and note.endswith("snl calibrate FILE NORMALS")
 
 
 def test_the_page_has_tables_curves_and_rates_by_product_and_pooled(

@@ -234,8 +234,20 @@ def test_normals_that_changed_a_little_are_taken(command: Command, tmp_path: Pat
     for path in folder.glob("*.png"):
         pixels = np.asarray(Image.open(path)).astype(float) * 1.02
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
-    after, _ = command.taken(tmp_path / "normals")
+    after, text = command.taken(tmp_path / "normals")
     assert len(after.calibration.sets["bolt"]) == 25
+    assert "lie further" not in text
+
+
+def test_normals_that_lie_further_are_taken_with_a_note(command: Command, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "normals" / "bolt", "bolt", 25)
+    for path in folder.glob("*.png"):
+        pixels = np.asarray(Image.open(path)).astype(float) * 1.1
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    after, text = command.taken(tmp_path / "normals", "--force")
+    assert len(after.calibration.sets["bolt"]) == 25
+    (line,) = [line for line in text.splitlines() if "lie further" in line]
+    assert line.startswith("bolt: 25 normal images lie further from the product than the held-out")
 
 
 # --- without an effect ---

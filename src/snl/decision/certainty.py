@@ -1,7 +1,9 @@
-"""How certain a threshold is: the interval of its true rate, and images that stand alone."""
+"""How certain a threshold is: the interval of its true rate, images that stand alone, and new
+normal images that lie further from their product than the held-out ones."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,9 @@ ALONE, GAP = 4.0, 0.5
 """A held-out image stands alone from this many standard deviations above the centre of the others,
 if at least this share of that lies between it and the next lower image (Dixon's r10; Dixon, Annals
 of Mathematical Statistics 21, 1950)."""
+CHANCE, LEAST = 0.001, 5
+"""Images lie further away if that would be chance with at most this probability; the fewest images
+that are compared."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,33 @@ class Alone:
     next_score: float
     threshold: float | None
     threshold_without: float | None
+
+
+@dataclass(frozen=True)
+class Further:
+    """New normal images that lie further from their product than the held-out ones.
+
+    Attributes:
+        product: that they show.
+        images: how many.
+        distance, held_out: median distances to the nearest prototype, of the new and of the
+            held-out images.
+        p_value: one-sided, of the Mann-Whitney test.
+    """
+
+    product: str
+    images: int
+    distance: float
+    held_out: float
+    p_value: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.product}: {self.images} normal images lie further from the product than the "
+            f"held-out ones do (median distance {self.distance:.3g} instead of "
+            f"{self.held_out:.3g}, p {self.p_value:.1g}): light, camera or parts have changed "
+            "since the training images were taken"
+        )
 
 
 def true_rate_interval(
@@ -108,6 +140,31 @@ def stand_alone(calibration: Calibration, product: str) -> list[Alone]:
                 without.scores.threshold(rate, product)[0],
             )
         )
+    return found
+
+
+def lie_further(calibration: Calibration, distances: Mapping[str, np.ndarray]) -> list[Further]:
+    """Return the products whose new normal images lie further away than the held-out ones.
+
+    Such images tell that the calibration is not of the images that are inspected now, even where
+    their scores are as before. The test is that of Mann and Whitney (Annals of Mathematical
+    Statistics 18, 1947).
+
+    Args:
+        calibration: in force.
+        distances: by product, (n,) of new normal images to the nearest prototype.
+    """
+    from scipy.stats import mannwhitneyu
+
+    found = []
+    for product, new in distances.items():
+        held = calibration.sets[product].distances
+        if min(len(new), len(held)) < LEAST:
+            continue
+        p = float(mannwhitneyu(new, held, alternative="greater").pvalue)
+        if p <= CHANCE:
+            medians = float(np.median(new)), float(np.median(held))
+            found.append(Further(product, len(new), *medians, p))
     return found
 
 

@@ -128,8 +128,8 @@ def leave_out(
         if len(found) != 1:
             many = ", ".join(f"{sets[p].names[row]} of '{p}'" for p, row in found[:4])
             raise SettingsError(
-                f"{name}: several held-out images have this name: {many}; give folder and name, "
-                "and the product with --product"
+                f"{name}: several held-out images have this name: {many}; give folder and "
+                "name, and the product: snl calibrate FILE --leave-out NAME --product PRODUCT"
                 if found
                 else f"{name}: no held-out image has this name; snl calibrate FILE names those "
                 "that stand alone"

@@ -15,7 +15,7 @@ from snl.data.bands import resize_array
 from snl.data.catalog import Catalog
 from snl.data.inputs import catalog_files
 from snl.decision.calibration import SHARED_TAIL, Calibration
-from snl.decision.certainty import true_rate_interval
+from snl.decision.certainty import lie_further, true_rate_interval
 from snl.drawing.heat import heat
 from snl.evaluation.evaluate import evaluate
 from snl.evaluation.parts import part_notes
@@ -64,14 +64,22 @@ def report(
     catalog = data if isinstance(data, Catalog) else Catalog.read(data)
     check_outputs([Output("the report", Path(path), PAGE)], catalog_files(catalog))
     shown: list[Shown] = []
+    distances: dict[str, list[float]] = {product: [] for product in inspector.products}
+
+    def visit(seen: EvaluatedImage) -> None:
+        shown.append(_shown(seen, inspector, catalog))
+        verdict = seen.result.verdict
+        if verdict is not None and seen.result.label == "normal":
+            distances.get(seen.result.product, []).append(verdict.distance)
+
     evaluation = evaluate(
         inspector,
         catalog,
         products_given=products_given,
-        visit=lambda seen: shown.append(_shown(seen, inspector, catalog)),
+        visit=visit,
         progress=progress,
     )
-    write_page(path, _data(inspector, catalog, evaluation), shown)
+    write_page(path, _data(inspector, catalog, evaluation, distances), shown)
     return evaluation
 
 
@@ -106,8 +114,13 @@ def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog) -> Show
     )
 
 
-def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> ReportData:
-    """Return the contents of the page except the images."""
+def _data(
+    inspector: Inspector,
+    catalog: Catalog,
+    evaluation: Evaluation,
+    distances: Mapping[str, list[float]],
+) -> ReportData:
+    """Return the contents of the page except the images; `distances` are of the normal images."""
     calibration = inspector.calibration
     training, settings = inspector.training, inspector.settings
     name = catalog.root.resolve().name
@@ -155,6 +168,12 @@ def _data(inspector: Inspector, catalog: Catalog, evaluation: Evaluation) -> Rep
             "versions": {"report": f"snl {__version__}", **training.facts.get("versions", {})},
         },
         notes=[
+            *(
+                f"{further}; calibrate with images of the line: snl calibrate FILE NORMALS"
+                for further in lie_further(
+                    calibration, {k: np.array(v, np.float32) for k, v in distances.items()}
+                )
+            ),
             *part_notes(evaluation.parts),
             *(f"skipped: {text}" for text in evaluation.skipped),
             *(f"mask not used: {text}" for text in evaluation.unusable_masks),

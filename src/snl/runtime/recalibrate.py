@@ -13,6 +13,7 @@ from snl.data.catalog import Catalog
 from snl.data.records import Record
 from snl.decision import edit
 from snl.decision.calibration import Calibration
+from snl.decision.certainty import lie_further
 from snl.decision.edit import MAX_UNCERTAIN_RATE
 from snl.decision.fit import calibration_sets
 from snl.decision.inspection import NORMAL
@@ -166,6 +167,10 @@ def add_normals(
     if comparable:
         feedback.doubts_about_normals(calibration, sample, named=named).decide(note, force)
     sets = calibration_sets(sample, calibration.prototypes, calibration.products)
+    if comparable:
+        new_distances = {product: sets[product].distances for product in products}
+        for further in lie_further(calibration, new_distances):
+            note(str(further))
     for product in products:
         if not len(sets[product]):
             note(f"{product}: no image is left, its calibration stays as it was")
