@@ -74,6 +74,9 @@ class TeacherSettings:
     stage. With as many groups as blocks, each block is a stage."""
     merge: Literal["none", "concatenate"] = "none"
     """`concatenate`: resize all stages to the deepest stage's grid and concatenate them."""
+    pyramid_levels: Annotated[int, Range(1, 4)] = 1
+    """Levels of the image pyramid: 1: the image; 2: also the image at half its size, with stages
+    and a student of its own; and so on. A map is the sum over the stages of all levels."""
     weights: str = "pretrained"
     """`pretrained` (`snl_compact`: in this package; other networks: timm's hub), a .safetensors or
     .pth file, or `random`: untrained, batch norms fitted to a sample of the training images."""
@@ -89,9 +92,12 @@ class StudentSettings(_Extensible):
     image; `uniad`: a masked transformer over the merged features; or the name of a plug-in."""
     blocks: Annotated[tuple[int, ...], Range(1, 100)] = (2,)
     """Residual blocks per decoder stage, deepest first; one number for all stages. This and the
-    next two settings apply to the convolutional reverse student only."""
+    next three settings apply to the convolutional reverse student only."""
     bottleneck_blocks: Annotated[int, Range(1, 100)] = 2
     """Residual blocks of the one-class bottleneck embedding."""
+    bottleneck_size: Annotated[int, Range(0, 4096)] = 0
+    """The bottleneck halves the deepest stage's side once, and again while at least this many
+    positions remain: 4 makes a code of 4 x 4 from 256 pixels and a stride of 16. 0: once."""
     expansion: Annotated[int, Range(1, 64)] = 4
     """Ratio of outer to inner width of bottleneck blocks, which are used where the deepest stage
     has at least 512 channels."""

@@ -9,8 +9,10 @@ student of vision transformers, `uniad.py` the UniAD student.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from snl.errors import SettingsError
 from snl.model.base import DataInitialised, Stage, Student, StudentOutput, TeacherInfo
 from snl.model.cram import initialised_crams, make_cram
-from snl.model.teacher import arrange, create, default_stages
+from snl.model.teacher import arrange, create, default_stages, pyramid
 from snl.model.transformer import TransformerStudent
 from snl.registry import STUDENTS
 from snl.settings import CramSettings, Settings, StudentSettings, TeacherSettings
@@ -88,6 +90,8 @@ class ReverseStudent(Student):
         settings: depth and block type.
         cram: form and number of centres of CRAM, or the form `none`.
         rectified: whether the teacher's features end in a ReLU.
+        halvings: how many times the bottleneck halves the resolution of the deepest stage, at
+            least 1.
     """
 
     def __init__(
@@ -96,10 +100,11 @@ class ReverseStudent(Student):
         settings: StudentSettings,
         cram: CramSettings,
         rectified: bool = True,
+        halvings: int = 1,
     ) -> None:
         super().__init__()
         deepest = stages[-1]
-        self.stride = 2 * deepest.stride  # the bottleneck halves the deepest stage once more
+        self.stride = 2**halvings * deepest.stride
         wide = deepest.channels >= WIDE
 
         def inner(channels: int) -> int:
@@ -107,10 +112,13 @@ class ReverseStudent(Student):
 
         # brings every stage to the deepest stage's size and width
         self.gather = nn.ModuleList(_descent(stages[i:]) for i in range(len(stages)))
-        # twice the deepest stage's width at half its size
+        # twice the deepest stage's width
         code = 2 * deepest.channels
         embed = [Block(len(stages) * deepest.channels, code, inner(code), "down")]
-        embed += [Block(code, code, inner(code)) for _ in range(settings.bottleneck_blocks - 1)]
+        embed += [
+            Block(code, code, inner(code), "down" if number < halvings else "same")
+            for number in range(1, max(settings.bottleneck_blocks, halvings))
+        ]
         self.embed = nn.Sequential(*embed)
         self.cram = make_cram(code, cram)
         # mirrors the teacher's stages, deepest first
@@ -118,7 +126,7 @@ class ReverseStudent(Student):
         if len(depths) != len(stages):
             raise ValueError(f"it has {len(depths)} numbers, the teacher {len(stages)} stages")
         self.decoder = nn.ModuleList()
-        channels, stride = code, 2 * deepest.stride
+        channels, stride = code, self.stride
         for stage, depth in zip(reversed(stages), depths, strict=True):
             scales = ["up"] * int(math.log2(stride // stage.stride)) or ["same"]
             scales += ["same"] * (depth - len(scales))
@@ -139,7 +147,8 @@ class ReverseStudent(Student):
             stride = stage.stride
 
     def encode(self, teacher_features: Sequence[Tensor]) -> Tensor:
-        """Return the bottleneck's output (B, 2 C, h / 2, w / 2) for teacher features of all stages.
+        """Return the bottleneck's output (B, 2 C, h / 2^n, w / 2^n) for teacher features of all
+        stages, n being the number of halvings.
 
         The features of the deepest stage are (B, C, h, w).
         """
@@ -199,15 +208,83 @@ class ForwardStudent(Student):
         return StudentOutput([cram(x) for x, cram in zip(outputs, self.cram, strict=True)])
 
 
+class PyramidStudent(Student):
+    """A student for every level of the image pyramid.
+
+    Args:
+        students: one per level; the strides of each are in pixels of its own level.
+    """
+
+    def __init__(self, students: Sequence[Student]) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(students)
+        self.stride = max(2**level * s.stride for level, s in enumerate(students))
+
+    def data_initialised(self) -> list[DataInitialised]:
+        """Return those of all levels."""
+        return [module for student in self._students() for module in student.data_initialised()]
+
+    def initialisation_inputs(self, images: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
+        """Return those of all levels."""
+        return [
+            x
+            for student, level, of_level in self._by_level(images, features)
+            for x in student.initialisation_inputs(cast(Tensor, level), of_level)
+        ]
+
+    def forward(self, images: Tensor | None, features: Sequence[Tensor]) -> StudentOutput:
+        """Return the reproductions of all stages, those of the whole image first. Names of what
+        the levels return besides end in the level's number, from 1 on."""
+        outputs = [student(*inputs) for student, *inputs in self._by_level(images, features)]
+        return StudentOutput(
+            [x for output in outputs for x in output.features],
+            _numbered([output.auxiliary for output in outputs]),
+            _numbered([output.losses for output in outputs]),
+        )
+
+    def _students(self) -> Iterator[Student]:
+        for student in self.levels:
+            assert isinstance(student, Student)
+            yield student
+
+    def _by_level(
+        self, images: Tensor | None, features: Sequence[Tensor]
+    ) -> Iterator[tuple[Student, Tensor | None, Sequence[Tensor]]]:
+        """Yield the student, the images and the features of every level."""
+        count = len(self.levels)
+        levels = [None] * count if images is None else pyramid(images, count)
+        each = len(features) // count
+        for level, student in enumerate(self._students()):
+            yield student, levels[level], features[level * each : (level + 1) * each]
+
+
+def _numbered(levels: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors of all levels by name and, except for the first level, number."""
+    return {
+        f"{name}{level or ''}": value
+        for level, values in enumerate(levels)
+        for name, value in values.items()
+    }
+
+
 def make_student(teacher: TeacherInfo, settings: Settings) -> Student:
-    """Build the student that `student.architecture` names.
+    """Build the student that `student.architecture` names, or one for every level of a pyramid.
 
     Raises:
         SettingsError: settings that do not fit the teacher.
         PluginError: a plug-in that cannot be imported.
     """
-    student: Student = STUDENTS.get(settings.student.architecture).load()(teacher, settings)
-    return student
+    make = STUDENTS.get(settings.student.architecture).load()
+    if teacher.levels == 1:
+        student: Student = make(teacher, settings)
+        return student
+    each = len(teacher.stages) // teacher.levels
+    stages = teacher.stages[:each]  # in pixels of its own level, every level has the same
+    level_info = dataclasses.replace(teacher, stages=stages, levels=1)
+    sizes = [settings.image_size // 2**level for level in range(teacher.levels)]
+    return PyramidStudent(
+        [make(level_info, dataclasses.replace(settings, image_size=size)) for size in sizes]
+    )
 
 
 def make_forward(teacher: TeacherInfo, settings: Settings) -> Student:
@@ -220,9 +297,25 @@ def make_reverse(teacher: TeacherInfo, settings: Settings) -> Student:
     if teacher.depths:
         return TransformerStudent(teacher.stages, teacher.depths, settings.cram)
     try:
-        return ReverseStudent(teacher.stages, settings.student, settings.cram, teacher.rectified)
+        return ReverseStudent(
+            teacher.stages,
+            settings.student,
+            settings.cram,
+            teacher.rectified,
+            _halvings(settings.image_size // teacher.stages[-1].stride, settings.student),
+        )
     except ValueError as error:
         raise SettingsError(f"setting 'student.blocks' does not fit the teacher: {error}") from None
+
+
+def _halvings(side: int, settings: StudentSettings) -> int:
+    """Return how many times the bottleneck halves a deepest stage of this many positions a side."""
+    count = 1
+    while settings.bottleneck_size and not side % 2 ** (count + 1):
+        if side // 2 ** (count + 1) < settings.bottleneck_size:
+            break
+        count += 1
+    return count
 
 
 def _descent(stages: Sequence[Stage]) -> nn.Sequential:
