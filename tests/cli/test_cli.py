@@ -248,6 +248,7 @@ def test_wrong_input_gets_one_clear_line(
     }
     words = [a.format(**places) for a in arguments]
     tiny = [] if "--teacher" in words or "-o" not in words else TINY_OPTIONS
+    before = sorted(parts.rglob("*"))
     try:
         status = main([*words[:1], *tiny, *words[1:]])
     except SystemExit as stop:  # errors of argparse
@@ -256,7 +257,8 @@ def test_wrong_input_gets_one_clear_line(
     assert status == 2, errors
     last = errors.strip().splitlines()[-1]
     assert "error: " in last and message in last, errors
-    assert not (tmp_path / "new.snl").exists()
+    assert sorted(parts.rglob("*")) == before
+    assert [*tmp_path.iterdir()] == [tmp_path / "empty"] and not [*(tmp_path / "empty").iterdir()]
 
 
 def test_a_closed_pipe_gives_no_traceback(bundle: Path, parts: Path) -> None:

@@ -93,16 +93,22 @@ def run(options: Options) -> int:
 
 
 def _check_outputs(out: Path) -> None:
-    """Check before any work that no other files in the folder would be replaced.
+    """Check before any work that the folder is new, or holds an earlier demo and nothing that would
+    be replaced.
 
     Raises:
+        DataError: a file, or a folder with something other than a demo.
         SnlError: see `snl.outputs.check_outputs`.
     """
     from snl import kinds
     from snl.outputs import Output, check_outputs
 
-    if not out.is_dir():
+    if out.is_file():
+        raise DataError(f"{out}: is a file; choose another folder with --out")
+    if not out.is_dir() or not any(out.iterdir()):
         return
+    if not _has_demo(out):
+        raise DataError(f"{out}: is not empty and holds no demo; choose another folder with --out")
     files = (
         ("demo.snl", kinds.BUNDLE),
         ("report.html", kinds.PAGE),
@@ -114,22 +120,15 @@ def _check_outputs(out: Path) -> None:
     check_outputs(outputs)
 
 
-def _make_data(options: Options, data: Path) -> None:
-    """Generate the demo images, unless an earlier demo has done so.
+def _has_demo(out: Path) -> bool:
+    return (out / "parts" / "README.txt").is_file()
 
-    Raises:
-        DataError: the output folder is a file, or holds something other than a demo.
-    """
+
+def _make_data(options: Options, data: Path) -> None:
+    """Generate the demo images, unless an earlier demo has done so."""
     import snl
 
-    out = options.out
-    if out.is_file():
-        raise DataError(f"{out}: is a file; choose another folder with --out")
-    if out.exists() and any(out.iterdir()):
-        if not (data / "README.txt").is_file():
-            raise DataError(
-                f"{out}: is not empty and holds no demo; choose another folder with --out"
-            )
+    if _has_demo(options.out):
         say(f"{data}: using the demo images that exist")
         return
     snl.make_demo(data, seed=options.seed, progress=progress_bar("drawing parts", options.quiet))
