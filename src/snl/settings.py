@@ -74,9 +74,6 @@ class TeacherSettings:
     stage. With as many groups as blocks, each block is a stage."""
     merge: Literal["none", "concatenate"] = "none"
     """`concatenate`: resize all stages to the deepest stage's grid and concatenate them."""
-    pyramid_levels: Annotated[int, Range(1, 4)] = 1
-    """Levels of the image pyramid: 1: the image; 2: also the image at half its size, with stages
-    and a student of its own; and so on. A map is the sum over the stages of all levels."""
     weights: str = "pretrained"
     """`pretrained` (`snl_compact`: in this package; other networks: timm's hub), a .safetensors or
     .pth file, or `random`: untrained, batch norms fitted to a sample of the training images."""

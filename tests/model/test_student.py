@@ -191,6 +191,37 @@ def test_forward_student_shares_no_weights_with_the_teacher() -> None:
     assert not any(p.data_ptr() in shared for p in network.student.parameters())
 
 
+@pytest.mark.parametrize(
+    ("least", "size", "side"),
+    [
+        (0, 256, 8),  # halved once
+        (4, 256, 4),
+        (4, 128, 4),
+        (4, 64, 2),  # at least once, whatever the number asks for
+        (4, 512, 4),
+        (4, 320, 5),  # the next half would be smaller than 4
+        (4, 288, 9),  # 9 has no half
+        (2, 256, 2),
+        (1, 192, 3),
+    ],
+)
+def test_size_of_the_code(least: int, size: int, side: int) -> None:
+    network = network_of("snl-rd", image_size=size, student__bottleneck_size=least)
+    assert isinstance(network.student, ReverseStudent)
+    assert network.student.stride == size // side
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    features = network.teacher_features(images)
+    assert network.student.encode(features).shape[-2:] == (side, side)
+    outputs = network.student(None, features).features
+    assert [x.shape for x in outputs] == [x.shape for x in features]
+
+
+def test_a_small_code_has_a_gradient_at_every_parameter() -> None:
+    network = network_of("snl-rd", student__bottleneck_size=1)
+    assert network.student.stride == 64
+    assert_fits(network)
+
+
 @pytest.mark.parametrize("blocks", [(1,), (3,), (3, 4, 6), (1, 1, 1)])
 def test_depth_of_the_decoder(blocks: tuple[int, ...]) -> None:
     network = network_of("rd", student__blocks=blocks, student__bottleneck_blocks=3)

@@ -25,14 +25,11 @@ class TeacherInfo:
         stages: shallow to deep.
         rectified: whether the features end in a ReLU, so that the student's should too.
         depths: for a vision transformer, the number of blocks behind every stage; else empty.
-        levels: of the image pyramid. The stages of the image come first, those of the image at half
-            its size next, and so on; the strides of all are in pixels of the image.
     """
 
     stages: tuple[Stage, ...]
     rectified: bool = True
     depths: tuple[int, ...] = ()
-    levels: int = 1
 
 
 class StudentOutput(NamedTuple):

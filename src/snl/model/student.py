@@ -9,10 +9,8 @@ student of vision transformers, `uniad.py` the UniAD student.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +19,7 @@ from torch import Tensor, nn
 from snl.errors import SettingsError
 from snl.model.base import DataInitialised, Stage, Student, StudentOutput, TeacherInfo
 from snl.model.cram import initialised_crams, make_cram
-from snl.model.teacher import arrange, create, default_stages, pyramid
+from snl.model.teacher import arrange, create, default_stages
 from snl.model.transformer import TransformerStudent
 from snl.registry import STUDENTS
 from snl.settings import CramSettings, Settings, StudentSettings, TeacherSettings
@@ -208,83 +206,15 @@ class ForwardStudent(Student):
         return StudentOutput([cram(x) for x, cram in zip(outputs, self.cram, strict=True)])
 
 
-class PyramidStudent(Student):
-    """A student for every level of the image pyramid.
-
-    Args:
-        students: one per level; the strides of each are in pixels of its own level.
-    """
-
-    def __init__(self, students: Sequence[Student]) -> None:
-        super().__init__()
-        self.levels = nn.ModuleList(students)
-        self.stride = max(2**level * s.stride for level, s in enumerate(students))
-
-    def data_initialised(self) -> list[DataInitialised]:
-        """Return those of all levels."""
-        return [module for student in self._students() for module in student.data_initialised()]
-
-    def initialisation_inputs(self, images: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
-        """Return those of all levels."""
-        return [
-            x
-            for student, level, of_level in self._by_level(images, features)
-            for x in student.initialisation_inputs(cast(Tensor, level), of_level)
-        ]
-
-    def forward(self, images: Tensor | None, features: Sequence[Tensor]) -> StudentOutput:
-        """Return the reproductions of all stages, those of the whole image first. Names of what
-        the levels return besides end in the level's number, from 1 on."""
-        outputs = [student(*inputs) for student, *inputs in self._by_level(images, features)]
-        return StudentOutput(
-            [x for output in outputs for x in output.features],
-            _numbered([output.auxiliary for output in outputs]),
-            _numbered([output.losses for output in outputs]),
-        )
-
-    def _students(self) -> Iterator[Student]:
-        for student in self.levels:
-            assert isinstance(student, Student)
-            yield student
-
-    def _by_level(
-        self, images: Tensor | None, features: Sequence[Tensor]
-    ) -> Iterator[tuple[Student, Tensor | None, Sequence[Tensor]]]:
-        """Yield the student, the images and the features of every level."""
-        count = len(self.levels)
-        levels = [None] * count if images is None else pyramid(images, count)
-        each = len(features) // count
-        for level, student in enumerate(self._students()):
-            yield student, levels[level], features[level * each : (level + 1) * each]
-
-
-def _numbered(levels: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the tensors of all levels by name and, except for the first level, number."""
-    return {
-        f"{name}{level or ''}": value
-        for level, values in enumerate(levels)
-        for name, value in values.items()
-    }
-
-
 def make_student(teacher: TeacherInfo, settings: Settings) -> Student:
-    """Build the student that `student.architecture` names, or one for every level of a pyramid.
+    """Build the student that `student.architecture` names.
 
     Raises:
         SettingsError: settings that do not fit the teacher.
         PluginError: a plug-in that cannot be imported.
     """
-    make = STUDENTS.get(settings.student.architecture).load()
-    if teacher.levels == 1:
-        student: Student = make(teacher, settings)
-        return student
-    each = len(teacher.stages) // teacher.levels
-    stages = teacher.stages[:each]  # in pixels of its own level, every level has the same
-    level_info = dataclasses.replace(teacher, stages=stages, levels=1)
-    sizes = [settings.image_size // 2**level for level in range(teacher.levels)]
-    return PyramidStudent(
-        [make(level_info, dataclasses.replace(settings, image_size=size)) for size in sizes]
-    )
+    student: Student = STUDENTS.get(settings.student.architecture).load()(teacher, settings)
+    return student
 
 
 def make_forward(teacher: TeacherInfo, settings: Settings) -> Student:

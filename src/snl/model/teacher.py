@@ -52,9 +52,7 @@ class Teacher(nn.Module):
         settings: network name and stages; `snl.model.weights.load` loads the weights.
 
     Attributes:
-        stages: `Stage` of every output, shallow to deep, those of the whole image first, then those
-            of the image at half its size, and so on; strides in pixels of the image.
-        levels: of the image pyramid.
+        stages: `Stage` of every output, shallow to deep.
         depths: for a vision transformer, the number of blocks averaged in every stage; else empty.
         size: the only image side in pixels that the network accepts; None: any multiple of its
             stride.
@@ -81,12 +79,7 @@ class Teacher(nn.Module):
                 f"{', '.join(f'{i} (stride {stride})' for i, stride in strides.items())}"
             ) from None
         self.arrangement = arrange(self.net, settings)
-        self.levels = settings.pyramid_levels
-        self.stages = tuple(
-            Stage(stage.channels, 2**level * stage.stride)
-            for level in range(self.levels)
-            for stage in self.arrangement.stages
-        )
+        self.stages = self.arrangement.stages
         depths = tuple(map(len, self.arrangement.groups)) if uniform(self.net) else ()
         self.depths = (sum(depths),) if depths and self.arrangement.merged else depths
         self.mean, self.std = normalisation_of(self.net)
@@ -96,7 +89,7 @@ class Teacher(nn.Module):
     @property
     def info(self) -> TeacherInfo:
         """Return the facts that a student is built from."""
-        return TeacherInfo(self.stages, self.rectified, self.depths, self.levels)
+        return TeacherInfo(self.stages, self.rectified, self.depths)
 
     def train(self, mode: bool = True) -> Teacher:
         """Keep evaluation mode: running statistics of a frozen network must not change."""
@@ -104,11 +97,7 @@ class Teacher(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return one (B, C, H / stride, W / stride) per stage of normalised images (B, 3, H, W)."""
-        return [
-            feature
-            for level in pyramid(images, self.levels)
-            for feature in self.arrangement(self.net(level))
-        ]
+        return self.arrangement(self.net(images))
 
     @torch.no_grad()
     def standardise(self, images: Tensor) -> None:
@@ -136,7 +125,7 @@ class Teacher(nn.Module):
             The only image side that the network accepts (None: any), and whether the features are
             rectified.
         """
-        side = 2 * self.arrangement.stages[-1].stride
+        side = 2 * self.stages[-1].stride
         fixed = None
         rng = torch.Generator().manual_seed(0)
         try:
@@ -159,11 +148,6 @@ class Teacher(nn.Module):
                     f"{expected}; choose a network whose feature maps are B x C x H x W"
                 )
         return fixed, all(bool((output >= 0).all()) for output in outputs)
-
-
-def pyramid(images: Tensor, levels: int) -> list[Tensor]:
-    """Return images (B, 3, H, W) and their means over squares of 2 x 2, 4 x 4, ... pixels."""
-    return [images, *(F.avg_pool2d(images, 2**level) for level in range(1, levels))]
 
 
 def create(name: str, **options: Any) -> nn.Module:
