@@ -77,9 +77,8 @@ def test_snl_methods_have_their_parts() -> None:
 def test_the_default_is_snl_rd_with_extras() -> None:
     settings, base = resolve(), resolve("snl-rd")
     assert settings == resolve("snl") and settings.method == "snl"
-    unchanged = ("teacher", "cram", "image_size")
+    unchanged = ("teacher", "student", "cram", "image_size")
     assert all(getattr(settings, part) == getattr(base, part) for part in unchanged)
-    assert settings.student == dataclasses.replace(base.student, bottleneck_size=4)
     assert 0 < settings.loss.hard_mining < 1 and settings.loss.hard_mining_factor < 1
     assert settings.map.distance == "standardised" and settings.map.normalisation_clusters > 0
     # the published methods have no extras
@@ -87,7 +86,6 @@ def test_the_default_is_snl_rd_with_extras() -> None:
         other = resolve(name)
         assert (
             other.loss.hard_mining == other.map.normalisation_clusters == 0
-            and other.student.bottleneck_size == 0
             and other.map.kind == "feature"
         )
         assert other.map.distance != "standardised" and not other.map.stage_weights

@@ -264,7 +264,6 @@ _INGREDIENTS = {
 published."""
 
 _EXTRAS = {
-    "student.bottleneck_size": 4,
     "loss.hard_mining": 0.9,
     "map.distance": "standardised",
     "map.normalisation_clusters": 64,

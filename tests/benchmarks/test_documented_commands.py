@@ -103,7 +103,10 @@ def test_plans_name_methods_and_settings_that_exist(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["ablation", "accuracy", "at256", "ingredients", "methods", "teachers", "teacher-length"],
+    [
+        *("ablation", "accuracy", "at256", "at-default", "at-default-gpu", "cram-forms", "gpu"),
+        *("ingredients", "methods", "teachers", "teacher-length"),
+    ],
 )
 def test_tables_of_runs_are_up_to_date(name: str) -> None:
     text = (RESULTS / f"{name}.md").read_text(encoding="utf-8")
