@@ -67,3 +67,32 @@ def test_a_product_keeps_its_smallest_possible_rate(
     assert page.text("#guarantee").endswith("the calibration images of all products are pooled.")
     page.enter("#rate-number", 2)
     assert "guarantee only 2.78\u202f% or more" in page.text("#guarantee")
+
+
+def test_a_rate_that_is_only_measured_is_not_called_guaranteed(
+    page: Page, images: list[Shown], tmp_path: Path
+) -> None:
+    data = report(images, HELD)
+    curve = [[0.04, 0.5], [2.0, 1.0]]
+    shared = dict.fromkeys(data.calibration_scores, curve)
+    least = dict.fromkeys(data.calibration_scores, 0.04)
+    data = dataclasses.replace(data, threshold_curves=shared, least_rates=least)
+    page.open(write_page(tmp_path / "shared.html", data, images))
+    page.enter("#rate-number", 5)
+    text = page.text("#guarantee")
+    assert text.startswith("For 3 of 3 products, thresholds follow from their own held-out images")
+    assert text.endswith("was measured to hold, it is not guaranteed.") and "allow only" not in text
+    assert all(
+        "allow 4\u202f%" in tip and "guarantee" not in tip
+        for tip in page.all("#scale .mark", "n.dataset.tip")
+    )
+    page.enter("#rate-number", 2)
+    assert page.text("#guarantee").endswith("the calibration images allow only 4\u202f% or more.")
+    one = dict(list(shared.items())[:1])
+    page.open(
+        write_page(tmp_path / "both.html", dataclasses.replace(data, threshold_curves=one), images)
+    )
+    page.enter("#rate-number", 5)
+    text = page.text("#guarantee")
+    assert text.startswith("For 1 of 3 products, thresholds follow from")
+    assert "For 2 of 3 products, their own held-out calibration images guarantee" in text

@@ -75,7 +75,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(options: Options) -> int:
-    """Train, write the bundle, and report what its calibration guarantees."""
+    """Train, write the bundle, and show what its calibration allows."""
     import snl
     from snl.signals import Stopped
     from snl.training.cache import CacheBudget

@@ -93,7 +93,7 @@ class ReportData:
     rates: Mapping[str, float]
     """Initial rates: `anomalous`, `uncertain` and `unknown`."""
     least_rates: Mapping[str, float]
-    """By product: the smallest false-alarm rate that its own calibration images can guarantee."""
+    """By product: the smallest false-alarm rate that the calibration images allow."""
     pooled_least_rate: float
     """The smallest rate that the calibration images of all products together can guarantee; 1 or
     more if there are no calibration images."""

@@ -114,7 +114,11 @@ function threshold(product, rate, kind) {
   return k >= 1 && k <= scores.length ? scores[k - 1] : initial;
 }
 
-/** Returns the smallest false-alarm rate that the product's own calibration images can guarantee. */
+/** Returns whether the product's thresholds follow from a centre of its own and the tail of all products: measured, not
+ * guaranteed. */
+function hasSharedTail(product) { return product in DATA.threshold_curves; }
+
+/** Returns the smallest false-alarm rate that the calibration images allow for the product. */
 function smallestRate(product) {
   return DATA.least_rates[product] ?? 1 / ((DATA.calibration[product]?.length ?? 0) + 1);
 }

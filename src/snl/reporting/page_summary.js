@@ -144,12 +144,13 @@ function showTradeoff() {
   byId("now").setAttribute("x2", x);
 }
 
-/** Draws the scale under the slider, with a mark at the smallest guaranteed rate of each product. */
+/** Draws the scale under the slider, with a mark at the smallest rate that the calibration images of each product allow. */
 function drawScale() {
   const scale = byId("scale");
   const at = (rate) => `calc(${THUMB}px + ${positionOf(rate)} * (100% - ${2 * THUMB}px))`;
   for (const product of PRODUCTS) {
-    const mark = make("i", { class: "mark", "data-tip": `${product}: its own calibration images guarantee ${percent(smallestRate(product))} or more` });
+    const basis = hasSharedTail(product) ? "the calibration images allow" : "its own calibration images guarantee";
+    const mark = make("i", { class: "mark", "data-tip": `${product}: ${basis} ${percent(smallestRate(product))} or more` });
     mark.style.left = at(smallestRate(product));
     if (smallestRate(product) <= MAX_RATE) scale.append(mark);
   }
@@ -160,20 +161,31 @@ function drawScale() {
   }
 }
 
+/** Says for how many products the selected rate is guaranteed, and for how many it was only measured to hold. */
 function showGuarantee() {
-  const isGuaranteed = (rate) => rate <= state.rate + 1e-12;
-  const pooled = PRODUCTS.filter((product) => !isGuaranteed(smallestRate(product)));
-  const text = byId("guarantee");
-  text.replaceChildren("For ", make("b", { text: `${PRODUCTS.length - pooled.length} of ${plural(PRODUCTS.length, "product", "products")}` }),
-    `, their own held-out calibration images guarantee a false-alarm rate of ${percent(state.rate)} (marks under the slider).`);
-  if (pooled.length) {
-    text.append(" For ", ...pooled.slice(0, 4).flatMap((product, n) => [n ? ", " : "", bdi(product)]),
-      pooled.length > 4 ? ` and ${pooled.length - 4} more` : "", ", ");
-    const rate = DATA.pooled_least_rate;
-    if (rate === null || rate >= 1) text.append("no rate is guaranteed, because there are no calibration images.");
-    else if (isGuaranteed(rate)) text.append("the calibration images of all products are pooled.");
-    else text.append(`this rate is not guaranteed: even the pooled calibration images of all products guarantee only ${percent(rate)} or more.`);
+  const isAllowed = (rate) => rate <= state.rate + 1e-12;
+  const count = (products) => make("b", { text: `${products.length} of ${plural(PRODUCTS.length, "product", "products")}` });
+  const list = (products) => [...products.slice(0, 4).flatMap((product, n) => [n ? ", " : "", bdi(product)]),
+    products.length > 4 ? ` and ${products.length - 4} more` : ""];
+  const shared = PRODUCTS.filter(hasSharedTail), own = PRODUCTS.filter((product) => !hasSharedTail(product));
+  const sentences = [];
+  if (shared.length) {
+    sentences.push(["For ", count(shared), `, thresholds follow from their own held-out images and the tail of all products’ scores: a false-alarm rate of ${percent(state.rate)} was measured to hold, it is not guaranteed.`]);
+    const few = shared.filter((product) => !isAllowed(smallestRate(product)));
+    if (few.length) sentences.push(["For ", ...list(few), `, the calibration images allow only ${percent(Math.max(...few.map(smallestRate)))} or more.`]);
   }
+  if (own.length) {
+    const enough = own.filter((product) => isAllowed(smallestRate(product)));
+    sentences.push(["For ", count(enough), `, their own held-out calibration images guarantee a false-alarm rate of ${percent(state.rate)} (marks under the slider).`]);
+    const pooled = own.filter((product) => !enough.includes(product)), rate = DATA.pooled_least_rate;
+    if (pooled.length) {
+      sentences.push(["For ", ...list(pooled), ", ", rate === null || rate >= 1
+        ? "no rate is guaranteed, because there are no calibration images."
+        : isAllowed(rate) ? "the calibration images of all products are pooled."
+        : `this rate is not guaranteed: even the pooled calibration images of all products guarantee only ${percent(rate)} or more.`]);
+    }
+  }
+  byId("guarantee").replaceChildren(...sentences.flatMap((sentence, n) => n ? [" ", ...sentence] : sentence));
   byId("band").textContent = state.uncertain <= state.rate ? "no uncertain band: not above the false-alarm rate"
     : `uncertain: p-value from ${percent(state.rate)} to ${percent(state.uncertain)}`;
 }
