@@ -5,8 +5,10 @@
     python -m benchmarks.sharing picture docs/results/sharing.json -o docs/results/sharing.png
 
 Trains one model of all P products with `--steps`, and for every product a model of its own with a
-P-th of the steps: every product is seen equally often in both. The loss from sharing is the metric
-of the product's own model minus that of the shared one. A run that the results already contain is
+part of them: its share of the training images (`--own-steps images`), so that a product is seen
+equally often in both, or a P-th (`equal`), which gives small products more and large ones less than
+in the shared model. The loss from sharing is the metric of the product's own model minus that of
+the shared one. A run that the results already contain is
 skipped, so an interrupted benchmark resumes. The network after the last step is measured.
 """
 
@@ -58,6 +60,7 @@ def run(
     overrides: Mapping[str, Any],
     output: Path,
     device: str = "auto",
+    own_steps: str = "images",
 ) -> None:
     """Do the runs that the results do not have yet, and write the results after each.
 
@@ -68,19 +71,28 @@ def run(
         overrides: settings of all runs, with `training.steps` of the shared model.
         output: results file; runs in it are kept.
         device: to train and evaluate on.
+        own_steps: of the models of one product, see the module: `images` or `equal`.
     """
     import snl
     from benchmarks.internals import evaluate_run
 
     catalog = snl.Catalog.read(data)
     steps = int(overrides["training.steps"])
-    alone = max(1, round(steps / len(catalog.products)))
+    training = [record.product for record in catalog.train()]
+    shares = {
+        product: training.count(product) / len(training)
+        if own_steps == "images"
+        else 1 / len(catalog.products)
+        for product in catalog.products
+    }
     results = resume_runs(output, f"The loss from sharing, {steps} steps", "benchmarks.sharing")
     for seed in seeds:
         for method in methods:
             for product in ("", *catalog.products):
                 part = _only(catalog, product) if product else catalog
-                changes = {**overrides, "training.steps": alone if product else steps}
+                changes = {**overrides, "training.steps": steps}
+                if product:
+                    changes["training.steps"] = max(1, round(steps * shares[product]))
                 key = {
                     "name": method,
                     "product": product,
@@ -189,7 +201,13 @@ def picture(file: Path, output: Path) -> None:
             axes.bar(place, mean, 0.6, color=color, alpha=0.75)
             offsets = [place + 0.04 * (i - len(each) / 2) for i in range(len(each))]
             axes.plot(offsets, each, "o", ms=4, mfc="white", mec=INK, mew=0.8)
-            axes.text(place, max([*each, mean]) + 0.2, f"{mean:.1f}", ha="center", fontsize=8.5)
+            text = {
+                "xytext": (0, 5),
+                "textcoords": "offset points",
+                "ha": "center",
+                "fontsize": 8.5,
+            }
+            axes.annotate(f"{mean:.1f}", (place, max([*each, mean])), **text)
         axes.axhline(0, color=INK, lw=0.8)
         axes.set_xticks(range(len(found)), list(found))
         axes.set_title(f"{title}: points lost by sharing", fontsize=9.5, color=INK, loc="left")
@@ -205,6 +223,7 @@ def parser() -> argparse.ArgumentParser:
     runner.add_argument("--methods", type=names_of, default=["rd", "snl"], metavar="NAMES")
     runner.add_argument("--seeds", type=numbers_of, default=[0, 1, 2], metavar="N,N")
     runner.add_argument("--steps", type=int, default=2000, help="of the shared model")
+    runner.add_argument("--own-steps", choices=("images", "equal"), default="images")
     runner.add_argument("--image-size", type=int, default=256)
     runner.add_argument("--teacher", default="snl_compact")
     runner.add_argument("--teacher-weights", default="pretrained", metavar="FILE")
@@ -230,7 +249,15 @@ def main() -> None:
             "training.steps": options.steps,
             "image_size": options.image_size,
         }
-        run(options.data, options.methods, options.seeds, overrides, options.output, options.device)
+        run(
+            options.data,
+            options.methods,
+            options.seeds,
+            overrides,
+            options.output,
+            options.device,
+            options.own_steps,
+        )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def test_every_product_is_seen_equally_often(results: Path, parts: Path) -> None
         assert set(found) == {"", *products}
         assert found[""]["set"]["training.steps"] == 4 and set(found[""]["products"]) == {*products}
         for product in products:
-            assert found[product]["set"]["training.steps"] == 4 // len(products)
+            assert found[product]["set"]["training.steps"] == 4 // len(products)  # equal numbers
             assert set(found[product]["products"]) == {product}
 
 
@@ -55,6 +56,29 @@ def test_a_complete_benchmark_does_nothing_and_an_interrupted_one_resumes(
     sharing.run(parts, ["rd"], [0, 1], SETTINGS, copy, "cpu")
     assert trained == [("plate",)]
     assert len(json.loads(copy.read_text("utf-8"))["runs"]) == 6
+
+
+@pytest.mark.parametrize(("own_steps", "steps"), [("images", [3, 1]), ("equal", [2, 2])])
+def test_steps_of_own_models(
+    parts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own_steps: str,
+    steps: list[int],
+) -> None:
+    catalog = snl.Catalog.read(parts)
+    train = catalog.train()
+    plates = [record for record in train if record.product == "plate"]
+    left_out = plates[: len(plates) - len(plates) // 3]  # a quarter of the rest are plates
+    records = tuple(record for record in catalog.records if record not in left_out)
+    assert [r.product for r in records if r in train].count("bolt") == 4
+    smaller = dataclasses.replace(catalog, records=records)
+    monkeypatch.setattr(snl.Catalog, "read", lambda *_: smaller)
+    path = tmp_path / "x.json"
+    settings = {**SETTINGS, "training.batch_size": 1}
+    sharing.run(parts, ["rd"], [0], settings, path, "cpu", own_steps)
+    runs = json.loads(path.read_text("utf-8"))["runs"]
+    assert [r["set"]["training.steps"] for r in runs if r["product"]] == steps
 
 
 def made_up(method: str, product: str, seed: int, **values: float | None) -> dict[str, object]:
