@@ -35,7 +35,7 @@ def compare_rules(calibration: Calibration, kept: ImageSample, test: ImageSample
         rng = np.random.default_rng(0)
         for i in range(PARTITIONS):
             drawn = {p: rng.permutation(v) for p, v in together.items()}
-            sets = {p: _set(v[: counts[p]]) for p, v in drawn.items()}
+            sets = {p: set_of(v[: counts[p]]) for p, v in drawn.items()}
             current = ruled.with_sets(sets)
             for p, values in drawn.items():
                 limit, _ = current.scores.threshold(RATE, p)
@@ -97,7 +97,7 @@ def _at_same_rate(
     rng = np.random.default_rng(0)
     for _ in range(PARTITIONS // 4):
         drawn = {p: rng.permutation(v) for p, v in together.items()}
-        current = calibration.with_sets({p: _set(v[: counts[p]]) for p, v in drawn.items()})
+        current = calibration.with_sets({p: set_of(v[: counts[p]]) for p, v in drawn.items()})
         for j, value in enumerate(nominal.tolist()):
             for p, values in drawn.items():
                 limit = current.scores.threshold(value, p)[0]
@@ -108,7 +108,8 @@ def _at_same_rate(
     return float(np.interp(rate, rates / total, found / total))
 
 
-def _set(scores: np.ndarray) -> CalibrationSet:
+def set_of(scores: np.ndarray) -> CalibrationSet:
+    """Return a calibration set of which only the scores (n,) matter."""
     n = len(scores)
     return CalibrationSet(
         scores.astype(np.float32),

@@ -10,8 +10,8 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks.false_alarm_rates.rules import RATE, together_and_defects
-from benchmarks.internals import Calibration, CalibrationSet, ImageSample, shared_tail
+from benchmarks.false_alarm_rates.rules import RATE, set_of, together_and_defects
+from benchmarks.internals import Calibration, ImageSample, shared_tail
 
 PARTITIONS = 100
 Centre = Callable[[np.ndarray], float]
@@ -68,7 +68,7 @@ def tries(
         with _changed(change):
             for _ in range(PARTITIONS):
                 drawn = {p: rng.permutation(v) for p, v in together.items()}
-                sets = {p: _set(v[: counts[p]]) for p, v in drawn.items()}
+                sets = {p: set_of(v[: counts[p]]) for p, v in drawn.items()}
                 scores = dataclasses.replace(base, sets=sets).scores
                 limits = {p: scores.threshold(RATE, p)[0] or np.inf for p in products}
                 rates.append([np.mean(drawn[p][counts[p] :] > limits[p]) for p in products])
@@ -100,13 +100,3 @@ def _changed(change: dict[str, Any]) -> Iterator[None]:
             stack.enter_context(mock.patch.object(shared_tail, "centre", centre))
             stack.enter_context(mock.patch.object(shared_tail, "left_out_residuals", left_out))
         yield
-
-
-def _set(scores: np.ndarray) -> CalibrationSet:
-    n = len(scores)
-    return CalibrationSet(
-        scores.astype(np.float32),
-        np.ones(n, np.float32),
-        np.zeros((n, 16), np.float32),
-        np.arange(n, dtype=np.uint64),
-    )

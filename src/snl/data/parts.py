@@ -106,7 +106,7 @@ def named(
 def keep_together(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
     """Return the records with every tested part entirely in the test split, and notes.
 
-    A part of which one view is trained on must not be tested by another view.
+    If one view of a part is used for training, no other view of it may be used for testing.
     """
     given = list(records)
     tested = {r.part for r in given if r.part and r.split == "test" and r.label is not None}

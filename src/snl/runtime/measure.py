@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from snl.data.records import Record
+from snl.decision.calibration import Calibration
 from snl.decision.maps import resize_mask
 from snl.decision.products import Prototypes
 from snl.decision.regions import peaks
@@ -78,3 +79,34 @@ def measure(
         np.array(hashes_read, np.uint64),
         tuple(read),
     )
+
+
+def measure_usable(
+    predictor: Predictor,
+    calibration: Calibration,
+    records: Sequence[Record],
+    note: Callable[[str], None],
+    progress: Callable[[int, int], None] | None = None,
+) -> NormalSample:
+    """Return the measurements of those images that can be used, with tiles and ignore masks of a
+    calibration.
+
+    Args:
+        predictor: of the network.
+        calibration: in force, or to be changed.
+        records: images whose products are known.
+        note: called with a sentence about every image that is skipped.
+        progress: called with (done, total).
+    """
+    errors: list[ImageError] = []
+    sample = measure(
+        predictor,
+        records,
+        errors,
+        tile=calibration.tile,
+        ignore_masks=calibration.ignore_masks,
+        progress=progress,
+    )
+    for error in errors:
+        note(f"skipped: {error}")
+    return sample

@@ -209,7 +209,6 @@ class _Requests:
 
 
 _CREATION = Lock()
-_only = cache(lambda kind: kind())  # one instance of a class
 
 
 def openvino_core() -> Any:
@@ -229,7 +228,12 @@ def openvino_core() -> Any:
             f"an OpenVINO file needs OpenVINO ({error}): pip install 'snl-ad[openvino]'"
         ) from None
     with _CREATION:
-        return _only(openvino.Core)
+        return _create(openvino.Core)
+
+
+@cache
+def _create(core: Any) -> Any:
+    return core()
 
 
 def load_openvino(

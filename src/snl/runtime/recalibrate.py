@@ -21,7 +21,7 @@ from snl.decision.sample import NormalSample
 from snl.errors import DataError, ImageError
 from snl.runtime import feedback
 from snl.runtime.inspector import Inspector
-from snl.runtime.measure import measure
+from snl.runtime.measure import measure, measure_usable
 
 Note = Callable[[str], None]
 Progress = Callable[[int, int], None] | None
@@ -150,17 +150,7 @@ def add_normals(
     fresh = [record for record in records if not trained_on(inspector, record.path)]
     if len(fresh) < len(records):
         note(f"{len(records) - len(fresh)} of {len(records)} images were trained on; skipped")
-    errors: list[ImageError] = []
-    sample = measure(
-        inspector.predictor,
-        fresh,
-        errors,
-        tile=calibration.tile,
-        ignore_masks=calibration.ignore_masks,
-        progress=progress,
-    )
-    for error in errors:
-        note(f"skipped: {error}")
+    sample = measure_usable(inspector.predictor, calibration, fresh, note, progress)
     if not len(sample):
         raise DataError("no normal image is left to calibrate with; give ones not trained on")
     comparable = calibration.tile == inspector.calibration.tile  # scores of tiles are others

@@ -10,9 +10,9 @@ import numpy as np
 from snl.data.records import Record
 from snl.decision.calibration import Calibration
 from snl.decision.costs import BestRate, Costs, Operation, best_rate, operation, rounded_up
-from snl.errors import DataError, ImageError, SettingsError
+from snl.errors import DataError, SettingsError
 from snl.runtime.inspector import Inspector
-from snl.runtime.measure import measure
+from snl.runtime.measure import measure_usable
 
 LEAST_FITTED = 1e-4
 """A fitted tail gives any rate; smaller ones than this are not proposed."""
@@ -99,17 +99,7 @@ def reviewed_p_values(
         if unlabelled:
             note(f"{unlabelled} of {len(records)} images have no label; left out")
     labels = {str(record.path): record.label for record in fresh}
-    errors: list[ImageError] = []
-    sample = measure(
-        inspector.predictor,
-        fresh,
-        errors,
-        tile=calibration.tile,
-        ignore_masks=calibration.ignore_masks,
-        progress=progress,
-    )
-    for error in errors:
-        note(f"skipped: {error}")
+    sample = measure_usable(inspector.predictor, calibration, fresh, note, progress)
     if not len(sample):
         raise DataError(
             "no reviewed image is left; give labelled images that are neither trained on nor held "
