@@ -155,6 +155,9 @@ class MapSettings(_Extensible):
     normalisation_clusters: Annotated[int, Range(0, 4096)] = 0
     """Clusters of normal images (by pooled teacher features) for score normalisation: a map is
     divided by the mean score of the normal images of its cluster. 0: no normalisation."""
+    memory: Annotated[int, Range(0, 1_000_000)] = 0
+    """Patches of normal images in a memory; the map is multiplied by the distance of every patch to
+    the nearest of them. Of few images fewer are kept: one of 32 patches. 0: no memory."""
     sigma: Annotated[float, Range(0, 256)] = 4.0
     """Standard deviation of the Gaussian smoothing, in pixels of a 256-pixel input; scales with the
     input size."""
@@ -267,6 +270,7 @@ _EXTRAS = {
     "loss.hard_mining": 0.9,
     "map.distance": "standardised",
     "map.normalisation_clusters": 64,
+    "map.memory": 8192,
 }
 """What this project adds to that, as measured (docs/results)."""
 

@@ -67,10 +67,15 @@ def anomaly_map(
             distance = distance + distance_of(t, s, DistanceContext(stage, statistics, settings))
         if settings.kind != "feature":
             distance = distance + affinity_difference(t, s)
-        rows = smoothing(distance.shape[1], size[0], sigma, distance.device)
-        columns = smoothing(distance.shape[2], size[1], sigma, distance.device)
-        total = total + weight * (rows @ distance @ columns.T)
+        total = total + weight * smoothed(distance, size, sigma)
     return total
+
+
+def smoothed(maps: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
+    """Resize maps (B, h, w) to (B, H, W), bilinear, and smooth them by a Gaussian."""
+    rows = smoothing(maps.shape[1], size[0], sigma, maps.device)
+    columns = smoothing(maps.shape[2], size[1], sigma, maps.device)
+    return rows @ maps @ columns.T
 
 
 def cosine_distance(t: Tensor, s: Tensor, context: DistanceContext | None = None) -> Tensor:

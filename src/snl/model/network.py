@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from snl.errors import SettingsError
-from snl.model.anomaly import anomaly_map, score
+from snl.model.anomaly import anomaly_map, score, smoothed
 from snl.model.error_statistics import ErrorStatistics, embed
+from snl.model.memory import PatchMemory
 from snl.model.student import make_student
 from snl.model.teacher import Teacher
 from snl.settings import Settings
@@ -66,11 +67,17 @@ class Network(nn.Module):
             )
         for name, values in (("mean", self.teacher.mean), ("std", self.teacher.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.memory = self.empty_memory()
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the input and of the map."""
         return (self.settings.image_size, self.settings.image_size)
+
+    def empty_memory(self) -> PatchMemory | None:
+        """Return a memory without patches of images, or None where the settings ask for none."""
+        size, deepest = self.settings.map.memory, self.teacher.stages[-1]
+        return PatchMemory(deepest.channels, size).to(self.mean.device) if size else None
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Normalise uint8 (B, H, W, 3) to float32 (B, 3, H, W) as the teacher expects it."""
@@ -99,6 +106,11 @@ class Network(nn.Module):
         return maps, score(maps, self.settings.map)
 
     def unnormalised(self, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
-        """Return maps (B, H, W) before score normalisation."""
-        sigma = self.settings.map.sigma * self.settings.image_size / 256
-        return anomaly_map(teacher, student, self.size, sigma, self.settings.map, self.statistics)
+        """Return maps (B, H, W) before score normalisation: the distances of the features, times
+        the novelty of the patches where the network has a memory of them."""
+        settings = self.settings.map
+        sigma = settings.sigma * self.settings.image_size / 256
+        maps = anomaly_map(teacher, student, self.size, sigma, settings, self.statistics)
+        if self.memory is not None:
+            maps = maps * smoothed(self.memory(teacher[-1]), self.size, sigma)
+        return maps

@@ -73,7 +73,7 @@ def load(path: str | Path) -> tuple[Network, ModelMetadata]:
 
 
 def check_finite(weights: Mapping[str, np.ndarray]) -> None:
-    """Check the values of a network's weights and of its error statistics.
+    """Check the values of a network's weights, of its error statistics and of its memory.
 
     Raises:
         ValueError: a value that is not finite, or statistics that would make results so.
@@ -85,6 +85,8 @@ def check_finite(weights: Mapping[str, np.ndarray]) -> None:
         scales = key.startswith("deviation") or key in ("spread", "normal_scores")
         if key != name and scales and not (array > 0).all():
             raise ValueError(f"the error statistics '{key}' are not above 0")
+        if name == "memory.scale" and not array > 0:
+            raise ValueError("the memory's scale is not above 0")
 
 
 def _check_weights(weights: Mapping[str, np.ndarray], network: Network) -> None:

@@ -1,4 +1,5 @@
-"""Fit the statistics of the student's errors on normal images, after training."""
+"""Fit what a trained network knows of normal images besides its student: the statistics of the
+student's errors, and the memory of patches."""
 
 from __future__ import annotations
 
@@ -14,15 +15,23 @@ from snl.data.tiles import Source, samples
 from snl.limits import MAX_PIXELS
 from snl.model.anomaly import score
 from snl.model.error_statistics import ErrorStatistics, embed, unit_difference
+from snl.model.memory import patch_features
 from snl.model.network import Network
 from snl.registry import DISTANCES
 
 MAX_FOR_CLUSTERS = 2048
 MAX_FOR_MOMENTS = 256
+MAX_FOR_MEMORY = 4096
 """Images or tiles used, evenly spread over all. Moments need fewer: every image has thousands of
 positions, but only one score."""
+PATCHES_PER_REMEMBERED = 32
+"""Patches of the images for each one in the memory, at the least. With most of its patches in the
+memory a training image would look far more normal than a new one."""
+MAX_CANDIDATES = 2**18
+"""Patches from which those in the memory are chosen; of more, as many of every image at random."""
 
-Features = tuple[list[Tensor], list[Tensor]]
+Features = tuple[Tensor, list[Tensor]]
+"""Normalised images, and the teacher's features."""
 
 
 @torch.no_grad()
@@ -33,7 +42,7 @@ def fit_statistics(
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """Replace the network's `statistics` by those of the training images.
+    """Replace the network's `statistics` and `memory` by those of the training images.
 
     Images held out for calibration are not used: a threshold keeps its rate only if the scores it
     is computed from are exchangeable with new ones. That the student has seen the training images
@@ -49,10 +58,14 @@ def fit_statistics(
     sampled = partial(samples, paths, tile, max_pixels=max_pixels)
     statistics = ErrorStatistics(network.teacher.stages, settings.normalisation_clusters)
     network.statistics = statistics.to(network.mean.device)
+    network.memory = network.empty_memory()
     passes: list[tuple[Callable[[Network, Iterator[Features]], None], Sequence[Source]]] = []
     if DISTANCES.get(settings.distance).statistics and settings.kind != "affinity":
         passes.append((_fit_moments, sampled(MAX_FOR_MOMENTS)))
-    if settings.normalisation_clusters:
+    if network.memory is not None:
+        sources = sampled(MAX_FOR_MEMORY)
+        passes.append((partial(_fit_memory, count=len(sources)), sources))
+    if settings.normalisation_clusters:  # last: of the scores as they will be
         passes.append((_fit_clusters, sampled(MAX_FOR_CLUSTERS)))
     done, total = 0, sum(len(sources) for _, sources in passes)
 
@@ -66,8 +79,7 @@ def fit_statistics(
         )
         for group, pixels in batches(stream, 16, []):
             images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
-            teacher = network.teacher_features(images)
-            yield teacher, network.student(images, teacher).features
+            yield images, network.teacher_features(images)
             done += len(group)
             if progress:
                 progress(done, total)
@@ -81,19 +93,37 @@ def fit_statistics(
 def _fit_clusters(network: Network, stream: Iterator[Features]) -> None:
     """Clusters of embeddings and the mean score of each."""
     embeddings, scores = [], []
-    for teacher, student in stream:
+    for images, teacher in stream:
         embeddings.append(embed(teacher))
+        student = network.student(images, teacher).features
         scores.append(score(network.unnormalised(teacher, student), network.settings.map))
     if embeddings:
         seed = network.settings.training.seed
         network.statistics.set_clusters(torch.cat(embeddings), torch.cat(scores), seed)
 
 
+def _fit_memory(network: Network, stream: Iterator[Features], count: int) -> None:
+    """A coreset of the patches of the deepest stage of `count` images."""
+    seed = network.settings.training.seed
+    generator = torch.Generator().manual_seed(seed)
+    most = -(-MAX_CANDIDATES // count)
+    rows, patches = [], 0
+    for _, teacher in stream:
+        for image in teacher[-1]:
+            found = patch_features(image[None])
+            drawn = torch.randperm(len(found), generator=generator)[:most].to(found.device)
+            rows.append(found[drawn])
+            patches += len(found)
+    if rows and network.memory is not None:
+        network.memory.remember(torch.cat(rows), patches // PATCHES_PER_REMEMBERED, seed)
+
+
 def _fit_moments(network: Network, stream: Iterator[Features]) -> None:
     """Mean and standard deviation of every stage's differences, accumulated in float64."""
     sums = [torch.zeros(2, stage.channels, dtype=torch.float64) for stage in network.teacher.stages]
     counts = [0] * len(sums)
-    for teacher, student in stream:
+    for images, teacher in stream:
+        student = network.student(images, teacher).features
         for i, (t, s) in enumerate(zip(teacher, student, strict=True)):
             rows = unit_difference(t, s).transpose(0, 1).flatten(1).cpu().double()  # (C, B h w)
             sums[i] += torch.stack([rows.sum(1), rows.square().sum(1)])

@@ -1,0 +1,243 @@
+"""The memory of normal patches: distances against SciPy, the coreset against a loop, limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from torch import Tensor
+
+import snl
+from snl.model import memory as module
+from snl.model.memory import FLOOR, PatchMemory, coreset, nearest_distance, patch_features
+from snl.model.network import Network
+from snl.settings import resolve
+from snl.training.fit_statistics import PATCHES_PER_REMEMBERED, fit_statistics
+from tests.conftest import TINY
+
+
+def rows_of(count: int, channels: int = 12, seed: int = 0) -> Tensor:
+    return torch.rand(count, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def remembered(rows: Tensor, size: int, count: int | None = None) -> PatchMemory:
+    memory = PatchMemory(rows.shape[1], size)
+    memory.remember(rows, size if count is None else count, 0)
+    return memory
+
+
+# --- distances ---
+
+
+@pytest.mark.parametrize("patches", [1, 7, 1024, 1025, 2500])
+def test_distance_is_the_euclidean_one(patches: int) -> None:
+    rows, others = rows_of(50), rows_of(patches, seed=1)
+    wanted = cdist(rows.double().numpy(), others.double().numpy()).min(1)
+    np.testing.assert_allclose(nearest_distance(rows, others).numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_far_from_the_origin_the_novelty_keeps_its_digits() -> None:
+    rows, new = rows_of(400), rows_of(64, seed=1)
+    near = remembered(rows, 50)(new.T.reshape(1, 12, 8, 8))
+    far = remembered(rows + 30, 50)((new + 30).T.reshape(1, 12, 8, 8))
+    torch.testing.assert_close(near, far, rtol=2e-3, atol=1e-3)
+
+
+def test_patch_features_are_means_over_neighbours() -> None:
+    features = rows_of(10).view(2, 3, 5, 4)
+    got = patch_features(features).view(2, 5, 4, 3)
+    for b in range(2):
+        for y in range(5):
+            for x in range(4):
+                around = features[b, :, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+                torch.testing.assert_close(got[b, y, x], around.mean((1, 2)))
+
+
+def test_novelty_is_one_for_the_patches_left_out_and_the_floor_for_those_kept() -> None:
+    rows = rows_of(300)
+    memory = remembered(rows, 40)
+    chosen = coreset(rows - rows.mean(0), 40, 0)
+    kept = memory(_constant(rows[chosen]))
+    torch.testing.assert_close(kept, torch.full_like(kept, FLOOR), rtol=0.01, atol=0)
+    others = torch.tensor(sorted(set(range(300)) - set(chosen.tolist())))
+    squares = memory(_constant(rows[others])).square() - FLOOR**2
+    assert float(squares.clamp_min(0).sqrt().mean()) == pytest.approx(1, rel=1e-3)
+
+
+def _constant(rows: Tensor) -> Tensor:
+    """Images of one position each, whose patch features are the rows."""
+    return rows[:, :, None, None]
+
+
+# --- the coreset ---
+
+
+def test_coreset_is_the_greedy_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of(120, 5)
+    # an orthogonal projection keeps the distances, so a loop over the rows gives the same choice
+    monkeypatch.setattr(module, "_PROJECTED", 5)
+    identity = torch.eye(5) * 5**0.5
+    monkeypatch.setattr(torch, "randn", lambda *_, **__: identity)
+    chosen = [int(rows.square().sum(1).argmax())]
+    while len(chosen) < 20:
+        distance = cdist(rows.numpy(), rows[chosen].numpy()).min(1)
+        chosen.append(int(distance.argmax()))
+    assert coreset(rows, 20, 0).tolist() == chosen
+
+
+def test_coreset_covers_rare_rows() -> None:
+    common = 0.01 * rows_of(1000) + 1
+    rare = -3 * torch.eye(12)[:3]
+    rows = torch.cat([common, rare])
+    chosen = coreset(rows - rows.mean(0), 8, 0)
+    assert {1000, 1001, 1002} <= set(chosen.tolist())
+    assert len(set(chosen.tolist())) == 8
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_coreset_depends_on_the_seed_alone(seed: int) -> None:
+    rows = rows_of(500)
+    assert coreset(rows, 30, seed).tolist() == coreset(rows, 30, seed).tolist()
+    assert coreset(rows, 30, 0).tolist() != coreset(rows, 30, 2).tolist()
+
+
+def test_identical_rows() -> None:
+    rows = torch.ones(20, 4)
+    memory = remembered(rows, 8)
+    assert bool(torch.isfinite(memory(_constant(rows))).all())
+    assert len(set(coreset(rows - 1, 8, 0).tolist())) == 8
+    far = memory(_constant(rows + 1))
+    assert bool(torch.isfinite(far).all()) and float(far.min()) > 1
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 8), (2, 8), (5, 8), (9, 8)])
+def test_fewer_rows_than_the_memory_holds(count: int, size: int) -> None:
+    rows = rows_of(count)
+    memory = remembered(rows, size)
+    kept = len(np.unique(memory.patches.numpy(), axis=0))
+    assert kept == min(size, max(count - 1, 1))
+    assert bool(torch.isfinite(memory(_constant(rows_of(3, seed=4)))).all())
+    assert memory.patches.shape == (size, 12) and float(memory.scale) > 0
+
+
+# --- fitted to images ---
+
+OVERRIDES = {**TINY, "map.memory": 64}
+
+
+def network_of(used: list[Path], **changes: Any) -> Network:
+    from snl.training.train import standardise
+
+    network = Network(resolve("snl", overrides={**OVERRIDES, **changes}))
+    standardise(network, used)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def used(parts: Path) -> list[Path]:
+    return sorted(parts.glob("*/train/good/*.png"))
+
+
+def state(network: Network) -> dict[str, Tensor]:
+    assert network.memory is not None
+    return {name: value.clone() for name, value in network.memory.state_dict().items()}
+
+
+def test_the_share_of_remembered_patches_is_bounded(used: list[Path]) -> None:
+    network = network_of(used)
+    fit_statistics(network, used)
+    assert network.memory is not None
+    positions = (64 // network.teacher.stages[-1].stride) ** 2 * len(used)
+    kept = len(np.unique(network.memory.patches.numpy(), axis=0))
+    assert kept == positions // PATCHES_PER_REMEMBERED
+
+
+def test_it_is_filled_where_there_are_patches_enough(used: list[Path]) -> None:
+    network = network_of(used, **{"map.memory": 3})
+    fit_statistics(network, used)
+    assert network.memory is not None
+    assert len(np.unique(network.memory.patches.numpy(), axis=0)) == 3
+
+
+def test_the_map_is_that_of_the_student_times_the_novelty(used: list[Path]) -> None:
+    network = network_of(used, **{"map.normalisation_clusters": 0})
+    fit_statistics(network, used)
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        maps = network(pixels)[0]
+        features = network.teacher_features(network.normalise(pixels))
+        assert network.memory is not None
+        novelty = network.memory(features[-1])
+        network.memory = None
+        alone = network(pixels)[0]
+    ratio = maps / alone
+    assert float(ratio.min()) >= float(novelty.min()) - 1e-4
+    assert float(ratio.max()) <= float(novelty.max()) + 1e-4
+    # the novelty is resized and smoothed, which keeps the mean of its interior
+    assert float(ratio.mean()) == pytest.approx(float(novelty.mean()), rel=0.1)
+
+
+def test_fitting_again_gives_the_same(used: list[Path]) -> None:
+    network = network_of(used)
+    fit_statistics(network, used)
+    first = state(network)
+    fit_statistics(network, used)
+    assert all(torch.equal(value, first[name]) for name, value in state(network).items())
+
+
+def test_foreign_patches_are_novel(used: list[Path]) -> None:
+    network = network_of(used)
+    fit_statistics(network, used)
+    assert network.memory is not None
+    noise = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        features = network.teacher_features(network.normalise(noise))
+        assert float(network.memory(features[-1]).mean()) > 2
+
+
+@pytest.mark.parametrize("teacher", ["test_vit.r160_in1k", "resnet18"])
+def test_other_teachers(used: list[Path], teacher: str) -> None:
+    side = 160 if "vit" in teacher else 64
+    network = network_of(used, **{"teacher.name": teacher, "image_size": side, "map.memory": 8})
+    fit_statistics(network, used)
+    with torch.no_grad():
+        maps = network(torch.zeros(1, side, side, 3, dtype=torch.uint8))[0]
+    assert bool(torch.isfinite(maps).all()) and float(maps.min()) >= 0
+
+
+# --- the bundle ---
+
+
+def trained(parts: Path, tmp_path: Path, **changes: Any) -> Path:
+    output = tmp_path / "a.snl"
+    overrides = {**OVERRIDES, **changes}
+    snl.train(parts, output=output, overrides=overrides, device="cpu", quiet=True)
+    return output
+
+
+def test_a_bundle_keeps_it(parts: Path, tmp_path: Path) -> None:
+    file = trained(parts, tmp_path)
+    loaded = snl.load(file, "cpu")
+    assert loaded.network.memory is not None
+    assert float(loaded.network.memory.patches.abs().sum()) > 0
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    again = snl.load(file, "cpu").predict(pixels)
+    np.testing.assert_array_equal(loaded.predict(pixels).maps, again.maps)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_a_bundle_with_an_impossible_scale_is_refused(
+    parts: Path, tmp_path: Path, value: float
+) -> None:
+    file = trained(parts, tmp_path)
+    inspector = snl.load(file, "cpu")
+    assert inspector.network.memory is not None
+    inspector.network.memory.scale.fill_(value)
+    broken = tmp_path / "b.snl"
+    inspector.save(broken)
+    with pytest.raises(snl.SnlError, match="train it again"):
+        snl.load(broken)
