@@ -215,6 +215,7 @@ OUT_OF_RANGE = [
     ("loss.hard_mining_factor", [-0.1, 1.1, "nan"]),
     ("map.stage_weights", ["-1,1,1", "nan,1,1"]),
     ("map.normalisation_clusters", [-1, 5000]),
+    ("map.memory", [-1, 1_000_001]),
     ("map.sigma", [-1, "nan", "inf"]),
     ("map.top_share", [0, -0.1, 1.1, "nan"]),
     ("training.steps", [0, -1]),

@@ -45,7 +45,8 @@ def network_of(used: Sequence[Path], method: str = "snl", **changes: Any) -> Net
 
 
 def buffers(network: Network) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.statistics.named_buffers()}
+    known = ("statistics", "memory")
+    return {k: v.clone() for k, v in network.state_dict().items() if k.startswith(known)}
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -202,14 +203,15 @@ def test_weights_are_unchanged_and_older_statistics_are_replaced(
     used: list[Path], held: list[Path]
 ) -> None:
     network = network_of(used, **MEASURED)
-    student = {k: v.clone() for k, v in network.state_dict().items() if "statistics" not in k}
+    parts = ("teacher", "student")
+    weights = {k: v.clone() for k, v in network.state_dict().items() if k.startswith(parts)}
     fit_statistics(network, used + held)
     first = buffers(network)
     fit_statistics(network, used[:2])
     assert not same(first, buffers(network))
     fit_statistics(network, used + held)
     assert same(first, buffers(network))
-    assert all(torch.equal(network.state_dict()[k], v) for k, v in student.items())
+    assert all(torch.equal(network.state_dict()[k], v) for k, v in weights.items())
     assert not network.training and not network.student.training
 
 
@@ -242,8 +244,9 @@ def test_many_images_are_sampled_evenly(
 ) -> None:
     monkeypatch.setattr(fitting, "MAX_FOR_CLUSTERS", 5)
     monkeypatch.setattr(fitting, "MAX_FOR_MOMENTS", 3)
+    monkeypatch.setattr(fitting, "MAX_FOR_MEMORY", 3)
     network, wanted = network_of(used, **MEASURED), network_of(used, **MEASURED)
-    fit_statistics(network, used + held)  # every third of 12 images, every fourth for the moments
+    fit_statistics(network, used + held)  # every third of 12 images, every fourth for the others
     monkeypatch.undo()
     assert_moments(network, moments_loop(network, (used + held)[::4]))
     fit_statistics(wanted, (used + held)[::4])
@@ -255,10 +258,11 @@ def test_progress_ends_at_its_total(used: list[Path], held: list[Path], tmp_path
     bad = bad_files(tmp_path, 2)
     everything = used + held
     for changes, paths, total in (
-        (MEASURED, everything, 24),  # moments of 12, clusters of 12
-        (MEASURED, [*everything, *bad], 28),
-        ({"map.normalisation_clusters": 0}, used, 8),
-        ({"map.distance": "cosine"}, everything, 12),
+        (MEASURED, everything, 36),  # moments, memory and clusters of 12
+        (MEASURED, [*everything, *bad], 42),
+        ({**MEASURED, "map.memory": 0}, everything, 24),
+        ({"map.normalisation_clusters": 0}, used, 16),
+        ({"map.distance": "cosine"}, everything, 24),
     ):
         calls: list[tuple[int, int]] = []
         network = network_of(used, **changes)

@@ -9,6 +9,9 @@ products, and as a factor of the student's map (`snl.model.network`), not as a m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,13 +26,11 @@ _EPS = 1e-6
 
 
 class PatchMemory(nn.Module):
-    """Patch features (M, C) of normal images.
-
-    Until `remember` is called, it holds one patch, zero.
+    """Patch features (M, C) of normal images; one patch, zero, until `remember` is called.
 
     Args:
         channels: C, the channels of the deepest stage.
-        size: M.
+        size: the largest M.
     """
 
     patches: Tensor
@@ -38,7 +39,8 @@ class PatchMemory(nn.Module):
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
-        self.register_buffer("patches", torch.zeros(size, channels))
+        self.size = size
+        self.register_buffer("patches", torch.zeros(1, channels))
         self.register_buffer("centre", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(()))
 
@@ -56,23 +58,28 @@ class PatchMemory(nn.Module):
 
         Args:
             rows: patch features (N, C), N at least 1.
-            count: patches to keep; at most M and N - 1 are kept, at least one. The rest of the M
-                are copies of the first one.
+            count: patches to keep; at most `size` and N - 1 are kept, at least one.
             seed: of the random projection.
         """
-        count = max(1, min(count, len(self.patches), len(rows) - 1))
-        size = rows.square().sum(1).mean().sqrt()
-        centre = rows.mean(0)
-        rows = rows - centre
-        chosen = coreset(rows, count, seed)
-        self.centre.copy_(centre)
-        self.patches.copy_(rows[chosen[:1]].expand_as(self.patches))
-        self.patches[:count] = rows[chosen]
+        length = rows.square().sum(1).mean().sqrt()
+        self.centre.copy_(rows.mean(0))
+        rows = rows - self.centre
+        chosen = coreset(rows, max(1, min(count, self.size, len(rows) - 1)), seed)
+        self.patches = rows[chosen]
         others = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         others[chosen] = False
-        # of the patches left out, because those in the memory have none
-        typical = nearest_distance(rows[others], rows[chosen]).mean() if bool(others.any()) else 0
-        self.scale.fill_(max(float(typical), 1e-3 * float(size), _EPS))
+        # of the patches left out, because those in the memory have no distance to it
+        typical = nearest_distance(rows[others], self.patches).mean() if bool(others.any()) else 0
+        self.scale.fill_(max(float(typical), 1e-3 * float(length), _EPS))
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any
+    ) -> None:
+        """Take as many patches as are stored, up to `size`; other shapes are refused as usual."""
+        stored = state_dict.get(f"{prefix}patches")
+        if stored is not None and stored.ndim == 2 and 1 <= len(stored) <= self.size:
+            self.patches = self.patches.new_zeros(len(stored), self.patches.shape[1])
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
 def patch_features(features: Tensor) -> Tensor:
