@@ -10,16 +10,16 @@ import pytest
 
 import snl
 from benchmarks import misplaced_parts
-from benchmarks.misplaced_parts import KINDS, PRODUCTS, image_of
+from benchmarks.misplaced_parts import CARRIED, KINDS, PARTS_DRAWN, PRODUCTS, image_of
 from snl.demo.dataset import demo_image
 
 
-def bright(image: np.ndarray) -> float:
+def bright(image: np.ndarray, level: float = 120) -> float:
     """Return the share of pixels that are as bright as the metal of both products."""
-    return float((image.mean(2) > 120).mean())
+    return float((image.mean(2) > level).mean())
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", PARTS_DRAWN)
 def test_how_much_of_the_part_is_in_the_image(product: str) -> None:
     normal = np.mean([bright(demo_image(product, index=n, size=96).image) for n in range(8)])
     share = {
@@ -27,6 +27,16 @@ def test_how_much_of_the_part_is_in_the_image(product: str) -> None:
         for kind in KINDS
     }
     assert share["absent"] == 0 < 0.5 * normal < share["moved"] < normal < share["doubled"]
+
+
+@pytest.mark.parametrize("product", [name + CARRIED for name in PARTS_DRAWN])
+def test_a_carrier_lies_under_the_part(product: str) -> None:
+    for number in range(4):
+        images = {k: image_of(product, k, number, 96, 0) for k in ("good", *KINDS)}
+        dark = {kind: float((image.mean(2) < 60).mean()) for kind, image in images.items()}
+        # a part hides holes of the sheet, a second one more of them
+        assert dark["absent"] > dark["good"] > dark["doubled"] > 0.01
+        assert dark["absent"] > dark["moved"]
 
 
 def test_images_are_reproducible_and_differ() -> None:
@@ -40,7 +50,7 @@ def test_images_are_reproducible_and_differ() -> None:
 def test_the_data_set(tmp_path: Path) -> None:
     misplaced_parts.draw(tmp_path / "set", images=2, size=64, seed=0)
     catalog = snl.Catalog.read(tmp_path / "set")
-    assert catalog.products == PRODUCTS and len(catalog.train()) == 120
+    assert catalog.products == tuple(sorted(PRODUCTS)) and len(catalog.train()) == 240
     kinds = [record.defect for record in catalog.test() if record.label == "anomalous"]
-    assert sorted(kinds) == sorted([*KINDS] * 4)
-    assert sum(record.label == "normal" for record in catalog.test()) == 4
+    assert sorted(kinds) == sorted([*KINDS] * 8)
+    assert sum(record.label == "normal" for record in catalog.test()) == 8
