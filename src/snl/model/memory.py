@@ -3,8 +3,9 @@
 The student's error measures how badly a feature is reproduced; a student that generalises
 reproduces some anomalies, too. The memory does not generalise: it compares with patches that exist.
 The distance to the nearest patch of a coreset is PatchCore's (Roth et al., arXiv 2106.08265,
-sections 3.1 to 3.3), here of the deepest stage alone, with one memory of fixed size for all
-products, and as a factor of the student's map (`snl.model.network`), not as a map of its own.
+sections 3.1 to 3.3). Different here: the deepest stage alone, its principal components, one memory
+of fixed size for all products, and a factor of the student's map (`snl.model.network`) instead of a
+map of its own.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ FLOOR = 0.1
 """Novelty of a patch that is in the memory."""
 _CHUNK = 1024
 """Patches compared at a time: bounds the memory of the distances to every patch."""
-_PROJECTED = 32
-"""Dimensions of the random projection in which a coreset is chosen."""
+COMPONENTS = 32
+"""Principal components of a patch that are kept, at the most."""
 _EPS = 1e-6
 
 
 class PatchMemory(nn.Module):
-    """Patch features (M, C) of normal images; one patch, zero, until `remember` is called.
+    """Principal components (M, D) of the patch features of normal images, D at most `COMPONENTS`.
+
+    Until `remember` is called, there is one patch, zero.
 
     Args:
         channels: C, the channels of the deepest stage.
@@ -35,36 +38,40 @@ class PatchMemory(nn.Module):
 
     patches: Tensor
     centre: Tensor
+    axes: Tensor
     scale: Tensor
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
         self.size = size
-        self.register_buffer("patches", torch.zeros(1, channels))
+        kept = min(channels, COMPONENTS)
+        self.register_buffer("patches", torch.zeros(1, kept))
         self.register_buffer("centre", torch.zeros(channels))
+        self.register_buffer("axes", torch.eye(channels, kept))
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the novelty (B, h, w), at least `FLOOR`, of features (B, C, h, w) of the deepest
         stage: the distance to the nearest patch, relative to that of a normal patch."""
         batch, _, height, width = features.shape
-        rows = patch_features(features)
-        distance = nearest_distance(rows - self.centre, self.patches) / self.scale
+        rows = (patch_features(features) - self.centre) @ self.axes
+        distance = nearest_distance(rows, self.patches) / self.scale
         return (distance.square() + FLOOR**2).sqrt().view(batch, height, width)
 
     @torch.no_grad()
-    def remember(self, rows: Tensor, count: int, seed: int) -> None:
+    def remember(self, rows: Tensor, count: int) -> None:
         """Replace the patches by a coreset of normal patches.
 
         Args:
             rows: patch features (N, C), N at least 1.
             count: patches to keep; at most `size` and N - 1 are kept, at least one.
-            seed: of the random projection.
         """
         length = rows.square().sum(1).mean().sqrt()
         self.centre.copy_(rows.mean(0))
         rows = rows - self.centre
-        chosen = coreset(rows, max(1, min(count, self.size, len(rows) - 1)), seed)
+        self.axes.copy_(principal_axes(rows, self.axes.shape[1]))
+        rows = rows @ self.axes
+        chosen = coreset(rows, max(1, min(count, self.size, len(rows) - 1)))
         self.patches = rows[chosen]
         others = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         others[chosen] = False
@@ -84,9 +91,17 @@ class PatchMemory(nn.Module):
 
 def patch_features(features: Tensor) -> Tensor:
     """Return the patch features (B h w, C), float32, of features (B, C, h, w): the mean over 3 x 3
-    positions, at the edges over those that exist."""
-    pooled = F.avg_pool2d(features.float(), 3, 1, 1, count_include_pad=False)
-    return pooled.permute(0, 2, 3, 1).flatten(0, 2)
+    positions; those outside of the image count as zero, so that patches at an edge differ less."""
+    return F.avg_pool2d(features.float(), 3, 1, 1).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def principal_axes(rows: Tensor, count: int) -> Tensor:
+    """Return the axes (C, count) of the largest variance of centred rows (N, C)."""
+    covariance = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
+    for chunk in torch.split(rows, 2**16):
+        covariance += chunk.T.double() @ chunk.double()
+    vectors: Tensor = torch.linalg.eigh(covariance.cpu()).eigenvectors
+    return vectors.flip(1)[:, :count].to(rows)
 
 
 def nearest_distance(rows: Tensor, patches: Tensor) -> Tensor:
@@ -100,14 +115,10 @@ def nearest_distance(rows: Tensor, patches: Tensor) -> Tensor:
     return (best + rows.square().sum(1)).clamp_min(0).sqrt()
 
 
-def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
-    """Return the indices (count,) of rows (N, C) chosen greedily: each is the farthest from those
-    before it (k-centre greedy, in a random projection as in PatchCore). The first one is the
-    farthest from the mean."""
-    generator = torch.Generator().manual_seed(seed)
-    projection = torch.randn(rows.shape[1], _PROJECTED, generator=generator).to(rows)
-    points = rows @ projection / _PROJECTED**0.5
-    squares = points.square().sum(1)
+def coreset(rows: Tensor, count: int) -> Tensor:
+    """Return the indices (count,) of rows (N, D) chosen greedily (k-centre greedy): the first is
+    the farthest from the origin, each other one the farthest from those before it."""
+    squares = rows.square().sum(1)
     nearest = torch.full_like(squares, torch.inf)
     chosen = torch.empty(count, dtype=torch.long, device=rows.device)
     # in place: thousands of temporary tensors between kept ones would fragment the memory
@@ -115,7 +126,7 @@ def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
     for i in range(count):
         chosen[i] = nearest.argmax() if i else squares.argmax()
         last = chosen[i : i + 1]
-        torch.mv(points, points.index_select(0, last)[0], out=distance)
+        torch.mv(rows, rows.index_select(0, last)[0], out=distance)
         distance.mul_(-2).add_(squares).add_(squares.index_select(0, last))
         torch.minimum(nearest, distance, out=nearest)
         nearest.index_fill_(0, last, -1)

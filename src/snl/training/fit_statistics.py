@@ -104,8 +104,7 @@ def _fit_clusters(network: Network, stream: Iterator[Features]) -> None:
 
 def _fit_memory(network: Network, stream: Iterator[Features], count: int) -> None:
     """A coreset of the patches of the deepest stage of `count` images."""
-    seed = network.settings.training.seed
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(network.settings.training.seed)
     most = -(-MAX_CANDIDATES // count)
     rows, patches = [], 0
     for _, teacher in stream:
@@ -115,7 +114,7 @@ def _fit_memory(network: Network, stream: Iterator[Features], count: int) -> Non
             rows.append(found[drawn])
             patches += len(found)
     if rows and network.memory is not None:
-        network.memory.remember(torch.cat(rows), patches // PATCHES_PER_REMEMBERED, seed)
+        network.memory.remember(torch.cat(rows), patches // PATCHES_PER_REMEMBERED)
 
 
 def _fit_moments(network: Network, stream: Iterator[Features]) -> None:
