@@ -56,8 +56,9 @@ def test_parts_are_decided_and_written(calibrated: Path, images: Path, capsys: C
         expected = decide_part(part["part"], views, inspector.calibration, rates)
         assert list(part) == list(expected.to_dict())
         assert part["decision"] == expected.decision
-        assert part["p_value"] == pytest.approx(expected.p_value)
-        assert part["score"] == pytest.approx(expected.score, rel=1e-4)  # another batch size
+        # another batch size
+        assert part["p_value"] == pytest.approx(expected.p_value, rel=1e-4)
+        assert part["score"] == pytest.approx(expected.score, rel=1e-4)
         assert [view["path"] for view in part["views"]] == paths
         assert part["rate"] == 0.2 and part["uncertain_rate"] == 0.4
     decisions = {part["part"]: part["decision"] for part in parts}

@@ -32,23 +32,18 @@ from tests.exporting.files import Capture, error_line
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
 
 
-def change_weights(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
-    """Make `snl.export` write a graph whose largest weight tensor is scaled by 1 + `share`."""
+def change_weights(monkeypatch: pytest.MonkeyPatch, share: float, tensors: int = 1) -> None:
+    """Make `snl.export` write a graph whose largest weight tensors are scaled by 1 + `share`."""
     write = exporting._write_graph
 
     def wrong(network: Any, file: Path, size: int, batch: int | None) -> None:
         write(network, file, size, batch)
         model = onnx.load(file)
-        largest = max(
-            (
-                value
-                for value in model.graph.initializer
-                if value.data_type == onnx.TensorProto.FLOAT
-            ),
-            key=lambda value: int(np.prod(value.dims)),
-        )
-        values = onnx.numpy_helper.to_array(largest) * np.float32(1 + share)
-        largest.CopyFrom(onnx.numpy_helper.from_array(values, largest.name))
+        floats = [v for v in model.graph.initializer if v.data_type == onnx.TensorProto.FLOAT]
+        floats.sort(key=lambda value: -int(np.prod(value.dims)))
+        for largest in floats[:tensors]:
+            values = onnx.numpy_helper.to_array(largest) * np.float32(1 + share)
+            largest.CopyFrom(onnx.numpy_helper.from_array(values, largest.name))
         onnx.save(model, file)
 
     monkeypatch.setattr(exporting, "_write_graph", wrong)
@@ -79,7 +74,7 @@ def test_a_graph_that_differs_is_not_kept(
 def test_an_export_that_loses_auroc_is_not_kept(
     inspector: snl.Inspector, plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change_weights(monkeypatch, -1.0)  # weights of 0
+    change_weights(monkeypatch, -1.0, tensors=20)  # weights of 0
     with pytest.raises(ExportError, match=r"AUROC \S+ became \S+; at most 0.2 points"):
         snl.export(inspector, tmp_path / "a.onnx", precision="fp16", data=snl.Catalog.read(plant))
     assert not list(tmp_path.iterdir())

@@ -44,7 +44,8 @@ def remembered(rows: Tensor, size: int, count: int | None = None) -> PatchMemory
 def test_distance_is_the_euclidean_one(patches: int) -> None:
     rows, others = rows_of(50), rows_of(patches, seed=1)
     wanted = cdist(rows.double().numpy(), others.double().numpy()).min(1)
-    np.testing.assert_allclose(nearest_distance(rows, others).numpy(), wanted, rtol=1e-4, atol=1e-5)
+    got = nearest_distance(rows[None], others)[0]
+    np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_far_from_the_origin_the_novelty_keeps_its_digits() -> None:
@@ -71,12 +72,22 @@ def test_distances_are_those_in_the_principal_components() -> None:
     memory = remembered(rows, 60)
     assert memory.patches.shape == (60, COMPONENTS)
     pca = PCA(COMPONENTS, svd_solver="full").fit(rows.double().numpy())
-    known, seen = pca.transform(rows.numpy()), pca.transform(patch_features(_constant(new)).numpy())
+    known, seen = (
+        pca.transform(rows.numpy()),
+        pca.transform(patch_features(_constant(new))[:, 0].numpy()),
+    )
     chosen = coreset((rows - memory.centre) @ memory.axes, 60).numpy()
     left_out = np.setdiff1d(np.arange(900), chosen)
     scale = cdist(known[left_out], known[chosen]).min(1).mean()
     wanted = np.sqrt((cdist(seen, known[chosen]).min(1) / scale) ** 2 + FLOOR**2)
     np.testing.assert_allclose(memory(_constant(new)).flatten().numpy(), wanted, rtol=1e-3)
+
+
+def test_an_image_gets_the_same_novelty_alone_and_in_a_batch() -> None:
+    memory = remembered(rows_of(5000, 64), 1500)
+    features = rows_of(64 * 16 * 16, 9).T.reshape(9, 64, 16, 16)
+    together = memory(features)
+    assert all(torch.equal(memory(features[[i]])[0], together[i]) for i in range(9))
 
 
 def test_patch_features_are_means_over_neighbours() -> None:

@@ -202,6 +202,11 @@ def set_calibration_sets(
     return edit(calibration, reason, sets={**calibration.sets, **merged})
 
 
+ROUNDING = 1 + 1e-4
+"""A rate is raised to a missed image's p-value times this: in a batch of another size its score is
+rounded differently."""
+
+
 def raise_uncertain_rates(
     calibration: Calibration, missed: Iterable[Verdict], largest: float = MAX_UNCERTAIN_RATE
 ) -> tuple[Calibration, list[bool]]:
@@ -227,7 +232,8 @@ def raise_uncertain_rates(
         caught.append(possible)
         if verdict.decision == NORMAL and possible and p is not None:
             current = rates.get(verdict.product, calibration.rates)
-            rates[verdict.product] = current.changed(uncertain=max(current.uncertain, p))
+            needed = min(p * ROUNDING, largest)
+            rates[verdict.product] = current.changed(uncertain=max(current.uncertain, needed))
     if rates == calibration.product_rates:
         return calibration, caught
     return edit(calibration, f"{len(caught)} missed images", product_rates=rates), caught

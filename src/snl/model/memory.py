@@ -54,7 +54,8 @@ class PatchMemory(nn.Module):
         """Return the novelty (B, h, w), at least `FLOOR`, of features (B, C, h, w) of the deepest
         stage: the distance to the nearest patch, relative to that of a normal patch."""
         batch, _, height, width = features.shape
-        rows = (patch_features(features) - self.centre) @ self.axes
+        centred = patch_features(features) - self.centre
+        rows = torch.bmm(centred, self.axes.expand(batch, -1, -1))
         distance = nearest_distance(rows, self.patches) / self.scale
         return (distance.square() + FLOOR**2).sqrt().view(batch, height, width)
 
@@ -76,7 +77,8 @@ class PatchMemory(nn.Module):
         others = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         others[chosen] = False
         # of the patches left out, because those in the memory have no distance to it
-        typical = nearest_distance(rows[others], self.patches).mean() if bool(others.any()) else 0
+        left_out = rows[others].unsqueeze(0)
+        typical = nearest_distance(left_out, self.patches).mean() if bool(others.any()) else 0
         self.scale.fill_(max(float(typical), 1e-3 * float(length), _EPS))
 
     def _load_from_state_dict(
@@ -90,9 +92,9 @@ class PatchMemory(nn.Module):
 
 
 def patch_features(features: Tensor) -> Tensor:
-    """Return the patch features (B h w, C), float32, of features (B, C, h, w): the mean over 3 x 3
+    """Return the patch features (B, h w, C), float32, of features (B, C, h, w): the mean over 3 x 3
     positions; those outside of the image count as zero, so that patches at an edge differ less."""
-    return F.avg_pool2d(features.float(), 3, 1, 1).permute(0, 2, 3, 1).flatten(0, 2)
+    return F.avg_pool2d(features.float(), 3, 1, 1).flatten(2).transpose(1, 2)
 
 
 def principal_axes(rows: Tensor, count: int) -> Tensor:
@@ -105,14 +107,19 @@ def principal_axes(rows: Tensor, count: int) -> Tensor:
 
 
 def nearest_distance(rows: Tensor, patches: Tensor) -> Tensor:
-    """Return the Euclidean distance (N,) of rows (N, C) to the nearest of the patches (M, C)."""
-    best = None
-    for chunk in torch.split(patches, _CHUNK):
+    """Return the Euclidean distance (B, N) of rows (B, N, D) to the nearest of the patches (M, D).
+
+    Each of the B is multiplied on its own, so that its result does not depend on the others.
+    """
+    best: Tensor | None = None
+    for start in range(0, len(patches), _CHUNK):
+        chunk = patches[start : start + _CHUNK]
         # |x - c|^2 - |x|^2; the rows are centred, so that little is lost by cancellation
-        part = torch.addmm(chunk.square().sum(1), rows, chunk.T, alpha=-2).amin(1)
+        transposed = chunk.T.expand(len(rows), -1, -1)
+        part = torch.baddbmm(chunk.square().sum(1), rows, transposed, alpha=-2).amin(2)
         best = part if best is None else torch.minimum(best, part)
     assert best is not None
-    return (best + rows.square().sum(1)).clamp_min(0).sqrt()
+    return (best + rows.square().sum(2)).clamp_min(0).sqrt()
 
 
 def coreset(rows: Tensor, count: int) -> Tensor:

@@ -108,8 +108,7 @@ def _fit_memory(network: Network, stream: Iterator[Features], count: int) -> Non
     most = -(-MAX_CANDIDATES // count)
     rows, patches = [], 0
     for _, teacher in stream:
-        for image in teacher[-1]:
-            found = patch_features(image[None])
+        for found in patch_features(teacher[-1]):
             drawn = torch.randperm(len(found), generator=generator)[:most].to(found.device)
             rows.append(found[drawn])
             patches += len(found)
