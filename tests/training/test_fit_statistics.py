@@ -222,7 +222,9 @@ def test_threads_do_not_matter(used: list[Path], held: list[Path]) -> None:
             network = network_of(used, **MEASURED)
             torch.set_num_threads(threads)
             fit_statistics(network, used[::4] + held[::2])
-            results.append(buffers(network))
+            # the axes of equal variance in the memory are arbitrary; the scores come from them
+            known = buffers(network).items()
+            results.append({k: v for k, v in known if k.startswith("statistics")})
     finally:
         torch.set_num_threads(before)
     for name, value in results[0].items():

@@ -23,6 +23,8 @@ _CHUNK = 1024
 """Patches compared at a time: bounds the memory of the distances to every patch."""
 COMPONENTS = 32
 """Principal components of a patch that are kept, at the most."""
+_SCALED = 4096
+"""About as many patches, evenly spread, give the scale of the distances."""
 _EPS = 1e-6
 
 
@@ -77,8 +79,8 @@ class PatchMemory(nn.Module):
         others = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         others[chosen] = False
         # of the patches left out, because those in the memory have no distance to it
-        left_out = rows[others].unsqueeze(0)
-        typical = nearest_distance(left_out, self.patches).mean() if bool(others.any()) else 0
+        left_out = rows[others][:: max(1, len(rows) // _SCALED)].unsqueeze(0)
+        typical = nearest_distance(left_out, self.patches).mean() if left_out.numel() else 0
         self.scale.fill_(max(float(typical), 1e-3 * float(length), _EPS))
 
     def _load_from_state_dict(
