@@ -205,4 +205,7 @@ def test_overlays_of_the_command(
     for line, path in zip(capsys.readouterr().out.splitlines(), paths, strict=True):
         picture = Image.open(json.loads(line)["overlay"])
         wanted = inspector.inspect(path).overlay()
-        np.testing.assert_array_equal(np.asarray(picture), np.asarray(wanted))
+        # a batch of another size is rounded differently
+        np.testing.assert_allclose(
+            np.asarray(picture, float), np.asarray(wanted, float), rtol=0, atol=1
+        )
