@@ -117,7 +117,7 @@ def nearest_distance(rows: Tensor, patches: Tensor) -> Tensor:
     for start in range(0, len(patches), _CHUNK):
         chunk = patches[start : start + _CHUNK]
         # |x - c|^2 - |x|^2; the rows are centred, so that little is lost by cancellation
-        transposed = chunk.T.expand(len(rows), -1, -1)
+        transposed = chunk.T.expand(rows.shape[0], -1, -1)  # not len: an export keeps it variable
         part = torch.baddbmm(chunk.square().sum(1), rows, transposed, alpha=-2).amin(2)
         best = part if best is None else torch.minimum(best, part)
     assert best is not None
