@@ -56,8 +56,7 @@ class PatchMemory(nn.Module):
         """Return the novelty (B, h, w), at least `FLOOR`, of features (B, C, h, w) of the deepest
         stage: the distance to the nearest patch, relative to that of a normal patch."""
         batch, _, height, width = features.shape
-        centred = patch_features(features) - self.centre
-        rows = torch.bmm(centred, self.axes.expand(batch, -1, -1))
+        rows = (patch_features(features) - self.centre) @ self.axes
         distance = nearest_distance(rows, self.patches) / self.scale
         return (distance.square() + FLOOR**2).sqrt().view(batch, height, width)
 
@@ -111,14 +110,14 @@ def principal_axes(rows: Tensor, count: int) -> Tensor:
 def nearest_distance(rows: Tensor, patches: Tensor) -> Tensor:
     """Return the Euclidean distance (B, N) of rows (B, N, D) to the nearest of the patches (M, D).
 
-    Each of the B is multiplied on its own, so that its result does not depend on the others.
+    The matrices of an export must not be expanded to the batch: OpenVINO then computes other parts
+    of an int8 graph wrongly.
     """
     best: Tensor | None = None
     for start in range(0, len(patches), _CHUNK):
         chunk = patches[start : start + _CHUNK]
         # |x - c|^2 - |x|^2; the rows are centred, so that little is lost by cancellation
-        transposed = chunk.T.expand(rows.shape[0], -1, -1)  # not len: an export keeps it variable
-        part = torch.baddbmm(chunk.square().sum(1), rows, transposed, alpha=-2).amin(2)
+        part = F.linear(rows, -2 * chunk, chunk.square().sum(1)).amin(2)
         best = part if best is None else torch.minimum(best, part)
     assert best is not None
     return (best + rows.square().sum(2)).clamp_min(0).sqrt()
