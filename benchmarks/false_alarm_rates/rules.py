@@ -109,7 +109,7 @@ def _at_same_rate(
 
 
 def set_of(scores: np.ndarray) -> CalibrationSet:
-    """Return a calibration set of which only the scores (n,) matter."""
+    """Return a calibration set with these scores (n,); its other fields are placeholders."""
     n = len(scores)
     return CalibrationSet(
         scores.astype(np.float32),

@@ -19,7 +19,7 @@ from snl.errors import DependencyError, SettingsError
 from snl.exporting import write as exporting
 from snl.runtime.graph_metadata import KEY
 from snl.runtime.onnx_file import join, split
-from tests.conftest import FILES
+from tests.conftest import FILES, TINY
 from tests.exporting.files import Capture, copied, error_line, graph_of, metadata_of
 from tests.trees import draw
 
@@ -230,3 +230,23 @@ def test_the_command_reports_what_it_did(
     out, err = capsys.readouterr()
     assert out == "" and "image AUROC: " in err and "by the export" in err
     assert len(err.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("snl", {"teacher.name": "test_vit", "image_size": 160, "teacher.stages": ()}), ("uniad", {})],
+)
+def test_transformers_take_any_number_of_images(
+    parts: Path, tmp_path: Path, method: str, changes: dict[str, Any]
+) -> None:
+    inspector = snl.train(
+        parts, method=method, overrides={**TINY, **changes}, device="cpu", quiet=True
+    )
+    snl.export(inspector, tmp_path / "a.onnx")
+    exported, side = snl.load(tmp_path / "a.onnx", "cpu"), inspector.image_size
+    for count in (1, 3):
+        noise = np.random.default_rng(count).integers(0, 256, (count, side, side, 3), np.uint8)
+        np.testing.assert_allclose(
+            exported.predict(noise).scores, inspector.predict(noise).scores, rtol=1e-4
+        )
+    assert exported.engine.batch is None  # type: ignore[attr-defined]

@@ -77,7 +77,7 @@ class TransformerBlock(nn.Module):
 
 def grid(tokens: Tensor, size: Sequence[int]) -> Tensor:
     """Return tokens (B, N, C), in row order, as features (B, C, h, w) of this size."""
-    return tokens.transpose(1, 2).reshape(len(tokens), -1, *size)
+    return tokens.transpose(1, 2).unflatten(2, tuple(size))
 
 
 class TransformerStudent(Student):
