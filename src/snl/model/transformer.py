@@ -77,7 +77,8 @@ class TransformerBlock(nn.Module):
 
 def grid(tokens: Tensor, size: Sequence[int]) -> Tensor:
     """Return tokens (B, N, C), in row order, as features (B, C, h, w) of this size."""
-    return tokens.transpose(1, 2).unflatten(2, tuple(size))
+    # not len: an export keeps the number of images variable
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *size)
 
 
 class TransformerStudent(Student):
