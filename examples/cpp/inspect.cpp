@@ -4,7 +4,8 @@
 //
 // The image is a binary PPM (P6, 8 bits a channel) of any size: `convert part.jpg part.ppm`. The
 // product must be named; recognising it is left to snl, and so is a product that was calibrated with
-// a mask or tiles, which the file tells no threshold of.
+// a mask or tiles, which the file tells no threshold of. The map alone decides here; snl compares the
+// image as a whole, too (docs/decisions.md), so an empty carrier may pass.
 // Prints {"score": ..., "threshold": ..., "decision": "..."}; ends with 0, or with 2 and one line.
 
 #include <algorithm>

@@ -14,6 +14,7 @@ from PIL import Image
 
 import snl
 from snl.cli.main import main
+from snl.decision.references import score_factor
 from tests.conftest import TINY_OPTIONS
 from tests.trees import draw, draw_varied, save_varied
 
@@ -66,8 +67,11 @@ def test_products_are_recognised_given_or_unknown(
     for name, record in given.items():
         assert (record["product"], record["product_from"]) == ("plate", "given")
         assert record["decision"] != "unknown product"  # a given product is believed
-        for key in ("recognised", "distance", "unknown_p", "score", "peak"):
+        for key in ("recognised", "distance", "unknown_p", "peak"):
             assert record[key] == results[name][key]
+        # a whole image is compared with those of the given product
+        scores = [r["score"] / score_factor(r["strangeness"]) for r in (record, results[name])]
+        assert scores[0] == pytest.approx(scores[1], rel=1e-6)
     assert given["third"]["decision"] == "anomalous"
 
 
@@ -78,6 +82,7 @@ def test_a_line_holds_the_decision_and_its_reasons(
     assert list(record) == [
         *("path", "decision", "product", "product_from", "recognised", "distance"),
         *("second_distance", "unknown_distance", "unknown_p", "unusual_p"),
+        "strangeness",
         *("score", "calibrated", "p_value", "p_value_from"),
         *("threshold", "uncertain_threshold", "threshold_from"),
         *("region_threshold", "width", "height", "peak", "regions", "remarks"),

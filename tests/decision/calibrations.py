@@ -9,6 +9,7 @@ import numpy as np
 
 from snl.decision.calibration import CONFORMAL, SHARED_TAIL, Calibration, CalibrationSet, Rates
 from snl.decision.products import Prototypes
+from snl.decision.references import fit_references
 from snl.decision.sample import PEAKS
 
 
@@ -57,7 +58,9 @@ def full_calibration() -> Calibration:
     hashes = [2**64 - 1, 2, 3, 4, 5]
     bolt = calibration_set(rng.uniform(1, 2, 5), rng.uniform(size=5), peaks, hashes)
     names = np.array(["good/1.png", "", "good/ü.png", "good/4.png", "x"], np.str_)
-    bolt = dataclasses.replace(bolt, names=names)
+    neighbours = rng.uniform(1, 2, len(bolt)).astype(np.float32)
+    bolt = dataclasses.replace(bolt, names=names, neighbours=neighbours)
+    products = ("bolt", "größe =")
     return Calibration(
         sets={"bolt": bolt, "größe =": CalibrationSet.empty()},
         log_score_stats={"bolt": (0.25, 0.5), "größe =": (-3.0, 1e-6)},
@@ -76,6 +79,7 @@ def full_calibration() -> Calibration:
         fit_tail=True,
         created="2026-01-02T03:04:05+00:00",
         reason="everything",
+        references=fit_references(rng.normal(size=(80, 4)), [products[i % 2] for i in range(80)]),
     )  # fmt: skip
 
 
@@ -95,6 +99,10 @@ def assert_same(left: Calibration, right: Calibration) -> None:
         elif f.name == "prototypes":
             assert a.owners == b.owners
             _same_array(a.centres, b.centres)
+        elif f.name == "references" and a is not None:
+            assert a.owners == b.owners
+            _same_array(a.embeddings, b.embeddings)
+            _same_array(a.scales, b.scales)
         else:
             assert a == b and type(a) is type(b), f.name
 

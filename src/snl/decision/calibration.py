@@ -12,6 +12,7 @@ import numpy as np
 
 from snl.decision.conformal import Conformal
 from snl.decision.products import Prototypes
+from snl.decision.references import References, score_factor
 from snl.decision.sample import PEAKS
 from snl.decision.shared_tail import SharedTail
 from snl.errors import SettingsError
@@ -28,6 +29,11 @@ CLEAR = 0.65
 """An image is clearly of a product if its distance to it is less than this share of that to any
 other. On five products it was at most 0.51 for all normal images, and at least 0.82 for 99 % of the
 images of a product that was left out; this is between the two."""
+_ENOUGH = 10
+"""Held-out images of a product that tell what is usual for it."""
+_EQUIVALENT, _LEAST_DEVIATION = 20, 0.1
+"""Images that the deviation over all products counts as in that of a product; the least one, of the
+logarithm of a distance."""
 UNKNOWN_MARGIN = math.sqrt(2)
 """A defect moves an image away from its product, too. Where nothing else tells defects from
 strangers, an image is called an unknown product only at this many times the distance that its
@@ -79,6 +85,8 @@ class CalibrationSet:
         distances: float32 (n,), of the embedding to the nearest prototype of any product.
         peaks: float32 (n, 16), the map's highest local maxima, highest first, padded with -inf.
         hashes: uint64 (n,) of the files, see `snl.files.content_hash`.
+        neighbours: float32 (n,), distance to the product's references, see
+            `snl.decision.references`; nan: not measured.
         names: str (n,), folder and name of each file; empty: not known.
     """
 
@@ -87,8 +95,12 @@ class CalibrationSet:
     peaks: np.ndarray
     hashes: np.ndarray
     names: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
+    neighbours: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
     def __post_init__(self) -> None:
+        if not len(self.neighbours):
+            unknown = np.full(len(self.hashes), np.nan, np.float32)
+            object.__setattr__(self, "neighbours", unknown)
         if not len(self.names):
             object.__setattr__(self, "names", np.full(len(self.hashes), "", np.str_))
 
@@ -129,6 +141,8 @@ class Calibration:
         log_score_stats: mean and standard deviation of the log score on training images, by
             product.
         prototypes: mean embeddings, by which products are recognised.
+        references: embeddings of training images, by which an image as a whole is compared; None:
+            it is not, as in files of earlier versions.
         scoring: how a score follows from a map.
         map_range: map values at which the overlay's colours begin and end: the 99th percentile of
             the pixels of a median normal image, and twice the largest score of a normal image.
@@ -162,11 +176,12 @@ class Calibration:
     fit_tail: bool = False
     created: str = ""
     reason: str = "training"
+    references: References | None = None
 
     @cached_property
     def scores(self) -> SharedTail:
         """Distribution of normal scores."""
-        scores = {name: data.scores for name, data in self.sets.items()}
+        scores = {name: self.raised_scores(name) for name in self.sets}
         conformal = [name for name in self.sets if self.rule_for(name) == CONFORMAL]
         return SharedTail(scores, self.log_score_stats, self.fit_tail, conformal)
 
@@ -247,6 +262,40 @@ class Calibration:
         rate = self.rates_for(name).anomalous if rate is None else rate
         return self.scores.threshold(rate, name)[0] is not None
 
+    def strangeness(self, product: str, embedding: np.ndarray) -> float | None:
+        """Return how unlike the normal images of a product an image as a whole is.
+
+        Args:
+            product: that it shows.
+            embedding: (D,).
+
+        Returns:
+            Robust standard deviations of the log distance to the product's references, beyond the
+            median held-out image; None: fewer than 10 such images, no references, or an ignore
+            mask, because what it hides is part of the embedding.
+        """
+        usual = self._usual(product)
+        if self.references is None or usual is None:
+            return None
+        distance = float(self.references.distances(embedding[None], product)[0])
+        return (math.log(distance) - usual[0]) / usual[1]
+
+    def raised(self, score: float, product: str, embedding: np.ndarray) -> float:
+        """Return the score of an image of a product, raised where the image as a whole is unlike
+        the normal ones."""
+        return score * score_factor(self.strangeness(product, embedding))
+
+    def raised_scores(self, product: str) -> np.ndarray:
+        """Return the scores, float32 (n,), of the held-out images of a product, raised as those of
+        new images are."""
+        data, usual = self.sets[product], self._usual(product)
+        if usual is None:
+            return data.scores
+        strangeness = (np.log(data.neighbours.astype(np.float64)) - usual[0]) / usual[1]
+        factors = [score_factor(None if math.isnan(s) else s) for s in strangeness.tolist()]
+        raised: np.ndarray = (data.scores * np.array(factors)).astype(np.float32)
+        return raised
+
     def unusual_p(self, product: str, distance: float) -> float | None:
         """Return the p-value of an image of a product at this distance to its nearest prototype.
 
@@ -308,6 +357,31 @@ class Calibration:
             return None
         mean, deviation = self.log_score_stats[product]
         return float(np.exp(min(mean + deviation * pooled, np.log(np.finfo(np.float32).max))))
+
+    def _usual(self, product: str) -> tuple[float, float] | None:
+        return None if product in self.ignore_masks else self._usual_neighbours.get(product)
+
+    @cached_property
+    def _usual_neighbours(self) -> dict[str, tuple[float, float]]:
+        """Median and deviation of the log distance of held-out images to the references, of
+        products with enough of them."""
+        logs: dict[str, np.ndarray] = {}
+        for product, data in self.sets.items():
+            measured = data.neighbours[np.isfinite(data.neighbours)].astype(np.float64)
+            if self.references is not None and len(measured) >= _ENOUGH:
+                logs[product] = np.log(measured)
+        medians = {name: float(np.median(values)) for name, values in logs.items()}
+        residuals = {name: np.abs(values - medians[name]) for name, values in logs.items()}
+        if not logs:
+            return {}
+        common = float(np.median(np.concatenate([*residuals.values()])))
+        usual = {}
+        for name, values in residuals.items():
+            own = len(values) * float(np.median(values)) ** 2
+            square = (own + _EQUIVALENT * common**2) / (len(values) + _EQUIVALENT)
+            deviation = max(1.4826 * math.sqrt(square), _LEAST_DEVIATION)
+            usual[name] = (medians[name], deviation)
+        return usual
 
     @property
     def _margin(self) -> float:

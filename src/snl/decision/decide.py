@@ -11,6 +11,7 @@ from snl.decision.calibration import Calibration, Rates
 from snl.decision.inspection import ANOMALOUS, NORMAL, UNCERTAIN, UNKNOWN, Inspection, Verdict
 from snl.decision.maps import resize_mask
 from snl.decision.prediction import Prediction
+from snl.decision.references import score_factor
 from snl.decision.scoring import score_map
 
 
@@ -51,9 +52,12 @@ def decide(
         anomaly_map = np.where(ignored, 0, prediction.anomaly_map)
         score = score_map(anomaly_map, calibration.scoring)
         prediction = dataclasses.replace(prediction, anomaly_map=anomaly_map, score=score)
+    strangeness = calibration.strangeness(name, prediction.embedding)
+    if (raised := score_factor(strangeness)) > 1:
+        prediction = dataclasses.replace(prediction, score=prediction.score * raised)
     verdict = judge(
         calibration, prediction.score, nearest.product, nearest.distance, product, rates,
-        second=nearest.second,
+        second=nearest.second, strangeness=strangeness,
     )  # fmt: skip
     return Inspection(
         **vars(verdict),
@@ -74,17 +78,19 @@ def judge(
     rates: Rates | None = None,
     *,
     second: float = math.inf,
+    strangeness: float | None = None,
 ) -> Verdict:
     """Return the verdict on a score and a distance.
 
     Args:
         calibration: of the network.
-        score: raw, of a map without ignored pixels.
+        score: of a map without ignored pixels, raised where the image as a whole is strange.
         recognised: the product with the nearest prototype.
         distance: to that prototype.
         product: name of the product if it is known.
         rates: instead of those of the calibration.
         second: distance to the nearest prototype of any other product; infinite: there is none.
+        strangeness: see `Calibration.strangeness`.
     """
     name = product or recognised
     rates = rates or calibration.rates_for(name)
@@ -103,6 +109,7 @@ def judge(
         unknown_distance=calibration.unknown_distance(recognised, rates),
         unknown_p=unknown_p,
         unusual_p=calibration.unusual_p(recognised, distance),
+        strangeness=strangeness,
         score=score,
         calibrated=calibration.scores.standardise(score, name),
         p_value=p,

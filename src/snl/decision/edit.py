@@ -41,21 +41,25 @@ def combine(before: Calibration, edits: Iterable[Calibration]) -> Calibration:
 
 def is_same(one: Calibration, other: Calibration) -> bool:
     """Return whether two calibrations decide alike: only their times and reasons may differ."""
-    ignored = ("created", "reason", "sets", "ignore_masks")
-    names = [f.name for f in dataclasses.fields(one) if f.name not in (*ignored, "prototypes")]
+    ignored = ("created", "reason", "sets", "ignore_masks", "prototypes", "references")
+    names = [f.name for f in dataclasses.fields(one) if f.name not in ignored]
     if any(getattr(one, name) != getattr(other, name) for name in names):
         return False
     if one.sets.keys() != other.sets.keys() or one.ignore_masks.keys() != other.ignore_masks.keys():
         return False
     columns = [f.name for f in dataclasses.fields(CalibrationSet)]
     pairs = [(one.prototypes.centres, other.prototypes.centres)]
+    if (one.references is None) != (other.references is None):
+        return False
+    if one.references is not None and other.references is not None:
+        pairs.append((one.references.embeddings, other.references.embeddings))
     pairs += [(one.ignore_masks[k], other.ignore_masks[k]) for k in one.ignore_masks]
     pairs += [
         (getattr(images, column), getattr(other.sets[product], column))
         for product, images in one.sets.items()
         for column in columns
     ]
-    return all(np.array_equal(a, b) for a, b in pairs)
+    return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)
 
 
 def set_rates(

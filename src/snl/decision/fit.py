@@ -11,6 +11,7 @@ import numpy as np
 from snl.decision.calibration import Calibration, CalibrationSet
 from snl.decision.conformal import log_score_stats
 from snl.decision.products import Prototypes, fit_prototypes
+from snl.decision.references import References, fit_references
 from snl.decision.sample import NormalSample
 from snl.settings import MapSettings
 
@@ -37,11 +38,12 @@ def fit_calibration(
     """
     products = sorted(set(training.products))
     prototypes = fit_prototypes(training.embeddings, training.products, seed)
+    references = fit_references(training.embeddings, training.products)
     shown = held_out if len(held_out) else training
     low = float(np.median(shown.backgrounds))
     high = max(2 * float(shown.scores.max()), low + 1e-6)
     return Calibration(
-        sets=calibration_sets(held_out, prototypes, products),
+        sets=calibration_sets(held_out, prototypes, products, references),
         log_score_stats=log_score_stats(
             {name: training.scores[training.of(name)] for name in products}
         ),
@@ -51,11 +53,15 @@ def fit_calibration(
         network=network,
         tile=tile,
         created=timestamp(),
+        references=references,
     )
 
 
 def calibration_sets(
-    sample: NormalSample, prototypes: Prototypes, products: Sequence[str]
+    sample: NormalSample,
+    prototypes: Prototypes,
+    products: Sequence[str],
+    references: References | None = None,
 ) -> dict[str, CalibrationSet]:
     """Return the calibration set of every product; of products without images an empty one."""
     nearest = prototypes.distances(sample.embeddings).min(1).astype(np.float32)
@@ -67,10 +73,17 @@ def calibration_sets(
             sample.peaks[rows],
             sample.hashes[rows],
             names[rows],
+            *([references.distances(sample.embeddings[rows], product)] if references else []),
         )
         for product in products
         for rows in [sample.of(product)]
     }
+
+
+def raised_scores(calibration: Calibration, sample: NormalSample) -> list[float]:
+    """Return the scores of images, raised as those of new images are."""
+    rows = zip(sample.scores, sample.products, sample.embeddings, strict=True)
+    return [calibration.raised(float(score), name, row) for score, name, row in rows]
 
 
 def short_name(path: str) -> str:

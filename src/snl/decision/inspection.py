@@ -13,6 +13,7 @@ import numpy as np
 from snl.data.bands import resize, resize_array
 from snl.decision.maps import highest_pixel, resize_map, resize_rows
 from snl.decision.prediction import Prediction
+from snl.decision.references import STRANGE
 from snl.decision.regions import Region, find_regions_resized
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ class Verdict:
             the recognised one. None where no images were held out.
         unusual_p: p-value of an image of the recognised product at this distance: how unusual the
             image is. None where no images were held out.
-        score: raw.
+        strangeness: how unlike the normal images of the product the image as a whole is, in robust
+            standard deviations beyond a typical held-out image; None: not known.
+        score: of the map, times a factor above 1 where `strangeness` is above 8.
         calibrated: z-score of the log score, by its mean and standard deviation on the product's
             training images: comparable over products.
         p_value: share of the product's normal images with at least this score; None where no images
@@ -64,6 +67,7 @@ class Verdict:
     unknown_distance: float | None
     unknown_p: float | None
     unusual_p: float | None
+    strangeness: float | None
     score: float
     calibrated: float
     p_value: float | None
@@ -208,5 +212,13 @@ def _remarks(verdict: Verdict) -> Iterator[str]:
         )
     elif verdict.threshold is not None and verdict.threshold == verdict.uncertain_threshold:
         yield f"is normal or anomalous, since both thresholds of {verdict.product} are equal"
+    strangeness = verdict.strangeness or 0.0
+    if verdict.decision != UNKNOWN and strangeness > STRANGE:
+        yield (
+            f"is as a whole unlike every normal image of {verdict.product} "
+            f"({strangeness:.1f} deviations, limit {STRANGE:g}): a part may be missing, or "
+            "camera and light differ; if such images are normal, add some: snl calibrate FILE "
+            f"IMAGES --product {verdict.product} --add"
+        )
     if verdict.p_value_from == "all products":
         yield f"has a p-value from the images of all products, not of {verdict.product} alone"

@@ -10,10 +10,11 @@ import numpy as np
 
 from snl.decision.calibration import CONFORMAL, RULES, Calibration, CalibrationSet, Rates
 from snl.decision.products import Prototypes
+from snl.decision.references import References
 from snl.decision.sample import PEAKS
 from snl.settings import MapSettings
 
-_COLUMNS = ("scores", "distances", "peaks", "hashes")
+_COLUMNS = ("scores", "distances", "peaks", "hashes", "neighbours")
 """The numbers of a calibration set. Their names, `names`, are among the JSON values."""
 _SINCE_RULES = {"rule", "product_rules", "held_out"}
 
@@ -26,12 +27,16 @@ def to_document(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.
             arrays[f"{i}.{column}"] = getattr(data, column)
         if product in calibration.ignore_masks:
             arrays[f"{i}.ignore_mask"] = calibration.ignore_masks[product].astype(np.uint8)
+    if calibration.references is not None:
+        arrays["references"] = calibration.references.embeddings
+        arrays["reference_scales"] = calibration.references.scales
     rates = {k: dataclasses.asdict(v) for k, v in calibration.product_rates.items()}
     document = {
         "products": list(calibration.sets),
         "held_out": [data.names.tolist() for data in calibration.sets.values()],
         "log_score_stats": {k: list(v) for k, v in calibration.log_score_stats.items()},
         "prototypes": list(calibration.prototypes.owners),
+        "references": list(calibration.references.owners) if calibration.references else None,
         "map_range": list(calibration.map_range),
         "network": calibration.network,
         "rates": dataclasses.asdict(calibration.rates),
@@ -69,11 +74,17 @@ def from_document(
     remaining = dict(arrays)
     prototypes = Prototypes(remaining.pop("prototypes"), tuple(map(str, document["prototypes"])))
     _check_prototypes(prototypes, products)
+    references = _references(document, remaining, products)
+    if references is not None:
+        valid = references.embeddings.shape[1] == prototypes.centres.shape[1]
+        _require(valid, "array 'references'")
     sets, masks = {}, {}
     held_out = document["held_out"] or [None] * len(products)
     for i, (product, names) in enumerate(zip(products, held_out, strict=True)):
-        columns = {column: remaining.pop(f"{i}.{column}") for column in _COLUMNS}
+        columns = {column: remaining.pop(f"{i}.{column}") for column in _COLUMNS[:-1]}
         count = len(columns["scores"]) if columns["scores"].ndim else 0
+        if references is not None or f"{i}.neighbours" in remaining:
+            columns["neighbours"] = remaining.pop(f"{i}.neighbours")
         columns["names"] = np.array([str(n) for n in names or [""] * count], np.str_)
         sets[product] = _checked(CalibrationSet(**columns), product)
         if f"{i}.ignore_mask" in remaining:
@@ -119,7 +130,30 @@ def from_document(
         fit_tail=bool(document["fit_tail"]),
         created=str(document["created"]),
         reason=str(document["reason"]),
+        references=references,
     )
+
+
+def _references(
+    document: Mapping[str, Any], remaining: dict[str, np.ndarray], products: list[str]
+) -> References | None:
+    """Take the references out of the remaining arrays; None: the file has none."""
+    owners = document.get("references")
+    if owners is None:
+        return None
+    references = References(
+        remaining.pop("references"),
+        tuple(str(owner) for owner in owners),
+        remaining.pop("reference_scales"),
+    )
+    embeddings, scales = references.embeddings, references.scales
+    valid = embeddings.ndim == 2 and embeddings.shape[1] > 0 and embeddings.dtype.kind == "f"
+    valid = valid and len(embeddings) == len(owners) and np.isfinite(embeddings).all()
+    _require(valid, "array 'references'")
+    _require(set(references.names) == set(products), "list of references")
+    valid = scales.shape == (len(products), embeddings.shape[1]) and scales.dtype.kind == "f"
+    _require(valid and np.isfinite(scales).all() and (scales > 0).all(), "scale of references")
+    return references
 
 
 def _check_prototypes(prototypes: Prototypes, products: list[str]) -> None:
@@ -134,6 +168,7 @@ def _checked(data: CalibrationSet, product: str) -> CalibrationSet:
     """Check the arrays' types, shapes and values."""
     count = data.scores.shape[:1]
     shapes = {"scores": count, "distances": count, "peaks": (*count, PEAKS), "hashes": count}
+    shapes["neighbours"] = count
     _require(data.names.shape == count, f"list of held-out images of '{product}'")
     for name, shape in shapes.items():
         array = getattr(data, name)
@@ -146,6 +181,9 @@ def _checked(data: CalibrationSet, product: str) -> CalibrationSet:
         _require(
             np.isfinite(values).all() and (values >= 0).all(), f"array '{name}' of '{product}'"
         )
+    measured = data.neighbours[~np.isnan(data.neighbours)]
+    valid = np.isfinite(measured).all() and (measured > 0).all()
+    _require(valid, f"array 'neighbours' of '{product}'")
     highest_first = (data.peaks[:, :-1] >= data.peaks[:, 1:]).all()
     _require(highest_first and (data.peaks < np.inf).all(), f"array 'peaks' of '{product}'")
     return data

@@ -45,8 +45,9 @@ def baseline(calibration: Calibration) -> dict[str, np.ndarray]:
         ]
         is_known = np.array([p is None or p > unknown_rate for p in p_values], bool)
         # compared in float32: a threshold pooled over products differs from its score by rounding
-        is_below = normals.scores < np.float32(np.inf if limit is None else limit)
-        rows = np.stack([normals.scores, normals.distances], 1).astype(np.float64)
+        scores = calibration.raised_scores(product)
+        is_below = scores < np.float32(np.inf if limit is None else limit)
+        rows = np.stack([scores, normals.distances], 1).astype(np.float64)
         baselines[product] = rows[is_known & is_below]
     return baselines
 

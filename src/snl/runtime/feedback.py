@@ -16,6 +16,7 @@ import numpy as np
 
 from snl.data.words import label_of, split_of
 from snl.decision.calibration import Calibration
+from snl.decision.fit import raised_scores
 from snl.decision.inspection import UNKNOWN, Verdict
 from snl.decision.sample import NormalSample
 from snl.errors import DataError, SettingsError
@@ -86,6 +87,7 @@ def doubts_about_normals(
         for product, images in calibration.sets.items()
         for content in images.hashes.tolist()
     }
+    scores = raised_scores(calibration, sample)
     for row, product in enumerate(sample.products):
         path = sample.paths[row]
         held = elsewhere.get(int(sample.hashes[row]), product)
@@ -95,12 +97,12 @@ def doubts_about_normals(
             reason = _strange(calibration, sample.embeddings[row], product, named)
         if reason:
             strange.setdefault(product, []).append(f"{path}: {reason}")
-        if high := _high(calibration, float(sample.scores[row]), product):
+        if high := _high(calibration, scores[row], product):
             doubts.remarks.append(f"{path}: {high}")
             limit, _ = calibration.scores.threshold(
                 calibration.rates_for(product).anomalous, product
             )
-            if limit is not None and sample.scores[row] > FACTOR * limit:
+            if limit is not None and scores[row] > FACTOR * limit:
                 too_high.append(f"{path}: {high}; {_INSIST}")
     for product, texts in strange.items():
         doubts.remarks += texts

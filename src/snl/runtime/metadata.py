@@ -21,6 +21,10 @@ HISTORY = 10
 """Calibrations that a file keeps, for undoing changes."""
 
 
+_REFERENCES = ("references", "reference_scales")
+"""Arrays that a version shares with the one before it; stored once, because they are large."""
+
+
 @dataclass(frozen=True)
 class TrainingInfo:
     """Facts about a training; JSON values.
@@ -81,6 +85,8 @@ def to_sections(metadata: ModelMetadata) -> dict[str, Section]:
     arrays: dict[str, np.ndarray] = {}
     for number, calibration in enumerate(metadata.calibrations[-HISTORY:]):
         document, tables = to_document(calibration)
+        if number and _same_references(calibration, metadata.calibrations[-HISTORY:][number - 1]):
+            tables = {name: value for name, value in tables.items() if name not in _REFERENCES}
         versions.append(document)
         arrays |= {f"{number}.{name}": value for name, value in tables.items()}
     model = {
@@ -175,7 +181,19 @@ def _calibrations(section: Section, settings: Settings) -> list[Calibration]:
     for name, array in section.arrays.items():
         number, _, key = name.partition(".")
         tables.setdefault(number, {})[key] = array
-    return [
-        from_document(document, tables.get(str(number), {}), settings.map)
-        for number, document in enumerate(section.document["versions"])
-    ]
+    calibrations: list[Calibration] = []
+    shared: dict[str, np.ndarray] = {}
+    for position, document in enumerate(section.document["versions"]):
+        arrays = tables.get(str(position), {})
+        if document.get("references") is not None:
+            shared |= {key: arrays[key] for key in _REFERENCES if key in arrays}
+            arrays = {**shared, **arrays}
+        calibrations.append(from_document(document, arrays, settings.map))
+    return calibrations
+
+
+def _same_references(one: Calibration, other: Calibration) -> bool:
+    a, b = one.references, other.references
+    if a is None or b is None:
+        return a is b
+    return a is b or (a.owners == b.owners and np.array_equal(a.embeddings, b.embeddings))

@@ -15,7 +15,7 @@ from snl.decision import edit
 from snl.decision.calibration import Calibration
 from snl.decision.certainty import lie_further
 from snl.decision.edit import MAX_UNCERTAIN_RATE
-from snl.decision.fit import calibration_sets
+from snl.decision.fit import calibration_sets, raised_scores
 from snl.decision.inspection import NORMAL
 from snl.decision.sample import NormalSample
 from snl.errors import DataError, ImageError
@@ -156,7 +156,9 @@ def add_normals(
     comparable = calibration.tile == inspector.calibration.tile  # scores of tiles are others
     if comparable:
         feedback.doubts_about_normals(calibration, sample, named=named).decide(note, force)
-    sets = calibration_sets(sample, calibration.prototypes, calibration.products)
+    sets = calibration_sets(
+        sample, calibration.prototypes, calibration.products, calibration.references
+    )
     if comparable:
         new_distances = {product: sets[product].distances for product in products}
         for further in lie_further(calibration, new_distances):
@@ -240,14 +242,16 @@ def learn_false_alarms(
             calibration, sample, named=product is not None, single=True
         ).decide(note, force)
         before, sets = calibration, calibration_sets(
-            sample, calibration.prototypes, calibration.products
+            sample, calibration.prototypes, calibration.products, calibration.references
         )  # fmt: skip
         added = {name: data for name, data in sets.items() if len(data)}
         calibration = edit.set_calibration_sets(before, added, add=True, reason="false alarms")
         feedback.doubts_about_thresholds(before, calibration).decide(note, force)
         measured |= {
-            path: FalseAlarm(str(path), name, calibration.scores.p_value(float(score), name))
-            for path, name, score in zip(fresh, sample.products, sample.scores, strict=True)
+            path: FalseAlarm(str(path), name, calibration.scores.p_value(score, name))
+            for path, name, score in zip(
+                fresh, sample.products, raised_scores(calibration, sample), strict=True
+            )
         }
     return calibration, [measured.get(path, FalseAlarm(str(path), "", None)) for path in paths]
 
