@@ -53,6 +53,7 @@ def image_score(
         unknown_distance=None,
         unknown_p=0.5,
         unusual_p=None,
+        strangeness=None,
         score=1.0,
         calibrated=0.0,
         p_value=0.5,
