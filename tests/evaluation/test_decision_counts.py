@@ -16,6 +16,7 @@ import snl
 from snl.cli.main import main
 from snl.decision.calibration import Calibration
 from snl.decision.inspection import Verdict
+from snl.decision.references import score_factor
 from snl.evaluation.decision_counts import (
     DECISIONS,
     decision_counts,
@@ -130,14 +131,16 @@ def test_a_model_without_calibration_has_no_decisions(varied: Path) -> None:
 def test_a_predictor_without_its_inspector_gives_the_same_scores_and_no_decisions(
     calibrated: Path, varied: Path, result: Evaluation
 ) -> None:
-    plain = snl.evaluate(snl.load(calibrated, "cpu").predictor, varied)
-    assert [s.score for s in plain.scores] == [s.score for s in result.scores]
-    assert (plain.products, plain.mean, plain.pooled) == (
-        result.products,
-        result.mean,
-        result.pooled,
-    )
+    inspector = snl.load(calibrated, "cpu")
+    plain = snl.evaluate(inspector.predictor, varied)
     assert decision_counts(plain.scores) is None
+    # those of the maps: a calibration raises the scores of strange images
+    for one, other in zip(plain.scores, result.scores, strict=True):
+        assert other.verdict is not None
+        assert one.score * score_factor(other.verdict.strangeness) == other.score
+    unraised = dataclasses.replace(inspector.calibration, references=None)
+    same = snl.evaluate(snl.Inspector(inspector.predictor, [unraised]), varied)
+    assert (plain.products, plain.mean, plain.pooled) == (same.products, same.mean, same.pooled)
 
 
 @pytest.fixture(scope="module")
@@ -201,11 +204,10 @@ class ScaledPredictor(snl.Predictor):
         return Outputs(maps * factors[:, None, None], scores * factors, embeddings, extra)
 
 
-def test_calibrated_scores_rank_products_of_any_scale(
-    calibrated: Path, varied: Path, result: Evaluation
-) -> None:
+def test_calibrated_scores_rank_products_of_any_scale(calibrated: Path, varied: Path) -> None:
     plain = snl.load(calibrated, "cpu")
-    old = plain.calibration
+    old = dataclasses.replace(plain.calibration, references=None)  # of the maps alone
+    result = snl.evaluate(snl.Inspector(plain.predictor, [old]), varied)
     mean, deviation = old.log_score_stats["plate"]
     plate = old.sets["plate"]
     scaled_set = dataclasses.replace(

@@ -266,7 +266,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     run(stopped, first, range(2))
     checkpoint.save(tmp_path, stopped, first, 2, {}, 0.0, "fp32", 1)
     torch.manual_seed(77)
-    checkpoint.restore(tmp_path, resumed, second, {})
+    checkpoint.restore(checkpoint.read(tmp_path, {}), resumed, second)
     run(resumed, second, range(2, 4))
     for name, value in uninterrupted.student.state_dict().items():
         assert torch.equal(value, resumed.student.state_dict()[name]), name

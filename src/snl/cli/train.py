@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, say
+from snl.cli.console import BAD_INPUT
 
 if TYPE_CHECKING:
     from snl.runtime.inspector import Inspector
@@ -32,6 +34,8 @@ class Options(
     overwrite: bool
     on_bad_image: str
     tensorboard: bool
+    devices: str | None
+    arguments: list[str]
 
 
 def add_parser(verbs: Any) -> None:
@@ -45,6 +49,7 @@ def add_parser(verbs: Any) -> None:
         "snl train parts/ -o fd.snl --method fd --teacher resnet18 --teacher-weights resnet18.pth",
         "snl train parts/ -o a.snl --set cram.form=centres --set loss.intra=0",
         "snl train parts/ -o parts.snl --resume",
+        "snl train parts/ -o parts.snl --devices 0,1",
         more=shared.format_settings(),
     )
     verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
@@ -71,16 +76,31 @@ def add_parser(verbs: Any) -> None:
     shared.add_part_pattern(verb)
     shared.add_max_pixels(verb)
     shared.add_device(verb)
+    verb.add_argument(
+        "--devices",
+        metavar="LIST",
+        help="train in one process for each of these GPUs, such as 0,1 (or cpu,cpu); the result is "
+        "that of one process with the same batch size",
+    )
     shared.add_quiet(verb)
 
 
 def run(options: Options) -> int:
     """Train, write the bundle, and show what its calibration allows."""
     import snl
+    from snl.model.ranks import FailedElsewhereError
     from snl.signals import Stopped
+    from snl.training import distributed, launch
     from snl.training.cache import CacheBudget
 
     started = time.perf_counter()
+    device = options.device
+    if options.devices:
+        devices = launch.parse_devices(options.devices)
+        if not distributed.is_started_by_torchrun() and len(devices) > 1:
+            return launch.launch(options.arguments, devices)
+        device = "cpu" if devices[0] == "cpu" else "cuda"
+    is_first = distributed.is_first()
     try:
         inspector = snl.train(
             options.data,
@@ -90,7 +110,7 @@ def run(options: Options) -> int:
             overrides=options.overrides(),
             layout=options.layout,
             part_pattern=options.part_pattern,
-            device=options.device,
+            device=device,
             resume=options.resume,
             overwrite=options.overwrite,
             cache=CacheBudget(options.cache_memory, options.cache_disk),
@@ -101,9 +121,19 @@ def run(options: Options) -> int:
             quiet=options.quiet,
             note=say,
         )
+    except FailedElsewhereError:
+        return BAD_INPUT
+    except distributed.LostError:
+        if launch.LAUNCHED in os.environ:
+            return BAD_INPUT
+        raise
     except Stopped as stop:
+        if not is_first:
+            return stop.status
         say(f"{stop}; to continue, run the same command with --resume")
         return stop.status
+    if not is_first:
+        return OK
     training = inspector.training.facts
     seconds = time.perf_counter() - started
     say(

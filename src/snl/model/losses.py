@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snl.model.base import StudentOutput
+from snl.model.ranks import ALONE, Ranks
 from snl.registry import LOSSES, Part
 from snl.settings import LossSettings
 
@@ -104,13 +105,14 @@ class _AffinityChange(torch.autograd.Function):
         return None, torch.baddbmm(along_d @ d, along_m, m)
 
 
-def inter_affinity_images(t: Tensor, s: Tensor) -> Tensor:
-    """Return (1 / B) |G_S - G_T|_F, G the B x B cosine affinities of the images' pooled features.
+def inter_affinity_images(t: Tensor, s: Tensor, ranks: Ranks = ALONE) -> Tensor:
+    """Return (1 / B) |G_S - G_T|_F, G the B x B cosine affinities of the pooled features of the
+    images of all ranks.
 
     In 0..2; 0 for a batch of one.
     """
-    t = F.normalize(t.float().mean((2, 3)), dim=1, eps=_EPS)  # (B, C)
-    s = F.normalize(s.float().mean((2, 3)), dim=1, eps=_EPS)
+    t = ranks.gather(F.normalize(t.float().mean((2, 3)), dim=1, eps=_EPS))  # (B, C)
+    s = ranks.gather(F.normalize(s.float().mean((2, 3)), dim=1, eps=_EPS))
     return _root((s @ s.T - t @ t.T).square().sum()) / t.shape[0]
 
 
@@ -146,21 +148,22 @@ def scale_gradient(x: Tensor, factor: Tensor) -> Tensor:
     return same
 
 
-def easy_factor(t: Tensor, s: Tensor, share: float, factor: float) -> Tensor:
+def easy_factor(t: Tensor, s: Tensor, share: float, factor: float, ranks: Ranks = ALONE) -> Tensor:
     """Return the gradient factor of every position for hard mining, (B, 1, H, W).
 
-    It is `factor` at the `share` of the batch's positions with the smallest cosine distance between
-    T and S, and 1 elsewhere. Positions with equal errors get the same factor, so fewer than the
-    share are reduced where errors are equal, and none where all are. Positions that are already
-    reproduced well no longer dominate the training, so the student learns hard normal positions
-    instead of copying everything. Hard mining by a quantile, with a tenth of the gradient left, is
-    Dinomaly's (arXiv 2405.14325), there for one flattened cosine.
+    It is `factor` at the `share` of the positions of the whole batch with the smallest cosine
+    distance between T and S, and 1 elsewhere. Positions with equal errors get the same factor, so
+    fewer than the share are reduced where errors are equal, and none where all are. Positions that
+    are already reproduced well no longer dominate the training, so the student learns hard normal
+    positions instead of copying everything. Hard mining by a quantile, with a tenth of the gradient
+    left, is Dinomaly's (arXiv 2405.14325), there for one flattened cosine.
     """
     with torch.no_grad():
         error = 1 - F.cosine_similarity(t.float(), s.float(), dim=1)  # (B, H, W)
-        rank = max(1, math.ceil(share * error.numel()))
+        errors = ranks.gather(error).flatten()
+        easy = max(1, math.ceil(share * errors.numel()))
         # the first error that is not easy: where many are equal, none of them is called easy
-        threshold = error.flatten().kthvalue(min(rank + 1, error.numel())).values
+        threshold = errors.kthvalue(min(easy + 1, errors.numel())).values
         return torch.where(error < threshold, factor, 1.0).unsqueeze(1)
 
 
@@ -169,10 +172,11 @@ class StageFeatures:
 
     Attributes:
         teacher, student: float32 (B, C, H, W).
+        ranks: that have a part of the batch each.
     """
 
-    def __init__(self, teacher: Tensor, student: Tensor) -> None:
-        self.teacher, self.student = teacher, student
+    def __init__(self, teacher: Tensor, student: Tensor, ranks: Ranks = ALONE) -> None:
+        self.teacher, self.student, self.ranks = teacher, student, ranks
 
     @cached_property
     def units(self) -> tuple[Tensor, Tensor]:
@@ -224,7 +228,7 @@ def inter_term(stage: StageFeatures, settings: LossSettings) -> Tensor:
     """Return `inter_affinity_networks` or `inter_affinity_images` of a stage."""
     if settings.inter_form == "networks":
         return _inter_networks(*stage.units)
-    return inter_affinity_images(stage.teacher, stage.student)
+    return inter_affinity_images(stage.teacher, stage.student, stage.ranks)
 
 
 def distillation(
@@ -233,6 +237,7 @@ def distillation(
     settings: LossSettings,
     progress: float = 1.0,
     weights: Sequence[Tensor] | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the weighted sum of all loss terms that are switched on.
 
@@ -243,6 +248,7 @@ def distillation(
         progress: share of the training steps done, in 0..1; the share of easy positions rises with
             it.
         weights: gradient factors of the positions, one (B, 1, H, W) per stage; None: 1.
+        ranks: that have a part of the batch each; the mean of their totals is that of the batch.
 
     Returns:
         The total (scalar, with gradient), and the unweighted value of every term (detached
@@ -254,10 +260,10 @@ def distillation(
     for i, (t, s) in enumerate(zip(targets, output.features, strict=True)):
         t, s = t.float(), s.float()
         if mining:
-            s = scale_gradient(s, easy_factor(t, s, share, settings.hard_mining_factor))
+            s = scale_gradient(s, easy_factor(t, s, share, settings.hard_mining_factor, ranks))
         if weights is not None:
             s = scale_gradient(s, weights[i])
-        stages.append(StageFeatures(t, s))
+        stages.append(StageFeatures(t, s, ranks))
     terms = _active(settings)
     total = torch.zeros((), device=targets[0].device)
     sums = {part.name: total.clone() for part, _, _ in terms}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from snl.model.base import DataInitialised, Stage, Student, StudentOutput
 from snl.model.cram import initialised_crams, make_cram
+from snl.model.whole_batch import WholeBatchDropout
 from snl.settings import CramSettings
 
 DROPOUT = 0.2
@@ -95,12 +96,12 @@ class TransformerStudent(Student):
         channels = stages[0].channels
         self.stride = stages[-1].stride
         self.bottleneck = nn.Sequential(
-            nn.Dropout(DROPOUT),
+            WholeBatchDropout(DROPOUT),
             nn.Linear(channels, MLP * channels),
             nn.GELU(),
-            nn.Dropout(DROPOUT),
+            WholeBatchDropout(DROPOUT),
             nn.Linear(MLP * channels, channels),
-            nn.Dropout(DROPOUT),
+            WholeBatchDropout(DROPOUT),
         )
         self.decoder = nn.ModuleList(  # mirrors the teacher's stages, deepest first
             nn.ModuleList(TransformerBlock(channels) for _ in range(depth))

@@ -9,6 +9,7 @@ vector per position. Merging and distance are settings (`teacher.merge`, `map.di
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 
 from snl.model.base import DataInitialised, Student, StudentOutput, TeacherInfo
 from snl.model.cram import initialised_crams, make_cram
+from snl.model.ranks import ALONE, Ranks
 from snl.model.transformer import grid
+from snl.model.whole_batch import WholeBatchDropout, own_rows
 from snl.settings import CramSettings, Settings
 
 WIDTH = 256
@@ -50,10 +53,12 @@ def neighbour_mask(side: int) -> Tensor:
     return ~both.reshape(side**2, side**2)
 
 
-def jitter(x: Tensor) -> Tensor:
+def jitter(x: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Return tokens (B, N, C) plus Gaussian noise of standard deviation alpha |x_i| / C."""
     length = x.square().sum(2, keepdim=True).sqrt()
-    return x + torch.randn_like(x) * (JITTER / x.shape[2]) * length
+    draw = partial(torch.randn, dtype=x.dtype, device=x.device)
+    noise = own_rows(draw, x.shape, ranks)
+    return x + noise * (JITTER / x.shape[2]) * length
 
 
 class Attention(nn.Module):
@@ -62,6 +67,7 @@ class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.query, self.key, self.value, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        self.dropout = WholeBatchDropout(DROPOUT)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
         """Return (B, N, C) from query, key and value (B, N, C) and the mask, bool (N, N)."""
@@ -69,8 +75,13 @@ class Attention(nn.Module):
             layer(x).unflatten(2, (HEADS, -1)).transpose(1, 2)
             for layer, x in ((self.query, query), (self.key, key), (self.value, value))
         )
-        dropout = DROPOUT if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        if self.training and self.dropout.ranks.size > 1:
+            affinities = (q @ k.transpose(2, 3)) * q.shape[3] ** -0.5
+            affinities = affinities.masked_fill(~allowed, float("-inf")).softmax(3)
+            y = self.dropout(affinities) @ v
+        else:
+            dropout = DROPOUT if self.training else 0.0
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -79,7 +90,7 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.dropout, self.norm = nn.Dropout(DROPOUT), nn.LayerNorm(WIDTH)
+        self.dropout, self.norm = WholeBatchDropout(DROPOUT), nn.LayerNorm(WIDTH)
 
     def forward(self, x: Tensor, change: Tensor) -> Tensor:
         return self.norm(x + self.dropout(change))  # type: ignore[no-any-return]
@@ -131,6 +142,7 @@ class UniAD(Student):
     """
 
     allowed: Tensor
+    ranks: Ranks = ALONE
 
     def __init__(self, channels: int, side: int, cram: CramSettings) -> None:
         super().__init__()
@@ -150,7 +162,7 @@ class UniAD(Student):
         """Return the encoder's output (B, 256, h, w) for the merged features, one (B, C, h, w)."""
         (merged,) = teacher_features
         x = merged.flatten(2).transpose(1, 2)  # (B, N, C)
-        x = self.narrow(jitter(x) if self.training else x)
+        x = self.narrow(jitter(x, self.ranks) if self.training else x)
         for layer in self.encoder:
             x = layer(x, self.position, self.allowed)
         return grid(x, merged.shape[2:])
@@ -184,5 +196,8 @@ def make_uniad(teacher: TeacherInfo, settings: Settings) -> Student:
 
 def _mlp() -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(WIDTH, INNER), nn.ReLU(inplace=True), nn.Dropout(DROPOUT), nn.Linear(INNER, WIDTH)
+        nn.Linear(WIDTH, INNER),
+        nn.ReLU(inplace=True),
+        WholeBatchDropout(DROPOUT),
+        nn.Linear(INNER, WIDTH),
     )

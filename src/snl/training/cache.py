@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -25,6 +26,7 @@ from snl.errors import ImageError, TrainingError
 from snl.limits import MAX_PIXELS
 from snl.model.base import Batch
 from snl.model.network import Network
+from snl.model.ranks import ALONE, Ranks
 
 GIB = 2**30
 MOST_TILES = 50_000
@@ -58,6 +60,8 @@ class TrainingData:
         max_pixels: largest allowed height times width of an image.
         progress: called with (done, total) while images are read.
         note: called with a sentence about how images are cut into tiles.
+        ranks: processes that train together. Those of one machine share one cache, and each fills
+            its part of it.
 
     Raises:
         ImageError: an unreadable image, unless `skip_bad`.
@@ -76,26 +80,41 @@ class TrainingData:
         max_pixels: int = MAX_PIXELS,
         progress: Callable[[int, int], None] | None = None,
         note: Callable[[str], None] = lambda text: None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.network = network
+        self._ranks = ranks
         self.device = network.mean.device
         self.skipped: list[ImageError] = []
         self._max_pixels = max_pixels
         sources = self._tiles(paths, note) if network.settings.tile else list(paths)
         if self.skipped and not skip_bad:
             raise self.skipped[0]
-        self._folder = folder / "cache"
+        self._folder, self._shared = folder / "cache", None
+        if ranks.size > 1:
+            self._folder = folder / f"cache{ranks.rank - ranks.local_rank}"
+            self._shared = self._shared_memory()
         size = network.settings.image_size
         shapes: list[tuple[int, ...]] = [(size, size, 3)]
         shapes += [(size // s.stride, size // s.stride, s.channels) for s in network.teacher.stages]
-        self.pixels_in, self.features_in = self._plan(shapes, len(sources), budget)
+        self.pixels_in, self.features_in = ranks.share(self._plan(shapes, len(sources), budget))
         places = [self.pixels_in] + [self.features_in] * (len(shapes) - 1)
-        stores = [
-            self._store(i, place, (len(sources), *shape), torch.float32 if i else torch.uint8)
-            for i, (place, shape) in enumerate(zip(places, shapes, strict=True))
-        ]
+        # the first rank of a machine makes the files, and the others open them
+        for turn in range(1 + (ranks.size > 1)):
+            if turn == min(ranks.local_rank, 1):
+                stores = [
+                    self._store(
+                        i, place, (len(sources), *shape), torch.float32 if i else torch.uint8
+                    )
+                    for i, (place, shape) in enumerate(zip(places, shapes, strict=True))
+                ]
+            ranks.wait()
+        if ranks.size > 1 and ranks.local_rank == 0:
+            self._remove()  # the mapped files stay, and a killed process leaves nothing behind
         self._pixels, self._features = stores[0], [s for s in stores[1:] if s is not None]
-        self.sources = self._fill(sources, size, batch_size, skip_bad, progress)
+        readable = self._fill(sources, size, batch_size, skip_bad, progress)
+        self.sources = [sources[place] for place in readable]
+        self._rows = torch.tensor(readable, dtype=torch.long)
         self.paths = _files(self.sources)
         if not self.sources:
             first = f", the first: {self.skipped[0]}" if self.skipped else ""
@@ -119,7 +138,7 @@ class TrainingData:
         if self._pixels is not None:
             for indices in schedule:
                 chosen = torch.as_tensor(indices)
-                yield self._batch(chosen, self._pixels[chosen])
+                yield self._batch(chosen, self._pixels[self._rows[chosen]])
             return
         ahead: deque[np.ndarray] = deque()  # batches whose images are being read
 
@@ -140,12 +159,17 @@ class TrainingData:
     def close(self) -> None:
         """Release the memory and remove the cache files."""
         self._pixels, self._features = None, []
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove()
+
+    def _remove(self) -> None:
+        for folder in (self._folder, self._shared):
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _batch(self, indices: Tensor, pixels: Tensor) -> Batch:
         images = self.network.normalise(pixels.to(self.device))
         if self._features:
-            stored = (store[indices].to(self.device) for store in self._features)
+            stored = (store[self._rows[indices]].to(self.device) for store in self._features)
             features = [feature.permute(0, 3, 1, 2) for feature in stored]
         else:
             features = [
@@ -204,11 +228,23 @@ class TrainingData:
     ) -> Tensor | None:
         if place == "off":
             return None
+        folder = self._folder
         if place == "memory":
-            return torch.empty(shape, dtype=dtype)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        name = str(self._folder / f"{number}.bin")
+            if self._shared is None:
+                return torch.empty(shape, dtype=dtype)
+            folder = self._shared
+        folder.mkdir(parents=True, exist_ok=True)
+        name = str(folder / f"{number}.bin")
         return torch.from_file(name, shared=True, size=math.prod(shape), dtype=dtype).view(shape)
+
+    def _shared_memory(self) -> Path:
+        """Return a folder in memory that the ranks of this machine share."""
+        memory = Path("/dev/shm")
+        own = ""
+        if self._ranks.local_rank == 0:
+            place = memory if memory.is_dir() else None
+            own = tempfile.mkdtemp(prefix="snl-train-", dir=place)
+        return Path(self._ranks.collect(own)[self._ranks.rank - self._ranks.local_rank])
 
     def _fill(
         self,
@@ -217,18 +253,24 @@ class TrainingData:
         batch_size: int,
         skip_bad: bool,
         progress: Callable[[int, int], None] | None,
-    ) -> list[Source]:
-        """Read all images once and fill the cache; returns the readable sources, in order."""
-        readable: list[Source] = []
+    ) -> list[int]:
+        """Read all images once and fill the cache; returns the places of the readable ones.
+
+        A rank reads one image of as many as there are ranks on its machine.
+        """
+        first, every = self._ranks.local_rank, self._ranks.local_size
+        own = sources[first::every]
+        readable: list[int] = []
+        errors: list[ImageError] = []
         done = 0
         level = self.network.settings.white_level
-        stream = read(sources, size, max_pixels=self._max_pixels, white_level=level)
-        for group, stacked in batches(stream, batch_size, self.skipped):
-            if self.skipped and not skip_bad:
-                raise self.skipped[0]
-            rows = slice(len(readable), len(readable) + len(group))
-            readable += [sources[loaded.index] for loaded in group]
-            pixels = torch.from_numpy(stacked)
+        stream = read(own, size, max_pixels=self._max_pixels, white_level=level)
+        for group, stacked in batches(stream, batch_size, errors):
+            if errors and not skip_bad:
+                break
+            places = [first + loaded.index * every for loaded in group]
+            readable += places
+            rows, pixels = torch.tensor(places), torch.from_numpy(stacked)
             if self._pixels is not None:
                 self._pixels[rows] = pixels
             if self._features:
@@ -238,12 +280,15 @@ class TrainingData:
                     store[rows] = feature.permute(0, 2, 3, 1).cpu()
             done = group[-1].index + 1
             if progress:
-                progress(done, len(sources))
+                progress(min(done * every, len(sources)), len(sources))
+        machine = self._ranks.rank - first
+        found = self._ranks.collect((readable, errors))[machine : machine + every]
+        self.skipped += [error for _, failed in found for error in failed]
         if self.skipped and not skip_bad:
             raise self.skipped[0]
-        if progress and done < len(sources):  # unreadable images at the end
+        if progress and done * every < len(sources):  # unreadable images at the end
             progress(len(sources), len(sources))
-        return readable
+        return sorted(place for places, _ in found for place in places)
 
 
 def _file(source: Source) -> Path:

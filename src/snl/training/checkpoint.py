@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,13 +54,16 @@ def save(
     save_tensors(folder / NAME, arrays, "checkpoint", facts)
 
 
-def restore(
-    folder: Path, network: Network, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
-) -> tuple[int, float, str, dict[str, Any]]:
-    """Load a checkpoint into the student, the optimiser and the random generator.
+Checkpoint = tuple[dict[str, np.ndarray], dict[str, Any]]
+"""Arrays and facts, as `read` returns them."""
 
-    Returns:
-        Finished steps, training time in seconds, the precision, and the record of the last step.
+
+def read(folder: Path, identity: dict[str, Any]) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        folder: of the run.
+        identity: settings and data of the run that continues.
 
     Raises:
         TrainingError: the checkpoint is damaged, or of other settings or data.
@@ -76,6 +80,18 @@ def restore(
             f"{folder}: the unfinished run has another {', '.join(differing)}; resume with the "
             "same settings and images, or start over with --overwrite"
         )
+    return arrays, facts
+
+
+def restore(
+    found: Checkpoint, network: Network, optimizer: torch.optim.Optimizer
+) -> tuple[int, float, str, dict[str, Any]]:
+    """Load a checkpoint into the student, the optimiser and the random generator.
+
+    Returns:
+        Finished steps, training time in seconds, the precision, and the record of the last step.
+    """
+    arrays, facts = found
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     torch.set_rng_state(tensors.pop("random"))
     student = {k.removeprefix("student."): v for k, v in tensors.items() if k[:8] == "student."}

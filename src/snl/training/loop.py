@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from snl import progress
@@ -23,6 +25,8 @@ from snl.model.base import Batch
 from snl.model.device import autocast, choose_precision
 from snl.model.losses import distillation
 from snl.model.network import Network
+from snl.model.ranks import ALONE, Ranks
+from snl.model.whole_batch import join, leave
 from snl.settings import TrainingSettings
 from snl.signals import Stopped, deferred
 from snl.training import checkpoint
@@ -58,7 +62,11 @@ class Interrupted(Stopped):
 
 
 def fit(
-    network: Network, data: TrainingData, sources: dict[str, str], options: RunOptions
+    network: Network,
+    data: TrainingData,
+    sources: dict[str, str],
+    options: RunOptions,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Train the network's student for `settings.training.steps` steps.
 
@@ -67,6 +75,7 @@ def fit(
         data: batches of the normal training images.
         sources: fingerprints of data and teacher, which must be the same in a resumed run.
         options: see `RunOptions`.
+        ranks: processes that compute a part of every batch each.
 
     Returns:
         Training facts: steps, seconds, images per second, last loss and its terms.
@@ -82,20 +91,21 @@ def fit(
     student.train()
     student.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(student, settings)
-    precision = choose_precision(network.mean.device, settings.precision)
+    precision = ranks.share(choose_precision(network.mean.device, settings.precision))
     threads = torch.get_num_threads()
     identity = {**sources, "images": len(data), "settings": network.settings.to_dict()}
     start, seconds = 0, 0.0
     record: dict[str, Any] = {}
-    if options.resume and (options.folder / checkpoint.NAME).is_file():
-        start, seconds, precision, record = checkpoint.restore(
-            options.folder, network, optimizer, identity
-        )
+    found = ranks.call_first(lambda: _read_checkpoint(options, identity))
+    if found is not None:
+        start, seconds, precision, record = checkpoint.restore(found, network, optimizer)
     else:
-        checkpoint.clear(options.folder)
-        initialise(network, data)
-    options.folder.mkdir(parents=True, exist_ok=True)
-    log = _Log(options, start)
+        ranks.call_first(lambda: initialise(network, data))
+        torch.set_rng_state(ranks.share(torch.get_rng_state()))
+    ranks.copy(student)
+    join(student, ranks)
+    model = _parallel(student, ranks)
+    log = _Log(options, start) if ranks.is_first else None
     began = saved = time.perf_counter()
 
     def save(step: int) -> None:
@@ -104,7 +114,8 @@ def fit(
             options.folder, network, optimizer, step, identity, spent, precision, threads, record
         )
 
-    schedule = (indices(step, len(data), settings) for step in range(start, settings.steps))
+    own = ranks.part(settings.batch_size)
+    schedule = (indices(step, len(data), settings)[own] for step in range(start, settings.steps))
     bar = tqdm(
         total=settings.steps,
         initial=start,
@@ -114,31 +125,35 @@ def fit(
         mininterval=progress.interval(),
         dynamic_ncols=True,
     )
-    with bar, deferred() as stop_requested, log:
+    with bar, deferred() as stop_requested, log or nullcontext():
         for step, batch in enumerate(data.stream(schedule), start + 1):
             rate = learning_rate(step, settings)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            record = train_step(network, optimizer, batch, step, precision)
+            record = train_step(network, optimizer, batch, step, precision, model, ranks)
             now = time.perf_counter()
             done = step - start
-            record |= {"lr": rate, "images_per_second": done * len(batch) / (now - began)}
+            record |= {"lr": rate, "images_per_second": done * settings.batch_size / (now - began)}
             bar.set_postfix(
                 loss=f"{record['loss']:.4f}",
                 img_s=f"{record['images_per_second']:.0f}",
                 refresh=False,
             )
             bar.update()
-            if step % LOG_EVERY == 0 or step in (1, settings.steps):
+            if log and (step % LOG_EVERY == 0 or step in (1, settings.steps)):
                 log.write(record)
             # the last step is saved too: what follows takes time and may be interrupted
             due = now - saved >= options.checkpoint_every or step == settings.steps
-            if due or stop_requested():
-                save(step)
+            number = ranks.largest(stop_requested())
+            if due or number:
+                if ranks.is_first:
+                    save(step)
                 saved = now
-                if number := stop_requested():
+                if number:
                     raise Interrupted(number, step)
-    _check_loss(log.first, record.get("loss"), settings)
+    leave(student)
+    first = log.first if log else None
+    ranks.call_first(lambda: _check_loss(first, record.get("loss"), settings))
     student.eval()
     return {
         "steps": settings.steps,
@@ -157,14 +172,49 @@ def fit(
     }
 
 
+def _read_checkpoint(options: RunOptions, identity: dict[str, Any]) -> checkpoint.Checkpoint | None:
+    """Return the checkpoint to continue from; None, with the folder cleared: start anew."""
+    if options.resume and (options.folder / checkpoint.NAME).is_file():
+        return checkpoint.read(options.folder, identity)
+    checkpoint.clear(options.folder)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    return None
+
+
+def _parallel(student: nn.Module, ranks: Ranks) -> nn.Module:
+    """Return the student such that its gradients are averaged over ranks."""
+    if ranks.size == 1:
+        return student
+    device = next(student.parameters()).device
+    # the graph is the same in every step; some parameters may not be used in it
+    return DistributedDataParallel(
+        student,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+        static_graph=True,
+    )
+
+
 def train_step(
     network: Network,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     step: int,
     precision: str = "fp32",
+    model: nn.Module | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Update the student once.
+
+    Args:
+        network: with the student.
+        optimizer: of its parameters.
+        batch: the rank's part.
+        step: from 1.
+        precision: `fp32` or `bf16`.
+        model: the student, or what averages its gradients over ranks; None: the student.
+        ranks: with the other parts of the batch.
 
     Returns:
         `step`, `loss`, unweighted `terms` and `gradient` (global norm before clipping).
@@ -174,15 +224,18 @@ def train_step(
     """
     settings = network.settings
     with autocast(network.mean.device, precision):
-        output = network.student(batch.images, batch.inputs)
+        output = (model or network.student)(batch.images, batch.inputs)
     progress = step / settings.training.steps
-    total, terms = distillation(batch.targets, output, settings.loss, progress, batch.weights)
+    total, terms = distillation(
+        batch.targets, output, settings.loss, progress, batch.weights, ranks
+    )
     optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
     clip = settings.training.gradient_clip or math.inf
     norm = nn.utils.clip_grad_norm_(network.student.parameters(), clip)
     # one transfer for all values, so that the CPU waits for a GPU only once per step
-    *values, loss, gradient = torch.stack([*terms.values(), total.detach(), norm]).tolist()
+    summary = ranks.mean(torch.stack([*terms.values(), total.detach(), norm]))
+    *values, loss, gradient = summary.tolist()
     logged = dict(zip(terms, values, strict=True))
     for name, value in {**logged, "gradient": gradient}.items():
         if not math.isfinite(value):

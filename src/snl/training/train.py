@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,22 +25,23 @@ from snl.data.stream import batches, read
 from snl.data.tiles import samples
 from snl.data.white_level import describe, sample_range
 from snl.decision.fit import fit_calibration
-from snl.errors import ImageError, NotFiniteError, TrainingError
+from snl.errors import ImageError, NotFiniteError, SettingsError, TrainingError
 from snl.limits import MAX_PIXELS
 from snl.model import device as devices
 from snl.model import weights
 from snl.model.network import Network
+from snl.model.ranks import Ranks
 from snl.model.teacher import Teacher, default_stages
 from snl.runtime import bundle
 from snl.runtime.convert import network_version
-from snl.runtime.inspector import Inspector
+from snl.runtime.inspector import Inspector, load
 from snl.runtime.measure import measure
 from snl.runtime.metadata import ModelMetadata, TrainingInfo
 from snl.runtime.predictor import Predictor
 from snl.runtime.torch_engine import TorchEngine
 from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, plugins_used, resolve
 from snl.signals import deferred
-from snl.training import checkpoint, contents
+from snl.training import checkpoint, contents, distributed
 from snl.training.cache import CacheBudget, TrainingData
 from snl.training.contents import Hashes, content_hashes
 from snl.training.fit_statistics import fit_statistics
@@ -121,7 +123,8 @@ def train(
         note: called with a sentence about every step.
 
     Returns:
-        The inspector, on the device it was trained on.
+        The inspector, on the device it was trained on. In a process that torchrun started (see
+        docs/scale.md), the one that the first process has written.
 
     Raises:
         DataError, SettingsError, WeightsError, TrainingError, PluginError: with the remedy in the
@@ -135,24 +138,83 @@ def train(
     target = None if output is None else Path(output)
     if tensorboard:
         check_tensorboard()
-    catalog = data if isinstance(data, Catalog) else Catalog.read(data, layout, part_pattern)
-    if target is not None:
-        given = None if isinstance(data, Catalog) else data
-        check_output(target, settings, catalog_files(catalog, given))
-    for text in (*catalog.notes, *catalog.unused()):
-        note(f"note: {text}")
+    with distributed.joined(settings.training.batch_size) as ranks:
+        if ranks.size > 1 and target is None:
+            raise SettingsError("several processes train one model: give an output to write it to")
+        if not ranks.is_first:
+            quiet, note = True, _ignore
+        call = _Call(data, target, layout, part_pattern, resume or distributed.is_restarted(),
+                     overwrite, max_pixels, quiet, note)  # fmt: skip
+        options = partial(
+            RunOptions, resume=call.resume, checkpoint_every=checkpoint_every,
+            tensorboard=tensorboard, quiet=quiet,
+        )  # fmt: skip
+        reading = _Reading(cache or CacheBudget(), skip_bad, max_pixels)
+        inspector = _train(call, settings, distributed.device_name(device), options, reading, ranks)
+        ranks.wait()
+        if inspector is None:
+            assert target is not None
+            inspector = load(target, device)
+    return inspector
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Arguments of `train`."""
+
+    data: Catalog | str | Path
+    target: Path | None
+    layout: str
+    part_pattern: str | None
+    resume: bool
+    overwrite: bool
+    max_pixels: int
+    quiet: bool
+    note: Note
+
+    def catalog(self, settings: Settings) -> Catalog:
+        """Read the data, after a check of the output."""
+        data = self.data
+        catalog = (
+            data
+            if isinstance(data, Catalog)
+            else Catalog.read(data, self.layout, self.part_pattern)
+        )
+        if self.target is not None:
+            given = None if isinstance(data, Catalog) else data
+            check_output(self.target, settings, catalog_files(catalog, given))
+        for text in (*catalog.notes, *catalog.unused()):
+            self.note(f"note: {text}")
+        return catalog
+
+
+def _train(
+    call: _Call,
+    settings: Settings,
+    device: str,
+    options: Callable[[Path], RunOptions],
+    reading: _Reading,
+    ranks: Ranks,
+) -> Inspector | None:
+    """Train, and on the first rank calibrate and write the bundle; None on the others."""
+    note, quiet, target, max_pixels = call.note, call.quiet, call.target, call.max_pixels
+    catalog = ranks.call_first(lambda: call.catalog(settings))
     images = _Images.of(catalog, settings)
     chosen = devices.choose(device)
-    found = sample_range(
-        [*images.used, *images.held_out],
-        max_pixels=max_pixels,
-        progress=_bar("finding the white level", quiet),
+    found = ranks.call_first(
+        lambda: sample_range(
+            [*images.used, *images.held_out],
+            max_pixels=max_pixels,
+            progress=_bar("finding the white level", quiet),
+        )
     )
     for text in describe(found, settings.white_level):
         note(f"note: {text}")
     settings = settings.replace({"white_level": settings.white_level or found.level})
     network = _untrained(settings, note)
-    hashes = content_hashes(catalog.train(), _bar("comparing images", quiet))
+    hashes = ranks.call_first(
+        lambda: content_hashes(catalog.train(), _bar("comparing images", quiet))
+    )
     sources = {
         "data": catalog.fingerprint(),
         "image contents": contents.fingerprint(hashes),
@@ -160,28 +222,39 @@ def train(
     }
     with ExitStack() as stack:
         folder = run_folder(target, stack)
-        if target is not None:
+        finished: list[Inspector] = []
+
+        def is_finished() -> bool:
+            if target is None:
+                return False
             stack.enter_context(locked_run(target, folder))
-            finished = finished_run(
-                target, folder, network.settings, catalog, sources, resume, overwrite, device
-            )
-            if finished is not None:
-                finished.predictor.max_pixels = max_pixels
-                note(f"{target}: already trained with these settings on these images")
-                return finished
-        recorded = checkpoint.recorded_threads(folder) if resume else 0
+            old = finished_run(
+                target, folder, network.settings, catalog, sources, call.resume, call.overwrite,
+                device,
+            )  # fmt: skip
+            finished.extend([] if old is None else [old])
+            return old is not None
+
+        if ranks.call_first(is_finished):
+            note(f"{target}: already trained with these settings on these images")
+            for inspector in finished:
+                inspector.predictor.max_pixels = max_pixels
+                return inspector
+            return None
+        recorded = checkpoint.recorded_threads(folder) if call.resume else 0
         stack.enter_context(devices.cpu_threads(recorded or settings.training.threads))
         network.to(chosen)
-        images = _prepare(network, images, max_pixels, quiet, note)
-        note(_summary(network.settings, images, chosen))
-        options = RunOptions(folder, resume, checkpoint_every, tensorboard, quiet)
-        reading = _Reading(cache or CacheBudget(), skip_bad, max_pixels)
-        images, facts = _fit(network, images, sources, options, reading, note)
+        images = ranks.call_first(lambda: _prepare(network, images, max_pixels, quiet, note))
+        ranks.copy(network)
+        note(_summary(network.settings, images, chosen, ranks))
+        images, facts = _fit(network, images, sources, options(folder), reading, note, ranks)
+        if not ranks.is_first:
+            return None
         facts["image_kinds"] = found.kinds(network.settings.white_level)
         facts["highest_samples"] = dict(found.highest)
         metadata = _metadata(network, images, sources, hashes, facts)
         predictor = Predictor(TorchEngine(network, device), metadata, max_pixels=max_pixels)
-        inspector = _calibrated(predictor, images, skip_bad, _bar("calibrating", quiet))
+        inspector = _calibrated(predictor, images, reading.skip_bad, _bar("calibrating", quiet))
         skipped = facts["skipped"]
         if skipped:
             note(f"{len(skipped)} images could not be read and were skipped, first: {skipped[0]}")
@@ -190,6 +263,10 @@ def train(
                 inspector.save(target)
                 checkpoint.clear(folder)
     return inspector
+
+
+def _ignore(text: str) -> None:
+    """Say nothing: the first rank speaks."""
 
 
 def _untrained(settings: Settings, note: Note) -> Network:
@@ -228,12 +305,13 @@ def _prepare(
     return images
 
 
-def _summary(settings: Settings, images: _Images, device: torch.device) -> str:
+def _summary(settings: Settings, images: _Images, device: torch.device, ranks: Ranks) -> str:
+    processes = f" in {ranks.size} processes" if ranks.size > 1 else ""
     return (
         f"{len(images.used)} normal images of {len({r.product for r in images.used})} products "
         f"({len(images.held_out)} more held out for calibration), layout "
         f"'{images.catalog.layout}'; {settings.method} with {settings.teacher.name} at "
-        f"{settings.image_size} px on {device}"
+        f"{settings.image_size} px on {device}{processes}"
     )
 
 
@@ -244,8 +322,9 @@ def _fit(
     options: RunOptions,
     reading: _Reading,
     note: Note,
+    ranks: Ranks,
 ) -> tuple[_Images, dict[str, Any]]:
-    """Train the student and fit the error statistics.
+    """Train the student and, on the first rank, fit the error statistics.
 
     Returns:
         The images without unreadable ones, and the training facts.
@@ -261,9 +340,12 @@ def _fit(
         max_pixels=reading.max_pixels,
         progress=_bar("reading images", options.quiet),
         note=note,
+        ranks=ranks,
     )
     with closing(data):
-        facts = fit(network, data, sources, options)
+        facts = fit(network, data, sources, options, ranks)
+    if not ranks.is_first:
+        return images, facts
     _check_finite(network)
     began = perf_counter()
     bar = _bar("errors on normal images", options.quiet)
