@@ -22,19 +22,35 @@ SETTINGS: dict[str, Any] = {
 }
 """Settings that train within three minutes on two cores."""
 
+STEPS_PER_PRODUCT = 60
+"""Training steps of each generated product; with less, many products are not learnt."""
+GENERATED_SIZE = 128
+"""Default side in pixels of the images of generated products, and the network's input: with many
+products, drawing and training take long."""
+
+_HAND_MADE = "hand-made"
+
 
 class Options(shared.DeviceOption, shared.QuietOption):
     """Options of `snl demo`."""
 
     out: Path
     seed: int
+    products: int | None
+    size: int | None
+    images_only: bool
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
     verb = shared.new_verb(
-        verbs, "demo", SUMMARY, "snl demo", "snl demo --out demo1 --seed 1"
-    )  # fmt: skip
+        verbs,
+        "demo",
+        SUMMARY,
+        "snl demo",
+        "snl demo --out demo1 --seed 1",
+        "snl demo --out demo100 --products 100 --images-only",
+    )
     verb.add_argument(
         "--out",
         type=Path,
@@ -49,6 +65,23 @@ def add_parser(verbs: Any) -> None:
         metavar="N",
         help="seed of the images and of training (default: 0)",
     )
+    verb.add_argument(
+        "--products",
+        type=shared.whole(1, 10_000),
+        metavar="N",
+        help="generate N products with random designs, 1 to 10000, and train for "
+        f"{STEPS_PER_PRODUCT} steps per product, at least {SETTINGS['training.steps']}, at "
+        f"{GENERATED_SIZE} px (default: eight hand-made products)",
+    )
+    verb.add_argument(
+        "--size",
+        type=shared.whole(64, 4096),
+        metavar="PX",
+        help=f"side of the images in pixels (default: 256; with --products: {GENERATED_SIZE})",
+    )
+    verb.add_argument(
+        "--images-only", action="store_true", help="write the images and stop, without training"
+    )
     shared.add_device(verb)
     shared.add_quiet(verb)
 
@@ -60,15 +93,20 @@ def run(options: Options) -> int:
     from snl.reporting.collect import report
 
     started = time.perf_counter()
-    train = snl.train  # fails before any work if PyTorch is missing
     out = options.out
     data, file, page = out / "parts", out / "demo.snl", out / "report.html"
+    if options.images_only:
+        _check_folder(out)
+        _make_data(options, data)
+        say(f"images: {data}\nnext: snl train {data} -o {file}", lines=True)
+        return OK
+    train = snl.train  # fails before any work if PyTorch is missing
     _check_outputs(out)
     _make_data(options, data)
     inspector = train(
         data,
         output=file,
-        overrides={**SETTINGS, "training.seed": options.seed},
+        overrides={**_settings(options), "training.seed": options.seed},
         device=options.device,
         overwrite=True,
         quiet=options.quiet,
@@ -92,23 +130,39 @@ def run(options: Options) -> int:
     return OK
 
 
-def _check_outputs(out: Path) -> None:
-    """Check before any work that the folder is new, or holds an earlier demo and nothing that would
-    be replaced.
+def _settings(options: Options) -> dict[str, Any]:
+    """Return the settings of training for the products that were asked for."""
+    if options.products is None:
+        return SETTINGS
+    steps = max(SETTINGS["training.steps"], STEPS_PER_PRODUCT * options.products)
+    return {**SETTINGS, "image_size": GENERATED_SIZE, "training.steps": steps}
+
+
+def _check_folder(out: Path) -> None:
+    """Check before any work that the folder is new, empty, or holds an earlier demo.
 
     Raises:
         DataError: a file, or a folder with something other than a demo.
+    """
+    if out.is_file():
+        raise DataError(f"{out}: is a file; choose another folder with --out")
+    if out.is_dir() and any(out.iterdir()) and not _has_demo(out):
+        raise DataError(f"{out}: is not empty and holds no demo; choose another folder with --out")
+
+
+def _check_outputs(out: Path) -> None:
+    """Check also that nothing would be replaced except files of an earlier demo.
+
+    Raises:
+        DataError: see `_check_folder`.
         SnlError: see `snl.outputs.check_outputs`.
     """
     from snl import kinds
     from snl.outputs import Output, check_outputs
 
-    if out.is_file():
-        raise DataError(f"{out}: is a file; choose another folder with --out")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
+    _check_folder(out)
     if not _has_demo(out):
-        raise DataError(f"{out}: is not empty and holds no demo; choose another folder with --out")
+        return
     files = (
         ("demo.snl", kinds.BUNDLE),
         ("report.html", kinds.PAGE),
@@ -125,13 +179,50 @@ def _has_demo(out: Path) -> bool:
 
 
 def _make_data(options: Options, data: Path) -> None:
-    """Generate the demo images, unless an earlier demo has done so."""
+    """Generate the demo images, unless an earlier demo has generated the same ones.
+
+    Raises:
+        DataError: the folder holds images of other products or of another size.
+    """
     import snl
 
+    wanted: dict[str, Any] = {"seed": options.seed}
+    if options.products is not None:
+        wanted |= {"products": options.products, "size": GENERATED_SIZE}
+    if options.size is not None:
+        wanted["size"] = options.size
     if _has_demo(options.out):
+        _check_same(data, wanted)
         say(f"{data}: using the demo images that exist")
         return
-    snl.make_demo(data, seed=options.seed, progress=progress_bar("drawing parts", options.quiet))
+    snl.make_demo(data, **wanted, progress=progress_bar("drawing parts", options.quiet))
+
+
+def _check_same(data: Path, wanted: dict[str, Any]) -> None:
+    """Check that the images in a folder are those that `make_demo(data, **wanted)` would make."""
+    from snl.demo.dataset import made_with
+
+    made = made_with(data)
+    compared = dict(wanted)
+    if "products" not in wanted:
+        del compared["seed"]  # the hand-made products are the same with every seed
+        if isinstance(made.get("products"), int):
+            compared["products"] = _HAND_MADE
+    differing = [name for name, value in compared.items() if made.get(name) != value]
+    if differing:
+        has = ", ".join(f"{name} {_shown(made.get(name))}" for name in differing)
+        asked = ", ".join(f"{name} {_shown(compared[name])}" for name in differing)
+        raise DataError(
+            f"{data}: holds other demo images ({has}) than those asked for ({asked}); "
+            "choose another folder with --out"
+        )
+
+
+def _shown(value: Any) -> str:
+    """Return an argument of `make_demo` for a message."""
+    if isinstance(value, list):
+        return _HAND_MADE
+    return "unknown" if value is None else str(value)
 
 
 def _save_overlays(inspector: Inspector, evaluation: Evaluation, folder: Path) -> Path:

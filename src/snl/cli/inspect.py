@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snl.cli import inspect_bulk
 from snl.cli import options as shared
 from snl.cli.common import BAD_INPUT, OK, image_files, progress_bar, say
 from snl.cli.inspect_outputs import OutputOptions, open_outputs
@@ -31,6 +32,12 @@ class Options(
     """Options of `snl inspect`."""
 
     paths: list[str]
+    output: str | None
+    ray: str | None
+    workers: int
+    maps: bool
+    image_column: str
+    id_column: str
     product: str | None
     tile: int | None
     batch_size: int
@@ -48,6 +55,7 @@ def add_parser(verbs: Any) -> None:
         "snl inspect parts.snl bottle.png --product bottle --rate 0.06",
         "snl inspect parts.snl incoming/ --monitor drift.json --json today.jsonl",
         "snl inspect parts.onnx camera:0 --batch-size 1",
+        "snl inspect parts.snl s3://plant/line1/ -o s3://plant/results --ray auto",
         r"snl inspect parts.snl incoming/ --part-pattern '(\d+)_view' --parts parts.jsonl",
     )
     verb.add_argument("file", metavar="FILE", help="bundle or export")
@@ -108,6 +116,7 @@ def add_parser(verbs: Any) -> None:
         help="threads of the network, 0: chosen by the runtime (default); snl bench inference "
         "measures which number is best",
     )
+    inspect_bulk.add_options(verb)
     shared.add_precision(verb)
     shared.add_max_pixels(verb)
     shared.add_device(verb)
@@ -121,6 +130,7 @@ def run(options: Options) -> int:
 
     if options.parts and not options.part_pattern:
         raise SettingsError("--parts needs --part-pattern, which names the part of each image")
+    inspect_bulk.check(options)
     inspector = snl.load(
         options.file,
         options.device,
@@ -133,6 +143,8 @@ def run(options: Options) -> int:
     rates = inspector.rates_for(  # refuses an unknown product or a wrong rate before any work
         options.product, options.rate, options.uncertain_rate, options.unknown_rate
     )
+    if options.output:
+        return inspect_bulk.run(options, inspector, rates)
     if any(map(is_video, options.paths)):
         return _inspect_video(options, inspector, rates)
     return _inspect_images(options, inspector, rates)

@@ -1,0 +1,1 @@
+"""Inspect millions of images: from folders, archives and tables, here or on a Ray cluster."""
