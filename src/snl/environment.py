@@ -37,6 +37,8 @@ NEEDED_FOR = {
     "video": "snl inspect of videos, network streams and cameras",
     "parquet": "manifests in Parquet format",
     "plots": "snl probe --picture",
+    "remote": "images at addresses such as s3://, and many images (snl inspect -o)",
+    "ray": "a Ray cluster (snl inspect --ray)",
     "pretrain": "pretraining of the teacher (pretraining/)",
     "tensorboard": "snl train --tensorboard",
     "dev": "tests and development",
