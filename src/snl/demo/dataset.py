@@ -1,4 +1,6 @@
-"""The demo data set: generated images of eight products, in the layout of MVTec AD.
+"""The demo data set: generated images of parts, in the layout of MVTec AD.
+
+There are eight hand-made products and any number of generated ones (`snl.demo.generated`).
 
 An anomalous image is a new normal image to which a defect is added; its mask is the support of the
 defect and therefore exact. Every image has its own random generator, seeded with seed, product,
@@ -7,9 +9,12 @@ split, kind and number: with other counts or fewer products the images are the s
 
 from __future__ import annotations
 
+import ast
+import itertools
 import os
+import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +25,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from snl.demo.defects import Fault
+from snl.demo.generated import MAX_PRODUCTS, generated_part, part_names, part_number
 from snl.demo.noise import Array
-from snl.demo.parts import PARTS
+from snl.demo.parts import PARTS, Product
 from snl.demo.scene import Light, Scene, illuminate, photograph
 from snl.errors import DataError, SettingsError
 from snl.temporary import temporary_folder
 
 PRODUCTS: tuple[str, ...] = tuple(PARTS)
 DEFECTS: Mapping[str, tuple[str, ...]] = {name: tuple(p.defects) for name, p in PARTS.items()}
+"""The hand-made products and their kinds of defects."""
 
-SUBTLEST = 0.6
-"""Lowest level of defects, from 0 (subtle) to 1 (obvious): a person sees all at a glance."""
+Key = tuple[str, str, str, int]
+"""An image: product, split, kind, number."""
 
 _README = """\
 Demo data set for visual anomaly detection
@@ -73,8 +80,8 @@ def demo_image(
     """Return one image of the demo set, identical to the file that `make_demo` writes.
 
     Args:
-        product: one of `PRODUCTS`.
-        kind: `good`, or one of `DEFECTS[product]`.
+        product: one of `PRODUCTS`, or a generated one: `part_000` to `part_9999`.
+        kind: `good`, or a key of `part_of(product, seed).defects`.
         index: number of the image in its folder.
         split: `train` or `test`.
         seed: seed of the set.
@@ -89,15 +96,37 @@ def demo_image(
     _check(seed, size, {"index": index}, [product])
     if split not in ("train", "test"):
         raise SettingsError(f"split is {split!r}; use train or test")
-    if kind != "good" and kind not in DEFECTS[product]:
+    kinds = part_of(product, seed).defects
+    if kind != "good" and kind not in kinds:
         raise SettingsError(
-            f"product '{product}' has no defect '{kind}'; use good, {', '.join(DEFECTS[product])}"
+            f"product '{product}' has no defect '{kind}'; use good, {', '.join(kinds)}"
         )
     key = (product, split, kind, index)
     normal, anomalous, mask = _render(key, seed, size)
-    clean = photograph(normal, _generator(seed, *key, "camera"))
-    image = clean if kind == "good" else photograph(anomalous, _generator(seed, *key, "camera"))
+    clean = photograph(normal, _generator(seed, key, "camera"))
+    image = clean if kind == "good" else photograph(anomalous, _generator(seed, key, "camera"))
     return DemoImage(image, clean, mask)
+
+
+def part_of(product: str, seed: int) -> Product:
+    """Return how to build a product and its defects.
+
+    Args:
+        product: the name of a hand-made or generated product.
+        seed: seed of the set; generated products depend on it.
+
+    Raises:
+        SettingsError: no such product.
+    """
+    if product in PARTS:
+        return PARTS[product]
+    number = part_number(product)
+    if number is None:
+        raise SettingsError(
+            f"the demo set has no product '{product}'; use {', '.join(PRODUCTS)}, "
+            f"or part_000 to part_{MAX_PRODUCTS - 1}"
+        )
+    return generated_part(int(seed), number)
 
 
 def make_demo(
@@ -108,7 +137,7 @@ def make_demo(
     n_train: int = 60,
     n_good: int = 12,
     n_defect: int = 6,
-    products: Sequence[str] | None = None,
+    products: int | Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the demo set to a new or empty folder and return its path.
@@ -120,7 +149,8 @@ def make_demo(
         n_train: normal training images, per product.
         n_good: normal test images, per product.
         n_defect: anomalous test images, per product and kind of defect.
-        products: names from `PRODUCTS`; None: all.
+        products: a number of generated products, 1 to 10,000, or names; None: the hand-made
+            products. A generated product is the same whatever their number is.
         progress: called with (images done, images in total) after every image.
 
     Returns:
@@ -135,12 +165,12 @@ def make_demo(
     Example:
         >>> folder = snl.make_demo("demo-parts", products=["gear"], size=64)
     """
-    selected = PRODUCTS if products is None else products
     counts = {"n_train": n_train, "n_good": n_good, "n_defect": n_defect}
+    selected = _names(products)
     _check(seed, size, counts, selected)
-    selected = list(selected)
     root = Path(root)
-    text = _README.format(seed=seed, size=size, products=selected, **counts)
+    described = len(selected) if isinstance(products, (int, np.integer)) else list(selected)
+    text = _README.format(seed=seed, size=size, products=described, **counts)
     try:
         target = root.resolve()
         _check_target(target)
@@ -148,7 +178,7 @@ def make_demo(
         with temporary_folder(target.name, target.parent) as temporary:
             draft = temporary / target.name
             draft.mkdir()
-            _write_all(draft, list(_plan(selected, **counts)), seed, size, progress)
+            _write_all(draft, _plan(selected, seed, **counts), seed, size, progress)
             (draft / "README.txt").write_text(text, encoding="utf-8")
             if target.exists():
                 target.rmdir()
@@ -159,6 +189,36 @@ def make_demo(
             "choose a writable folder on a disk with enough free space"
         ) from error
     return root
+
+
+def made_with(root: Path) -> dict[str, Any]:
+    """Return the arguments with which `make_demo` made the set in a folder, as its README says.
+
+    They are empty if the README says nothing about them.
+    """
+    text = (root / "README.txt").read_text(encoding="utf-8", errors="replace")
+    call = re.search(r"^ *snl\.make_demo\(root, .*\)$", text, re.MULTILINE)
+    if call is None:
+        return {}
+    try:
+        expression = ast.parse(call[0].strip(), mode="eval").body
+        keywords = expression.keywords if isinstance(expression, ast.Call) else []
+        return {word.arg: ast.literal_eval(word.value) for word in keywords if word.arg}
+    except (SyntaxError, ValueError):
+        return {}
+
+
+def _names(products: int | Sequence[str] | None) -> Sequence[str]:
+    """Return the names of the products that the argument of `make_demo` means."""
+    if products is None:
+        return PRODUCTS
+    if not isinstance(products, (int, np.integer)):
+        return products
+    if isinstance(products, bool) or not 1 <= products <= MAX_PRODUCTS:
+        raise SettingsError(
+            f"products is {products!r}; use a number from 1 to {MAX_PRODUCTS}, or a list of names"
+        )
+    return part_names(int(products))
 
 
 def _check(seed: int, size: int, counts: Mapping[str, int], products: Sequence[str]) -> None:
@@ -172,10 +232,8 @@ def _check(seed: int, size: int, counts: Mapping[str, int], products: Sequence[s
             f"products is {products!r}; give a list with names from {', '.join(PRODUCTS)}"
         )
     for product in products:
-        if product not in PARTS:
-            raise SettingsError(
-                f"the demo set has no product '{product}'; use {', '.join(PRODUCTS)}"
-            )
+        if part_number(product) is None:  # generated products are drawn when they are needed
+            part_of(product, seed)
     if len(set(products)) < len(products):
         raise SettingsError(
             f"products has a name twice: {', '.join(products)}; give each name once"
@@ -191,54 +249,54 @@ def _check_target(root: Path) -> None:
 
 
 def _plan(
-    products: Sequence[str], n_train: int, n_good: int, n_defect: int
-) -> Iterator[tuple[str, str, str, int]]:
-    """Yield the key of every image to write: product, split, kind, number."""
+    products: Sequence[str], seed: int, n_train: int, n_good: int, n_defect: int
+) -> dict[tuple[str, str, str], int]:
+    """Return the folders to write, (product, split, kind), and the number of images in each."""
+    plan: dict[tuple[str, str, str], int] = {}
     for product in products:
-        for split, count in (("train", n_train), ("test", n_good)):
-            yield from ((product, split, "good", k) for k in range(count))
-        for kind in DEFECTS[product]:
-            yield from ((product, "test", kind, k) for k in range(n_defect))
+        plan[product, "train", "good"] = n_train
+        plan[product, "test", "good"] = n_good
+        plan |= {(product, "test", kind): n_defect for kind in part_of(product, seed).defects}
+    return {folder: count for folder, count in plan.items() if count}
 
 
 def _write_all(
     draft: Path,
-    plan: Sequence[tuple[str, str, str, int]],
+    plan: Mapping[tuple[str, str, str], int],
     seed: int,
     size: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    for product, split, kind in {key[:3] for key in plan}:
+    for product, split, kind in plan:
         (draft / product / split / kind).mkdir(parents=True)
         if kind != "good":
             (draft / product / "ground_truth" / kind).mkdir(parents=True)
-    workers = min(8, os.cpu_count() or 1)
+    keys = ((*folder, index) for folder, count in plan.items() for index in range(count))
+    workers, done, total = min(8, os.cpu_count() or 1), 0, sum(plan.values())
     pool = ThreadPoolExecutor(workers)
     try:
-        pending: set[Future[None]] = {
-            pool.submit(_write_one, draft, key, seed, size) for key in plan
-        }
-        done = 0
-        while pending:
+        pending: set[Future[None]] = set()
+        while done < total:
+            # Few at a time, so that a large set needs no more memory than a small one.
+            for key in itertools.islice(keys, 4 * workers - len(pending)):
+                pending.add(pool.submit(_write_one, draft, key, seed, size))
             completed, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in completed:
                 future.result()
                 done += 1
                 if progress is not None:
-                    progress(done, len(plan))
+                    progress(done, total)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _render(
-    key: tuple[str, str, str, int], seed: int, size: int
-) -> tuple[Array, Array, NDArray[np.uint8]]:
+def _render(key: Key, seed: int, size: int) -> tuple[Array, Array, NDArray[np.uint8]]:
     """Return the light on the sensor without and with the defect, (3, N, N), and the mask."""
     product, _, kind, index = key
-    part = PARTS[product]
+    part = part_of(product, seed)
 
     def build(fault: Fault | None) -> Scene:
-        rng = _generator(seed, *key, "part")
+        rng = _generator(seed, key, "part")
         scene = Scene.empty(size, Light.draw(rng))
         part.build(scene, rng, fault)
         return scene
@@ -248,9 +306,9 @@ def _render(
     if kind == "good":
         return normal, normal, np.zeros((size, size), np.uint8)
     # Levels are a golden-ratio sequence: consecutive images cover the range evenly.
-    start = _generator(seed, product, kind, "level").uniform()
-    level = SUBTLEST + (1 - SUBTLEST) * ((start + 0.618034 * index) % 1)
-    fault = Fault(kind, level, _generator(seed, *key, "defect"))
+    start = _generator(seed, (product, kind), "level").uniform()
+    level = part.subtlest + (1 - part.subtlest) * ((start + 0.618034 * index) % 1)
+    fault = Fault(kind, level, _generator(seed, key, "defect"))
     paint = part.defects[kind]
     if paint is None:
         scene = build(fault)
@@ -261,10 +319,10 @@ def _render(
     return normal, anomalous, np.where(scene.fault > 0.1, 255, 0).astype(np.uint8)
 
 
-def _write_one(draft: Path, key: tuple[str, str, str, int], seed: int, size: int) -> None:
+def _write_one(draft: Path, key: Key, seed: int, size: int) -> None:
     product, split, kind, index = key
     _, light, mask = _render(key, seed, size)
-    image = photograph(light, _generator(seed, *key, "camera"))
+    image = photograph(light, _generator(seed, key, "camera"))
     _save(image, draft / product / split / kind / f"{index:03d}.png")
     if kind != "good":
         _save(mask, draft / product / "ground_truth" / kind / f"{index:03d}_mask.png")
@@ -276,5 +334,11 @@ def _save(image: NDArray[np.uint8], path: Path) -> None:
     Image.fromarray(image).save(path, format="PNG", compress_level=6, compress_type=strategy)
 
 
-def _generator(seed: int, *key: Any) -> np.random.Generator:
-    return np.random.default_rng([int(seed), *"/".join(map(str, key)).encode()])
+def _generator(seed: int, key: tuple[str | int, ...], use: str) -> np.random.Generator:
+    """Return the random generator for one use; the key's first entry is the product."""
+    product, *rest = key
+    number = part_number(str(product))
+    if number is not None:  # part_0012 of a set of 5000 is part_012 of a set of 20
+        product = f"part_{number:03d}"
+    text = "/".join(map(str, (product, *rest, use)))
+    return np.random.default_rng([int(seed), *text.encode()])

@@ -13,6 +13,9 @@ from snl.demo.circuit import circuit
 from snl.demo.defects import Defect, Fault
 from snl.demo.scene import Scene
 
+SUBTLEST = 0.6
+"""Lowest level of defects, from 0 (subtle) to 1 (obvious): a person sees all at a glance."""
+
 
 @dataclass(frozen=True)
 class Product:
@@ -22,6 +25,8 @@ class Product:
     """Paints the part into a scene, with the structural defect given, if any."""
     defects: Mapping[str, Defect | None]
     """By kind; None: a structural defect, which `build` makes."""
+    subtlest: float = SUBTLEST
+    """Lowest level of its defects; the highest is 1."""
 
 
 PARTS: Mapping[str, Product] = {
