@@ -20,7 +20,18 @@ BASE = [
     "outputs",
 ]
 LAYERS = [
-    *("base", "data", "demo", "drawing", "model", "decision", "monitoring", "runtime", "bulk", "training"),
+    *(
+        "base",
+        "data",
+        "demo",
+        "drawing",
+        "model",
+        "decision",
+        "monitoring",
+        "runtime",
+        "bulk",
+        "training",
+    ),
     *("evaluation", "exporting", "reporting", "bench", "cli"),
 ]
 """From the bottom up; a package imports itself and what is listed before it."""

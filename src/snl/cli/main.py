@@ -108,7 +108,7 @@ def parse(arguments: Sequence[str]) -> tuple[Any, argparse.Namespace]:
     if optional and len(extra) == 1 and extra[0][:1] != "-" and getattr(options, optional) is None:
         # argparse does not find an optional positional argument that comes after options
         setattr(options, optional, Path(extra.pop()))
-    options.arguments = list(arguments)
+    options.arguments = list(arguments)  # for verbs that start themselves again
     if extra:
         parser.error(f"unrecognized arguments: {' '.join(extra)}")
     return verb, options

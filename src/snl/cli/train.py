@@ -35,7 +35,6 @@ class Options(
     on_bad_image: str
     tensorboard: bool
     devices: str | None
-    arguments: list[str]
 
 
 def add_parser(verbs: Any) -> None:
@@ -98,7 +97,7 @@ def run(options: Options) -> int:
     if options.devices:
         devices = launch.parse_devices(options.devices)
         if not distributed.is_started_by_torchrun() and len(devices) > 1:
-            return launch.launch(options.arguments, devices)
+            return launch.launch(vars(options)["arguments"], devices)
         device = "cpu" if devices[0] == "cpu" else "cuda"
     is_first = distributed.is_first()
     try:
