@@ -2,6 +2,7 @@
 
     python -m benchmarks.figures bars docs/results/methods.json -o docs/results/methods.png
     python -m benchmarks.figures scores docs/results/methods.json --run snl-rd -o scores.png
+    python -m benchmarks.figures frontier docs/results/gpu.json docs/results/gpu-peers.json -o f.png
     python -m benchmarks.figures worst demo/demo.snl demo/parts -o worst.png
     python -m benchmarks.figures overlays demo/demo.snl demo/parts -o docs/overlays.png
 
@@ -108,6 +109,40 @@ def bars(files: Sequence[Path], names: Sequence[str], output: Path) -> None:
         note = "One seed. "
     note += "Axes are cut; dashed: the first row."
     save_figure(plt, figure, output, note)
+
+
+def frontier(files: Sequence[Path], output: Path) -> None:
+    """Draw image AUROC against the time to predict the test images, and which rows no other row
+    beats in both.
+
+    Args:
+        files: results of `benchmarks.ablation` or `benchmarks.peers`, measured on one machine.
+        output: PNG file.
+    """
+    plt = pyplot()
+    groups = by_name(merge(files), files[0])
+    points = {}
+    for name, runs in groups.items():
+        accuracy = [v for run in runs if (v := value_of(run, "image_auroc")) is not None]
+        seconds = [run["prediction_seconds"] for run in runs]
+        images = sum(len(s) for by in runs[0]["scores"].values() for s in by.values())
+        points[name] = (1000 * statistics.median(seconds) / images, statistics.mean(accuracy))
+    best = [
+        name for name, (time, value) in points.items()
+        if not any(t <= time and v >= value and (t, v) != (time, value) for t, v in points.values())
+    ]  # fmt: skip
+    figure, axes = plt.subplots(figsize=(6.4, 4))
+    line = sorted(points[name] for name in best)
+    axes.step(*zip(*line, strict=True), where="post", color=GREY, lw=1, ls="--", zorder=0)
+    for name, (time, value) in points.items():
+        colour = BLUE if name in best else ORANGE
+        axes.plot(time, value, "o" if name in best else "s", color=colour, ms=6)
+        axes.annotate(name, (time, value), (6, 4), textcoords="offset points", fontsize=8)
+    axes.set_xlabel("ms per image, prediction of the test images", fontsize=9)
+    axes.set_title("image AUROC, %", fontsize=10, color=INK, loc="left")
+    axes.margins(x=0.35, y=0.12)
+    style_axes(axes)
+    save_figure(plt, figure, output, "Circles: no other row is both faster and more accurate.")
 
 
 def scores(files: Sequence[Path], name: str, seed: int | None, output: Path) -> None:
@@ -292,7 +327,8 @@ def parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     charts = verbs.add_parser("bars", help="metrics of all rows of an ablation")
     histograms = verbs.add_parser("scores", help="normal and anomalous scores of a run")
-    for verb in (charts, histograms):
+    times = verbs.add_parser("frontier", help="accuracy against time")
+    for verb in (charts, histograms, times):
         verb.add_argument("results", type=Path, nargs="+")
     charts.add_argument(
         "--run", action="append", default=[], help="rows and their order (default: all)"
@@ -305,7 +341,7 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("bundle", type=Path)
         verb.add_argument("data", type=Path)
     sheet.add_argument("--count", type=int, default=WORST, help="images of each kind and product")
-    for verb in (charts, histograms, sheet, pairs):
+    for verb in (charts, histograms, times, sheet, pairs):
         add_output(verb)
     return parser
 
@@ -316,6 +352,8 @@ def main() -> None:
         bars(options.results, options.run, options.output)
     elif options.verb == "scores":
         scores(options.results, options.run, options.seed, options.output)
+    elif options.verb == "frontier":
+        frontier(options.results, options.output)
     elif options.verb == "worst":
         worst(options.bundle, options.data, options.count, options.output)
     else:

@@ -49,6 +49,12 @@ def test_bars_of_a_metric_that_is_not_defined(whole: Whole, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("matplotlib")
+def test_frontier(whole: Whole, tmp_path: Path) -> None:
+    figures.frontier([whole[0]], tmp_path / "frontier.png")
+    check(tmp_path / "frontier.png", 500, 300)
+
+
+@pytest.mark.usefixtures("matplotlib")
 def test_scores(whole: Whole, tmp_path: Path) -> None:
     figures.scores([whole[0]], "fd", 1, tmp_path / "scores.png")
     check(tmp_path / "scores.png", 600, 200)

@@ -290,8 +290,10 @@ def test_errors_are_told_once(
     missing = snl_train(tmp_path / "nothing", file, "--devices", "cpu,cpu")
     assert missing.returncode == 2 and missing.stderr.count("\n") == 1, missing.stderr
     assert "does not exist" in missing.stderr and not list(tmp_path.iterdir())
-    words = ["train", str(plant), "-o", str(file), "--devices", "0,0"]
-    assert main(words) == 2 and "each once" in capsys.readouterr().err
+    words = ["train", str(plant), "-o", str(file), "--devices"]
+    assert main([*words, "0,0"]) == 2 and "each once" in capsys.readouterr().err
+    assert main([*words, "cpu", "--device", "cpu"]) == 2
+    assert "not both" in capsys.readouterr().err
 
 
 def test_an_unreadable_image_stops_all(plant: Path, tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, say
 from snl.cli.console import BAD_INPUT
+from snl.errors import SettingsError
 
 if TYPE_CHECKING:
     from snl.runtime.inspector import Inspector
@@ -95,10 +97,12 @@ def run(options: Options) -> int:
     started = time.perf_counter()
     device = options.device
     if options.devices:
+        if device != "auto":
+            raise SettingsError("give --device or --devices, not both")
         devices = launch.parse_devices(options.devices)
         if not distributed.is_started_by_torchrun() and len(devices) > 1:
             return launch.launch(vars(options)["arguments"], devices)
-        device = "cpu" if devices[0] == "cpu" else "cuda"
+        device = _own_device(devices)
     is_first = distributed.is_first()
     try:
         inspector = snl.train(
@@ -140,6 +144,13 @@ def run(options: Options) -> int:
     )
     _report_calibration(options, inspector)
     return OK
+
+
+def _own_device(devices: Sequence[str]) -> str:
+    """Return the device of this process, the only one or one of several, of those in a list."""
+    if devices[0] == "cpu":
+        return "cpu"
+    return f"cuda:{devices[0]}" if len(devices) == 1 else "cuda"
 
 
 def _report_calibration(options: Options, inspector: Inspector) -> None:
