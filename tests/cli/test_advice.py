@@ -28,6 +28,8 @@ EMITTERS: dict[str, tuple[str, ...]] = {
     "bench/protocol.py": ("bench",),
     "bench/dataset.py": ("bench",),
     "bench/inference.py": ("inspect",),  # options of snl inspect that were the fastest
+    "bulk/run.py": ("inspect",),
+    "bulk/shards.py": ("inspect",),
     "data/images.py": ("inspect",),
     "data/source.py": ("train", "doctor", "probe", *ENGINE_VERBS),
     "data/white_level.py": ("train",),
@@ -48,12 +50,14 @@ EMITTERS: dict[str, tuple[str, ...]] = {
     "settings.py": ("train", "bench"),
     "training/cache.py": ("train",),
     "training/checkpoint.py": ("train", "bench"),
+    "training/distributed.py": ("train",),
+    "training/launch.py": ("train",),
     "training/loop.py": ("train",),
     "training/run_files.py": ("train",),
     "training/train.py": ("train",),
 }
 """Verbs that show the messages of a module that name an option without a verb."""
-FOREIGN = {"--force-reinstall"}
+FOREIGN = {"--head", "--force-reinstall"}
 """Options of other programs, which follow the name of that program."""
 FREE = {"--help", "--version"}
 

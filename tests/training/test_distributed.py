@@ -194,13 +194,13 @@ def test_torchrun_starts_it(plant: Path, tmp_path: Path) -> None:
 def test_a_lost_process_leaves_a_checkpoint_from_which_others_continue(
     plant: Path, tmp_path: Path
 ) -> None:
-    """kill -9 of one of two; resumed with four, and with one."""
+    """kill -9 of one of two; resumed with one."""
     whole = tmp_path / "whole.snl"
-    assert snl_train(plant, whole, "--steps", "400").returncode == 0
+    assert snl_train(plant, whole, "--steps", "120").returncode == 0
     file = tmp_path / "a.snl"
     process = subprocess.Popen(
         [sys.executable, "-m", "snl", "train", str(plant), "-o", str(file), *TINY_OPTIONS,
-         "--quiet", "--steps", "400", "--checkpoint-every", "0.2", "--devices", "cpu,cpu"],
+         "--quiet", "--steps", "120", "--checkpoint-every", "0.1", "--devices", "cpu,cpu"],
         stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     folder = tmp_path / "a.snl.run"
@@ -214,22 +214,21 @@ def test_a_lost_process_leaves_a_checkpoint_from_which_others_continue(
     assert len(lines) == 1 and "SIGKILL" in lines[0] and "--resume" in lines[0], stderr
     assert "Traceback" not in stderr and not file.exists()
     assert not [p for p in _children(1) if p in children]
-    again = snl_train(plant, file, "--steps", "400", "--resume", "--devices", ",".join(["cpu"] * 4))
+    again = snl_train(plant, file, "--steps", "120", "--resume")
     assert again.returncode == 0, again.stderr
-    assert "in 4 processes" in again.stderr
     facts = snl.load(file, "cpu").training.facts
-    assert facts["steps"] == 400
+    assert facts["steps"] == 120
     assert facts["loss"] == pytest.approx(snl.load(whole, "cpu").training.facts["loss"], rel=0.2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_a_signal_stops_all_after_a_checkpoint(
     plant: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     file = tmp_path / "a.snl"
     process = subprocess.Popen(
         [sys.executable, "-m", "snl", "train", str(plant), "-o", str(file), *TINY_OPTIONS,
-         "--quiet", "--steps", "3000", "--checkpoint-every", "0.2", "--devices", "cpu,cpu"],
+         "--quiet", "--steps", "3000", "--checkpoint-every", "0.1", "--devices", "cpu,cpu"],
         stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     _wait_for(tmp_path / "a.snl.run" / checkpoint.NAME, process)

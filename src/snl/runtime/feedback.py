@@ -97,7 +97,7 @@ def doubts_about_normals(
             reason = _strange(calibration, sample.embeddings[row], product, named)
         if reason:
             strange.setdefault(product, []).append(f"{path}: {reason}")
-        if high := _high(calibration, scores[row], product):
+        elif high := _high(calibration, scores[row], product):
             doubts.remarks.append(f"{path}: {high}")
             limit, _ = calibration.scores.threshold(
                 calibration.rates_for(product).anomalous, product

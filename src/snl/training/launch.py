@@ -87,17 +87,18 @@ def _status(error: object) -> int:
     Raises:
         TrainingError: it was ended by a signal.
     """
-    failures = dict(error.failures)  # type: ignore[attr-defined]
-    killed = {rank: f.exitcode for rank, f in failures.items() if f.exitcode < 0}
-    stopped = {-signal.SIGTERM, -signal.SIGINT}  # by the launcher, because another one failed
-    for rank, code in sorted(killed.items(), key=lambda item: item[1] in stopped):
-        name = signal.Signals(-code).name
-        why = "; was memory used up?" if name == "SIGKILL" else ""
-        raise TrainingError(
-            f"process {rank} of the training was ended by {name}{why}; the last checkpoint is "
-            "kept: run the same command with --resume, if you like with other --devices"
-        )
-    return int(min(failures.items())[1].exitcode) if failures else 2
+    codes = {rank: f.exitcode for rank, f in error.failures.items()}  # type: ignore[attr-defined]
+    explained = [code for _, code in sorted(codes.items()) if code > 0]
+    stopped = {-signal.SIGTERM, -signal.SIGINT}  # by the launcher, where another one failed
+    for rank, code in sorted(codes.items(), key=lambda item: item[1] in stopped):
+        if code < 0 and not (code in stopped and explained):
+            name = signal.Signals(-code).name
+            why = "; was memory used up?" if name == "SIGKILL" else ""
+            raise TrainingError(
+                f"process {rank} of the training was ended by {name}{why}; the last checkpoint is "
+                "kept: run the same command with --resume, if you like with other --devices"
+            )
+    return int(explained[0]) if explained else 2
 
 
 def _silence() -> None:
