@@ -28,7 +28,7 @@ class Loading:
 
     device: str = "auto"
     threads: int = 0
-    precision: str = "auto"
+    precision: str = "fp32"
     max_pixels: int = 0
 
 
@@ -165,7 +165,7 @@ def _connected(address: str) -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     for name in ("ray.data", "ray"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # failures are told in one line
     try:
         yield
     finally:
