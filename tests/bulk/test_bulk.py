@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -61,7 +60,7 @@ def bulk(capsys: Capture, *words: object) -> tuple[int, str]:
 # --- shards ---
 
 
-def test_every_kind_of_source(plant: Path, tmp_path: Path) -> None:
+def test_every_kind_of_source(plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = images_of(plant)
     folder = tmp_path / "in"
     folder.mkdir()
@@ -82,7 +81,7 @@ def test_every_kind_of_source(plant: Path, tmp_path: Path) -> None:
     for shard in shards:
         assert Shard.from_json(shard.to_json()) == shard
     # given twice, from elsewhere, and one of them alone
-    os.chdir(folder)
+    monkeypatch.chdir(folder)
     assert find_shards([".", str(folder), "a.tar"]) == shards
 
 
