@@ -54,7 +54,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]
         file = tmp_path_factory.mktemp("ranks") / "found.pt"
         run = torchrun(size, "-m", "tests.training.ranks_worker", str(file))
         assert run.returncode == 0, run.stderr[-3000:]
-        results[size] = torch.load(file, weights_only=False)
+        results[size] = torch.load(file, weights_only=True)
     return results
 
 
@@ -162,6 +162,15 @@ def snl_train(plant: Path, file: Path, *options: str) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
+def started(plant: Path, file: Path, steps: int) -> subprocess.Popen[str]:
+    """Start a training in two processes that often writes checkpoints."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "snl", "train", str(plant), "-o", str(file), *TINY_OPTIONS,
+         "--quiet", "--steps", str(steps), "--checkpoint-every", "0.1", "--devices", "cpu,cpu"],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
 def log_of(file: Path) -> list[float]:
     lines = (file.with_name(file.name + ".run") / "log.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
@@ -198,11 +207,7 @@ def test_a_lost_process_leaves_a_checkpoint_from_which_others_continue(
     whole = tmp_path / "whole.snl"
     assert snl_train(plant, whole, "--steps", "120").returncode == 0
     file = tmp_path / "a.snl"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "snl", "train", str(plant), "-o", str(file), *TINY_OPTIONS,
-         "--quiet", "--steps", "120", "--checkpoint-every", "0.1", "--devices", "cpu,cpu"],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    process = started(plant, file, 120)
     folder = tmp_path / "a.snl.run"
     _wait_for(folder / checkpoint.NAME, process)
     children = _children(process.pid)
@@ -226,11 +231,7 @@ def test_a_signal_stops_all_after_a_checkpoint(
     plant: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     file = tmp_path / "a.snl"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "snl", "train", str(plant), "-o", str(file), *TINY_OPTIONS,
-         "--quiet", "--steps", "3000", "--checkpoint-every", "0.1", "--devices", "cpu,cpu"],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    process = started(plant, file, 3000)
     _wait_for(tmp_path / "a.snl.run" / checkpoint.NAME, process)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=90)

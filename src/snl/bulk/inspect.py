@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from snl.bulk.results import Results
 from snl.bulk.shards import Columns, Item, Shard, items_of
 from snl.errors import DataError, ImageError
+from snl.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from snl.decision.calibration import Rates
@@ -90,7 +90,7 @@ def rows_of(inspector: Inspector, items: Iterator[Item], work: Work) -> Iterator
     waiting: dict[int, tuple[Item, str]] = {}
     errors: list[ImageError] = []
     place = _MEMORY if _MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="snl-bulk-", dir=place) as folder:
+    with temporary_folder("snl-bulk", place) as folder:
 
         def paths() -> Iterator[str]:
             for number, item in enumerate(items):
@@ -104,7 +104,7 @@ def rows_of(inspector: Inspector, items: Iterator[Item], work: Work) -> Iterator
 
         def taken(number: int) -> tuple[Item, str]:
             item, path = waiting.pop(number)
-            if path.startswith(folder):
+            if path.startswith(str(folder)):
                 with suppress(OSError):
                     Path(path).unlink()
             return item, path

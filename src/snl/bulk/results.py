@@ -8,8 +8,6 @@ with which options the results were made.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +17,8 @@ from typing import Any
 from snl.bulk.shards import Shard, explained, filesystem, is_address
 from snl.dependencies import require
 from snl.errors import SettingsError
+from snl.files import atomic
+from snl.temporary import temporary_folder
 
 ABOUT = "_snl.json"
 ROWS = 256
@@ -110,24 +110,15 @@ class Results:
     def writing(self, shard: Shard) -> Iterator[ShardWriter]:
         """Yield a writer of a shard's rows; after the block they are all there, or none."""
         fs, root = filesystem(self.address)
-        target = f"{root}/{shard.key}.parquet"
-        local = not is_address(self.address)
-        folder = root if local else None
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
-        os.close(handle)
-        try:
-            writer = ShardWriter(Path(name))
-            yield writer
-            writer.close()
+        name = f"{shard.key}.parquet"
+        if not is_address(self.address):
+            with atomic(Path(root, name)) as temporary:
+                yield from _written(temporary)
+            return
+        with temporary_folder("snl-bulk") as folder:
+            yield from _written(folder / name)
             with explained(self.address):
-                if local:
-                    Path(name).chmod(0o666 & ~_umask())
-                    Path(name).replace(target)
-                else:
-                    fs.put_file(name, target)
-        finally:
-            with suppress(OSError):
-                Path(name).unlink()
+                fs.put_file(str(folder / name), f"{root}/{name}")
 
     def _names(self) -> set[str]:
         fs, root = filesystem(self.address)
@@ -171,7 +162,8 @@ class ShardWriter:
             self._rows = []
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _written(path: Path) -> Iterator[ShardWriter]:
+    """Yield a writer of a file, which is closed afterwards."""
+    writer = ShardWriter(path)
+    yield writer
+    writer.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from snl.bulk.results import Results
 from snl.bulk.shards import Shard
 from snl.dependencies import require
 from snl.errors import DataError, SnlError
+from snl.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from snl.runtime.inspector import Inspector
@@ -108,7 +108,7 @@ class _Worker:
 
         files = ray.get(content[0])
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        with tempfile.TemporaryDirectory(prefix="snl-worker-") as folder:
+        with temporary_folder("snl-worker") as folder:
             for part, data in files.items():
                 Path(folder, part).write_bytes(data)
             self._inspector = snl.load(
@@ -165,7 +165,7 @@ def _connected(address: str) -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     for name in ("ray.data", "ray"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # failures are told in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # snl reports failures itself
     try:
         yield
     finally:

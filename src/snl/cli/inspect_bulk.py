@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _OTHERS = ("out", "json", "coco", "labelme", "monitor", "parts", "part_pattern")
 """Options of outputs that a bulk inspection does not write."""
 _SHOWN = 5
-"""Shards that failed, of which the reason is said."""
+"""Failed shards whose reason is printed."""
 
 
 def add_options(verb: argparse.ArgumentParser) -> None:

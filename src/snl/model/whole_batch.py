@@ -1,4 +1,4 @@
-"""Layers whose result depends on the whole batch, of which every rank has a part."""
+"""Layers that work on the whole batch when every rank has only a part of it."""
 
 from __future__ import annotations
 
