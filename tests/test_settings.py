@@ -216,6 +216,7 @@ OUT_OF_RANGE = [
     ("map.stage_weights", ["-1,1,1", "nan,1,1"]),
     ("map.normalisation_clusters", [-1, 5000]),
     ("map.memory", [-1, 1_000_001]),
+    ("products", [-1, 1_000_001]),
     ("map.sigma", [-1, "nan", "inf"]),
     ("map.top_share", [0, -0.1, 1.1, "nan"]),
     ("training.steps", [0, -1]),
@@ -396,7 +397,7 @@ UNKNOWN = {
     "teacher.": "teacher",
     "teacher.name.x": "teacher.name",
     ".name": "teacher.name",
-    "to_dict": "known",
+    "to_dict": "products",
     "": "known",
     "zzz": "image_size",
 }

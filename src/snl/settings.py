@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -38,6 +39,9 @@ class Registered:
 
 
 Weight = Annotated[float, Range(0, 1e6)]
+
+PRODUCTS_PER_UNIT = 9
+"""Products that the numbers of centres, clusters and patches in the settings are meant for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +110,7 @@ class CramSettings:
 
     form: Literal["none", "centres", "rebuild", "dense", "gate"] = "none"
     centres: Annotated[int, Range(1, 65536)] = 64
+    """For up to nine products; with more products more, see `products`."""
     place: Literal["deepest", "stages"] = "deepest"
     """`deepest`: the bottleneck's output (reverse), the deepest stage (forward), the encoder's
     output (uniad); `stages`: every stage (forward only)."""
@@ -154,10 +159,13 @@ class MapSettings(_Extensible):
     """Weights of the stages in the map, shallow to deep; empty: all 1."""
     normalisation_clusters: Annotated[int, Range(0, 4096)] = 0
     """Clusters of normal images (by pooled teacher features) for score normalisation: a map is
-    divided by the mean score of the normal images of its cluster. 0: no normalisation."""
+    divided by the mean score of the normal images of its cluster. For up to nine products; with
+    more products more, see `products`. 0: no normalisation."""
     memory: Annotated[int, Range(0, 1_000_000)] = 0
-    """Patches of normal images in a memory; the map is multiplied by the distance of every patch to
-    the nearest of them. Of few images fewer are kept: one of 32 patches. 0: no memory."""
+    """Patches of normal images in a memory bank; the map is multiplied by the distance of every
+    patch to the nearest of them. Of few images fewer are kept: one of 32 patches. Up to nine
+    products share a bank; more have several, and an image is compared with the bank of its kind
+    alone. 0: no memory."""
     sigma: Annotated[float, Range(0, 256)] = 4.0
     """Standard deviation of the Gaussian smoothing, in pixels of a 256-pixel input; scales with the
     input size."""
@@ -214,12 +222,22 @@ class Settings:
     """Sample value that is white in images of more than 8 bits whose files do not state it, 255 to
     65535. 0: the smallest of 255, 1023, 4095, 16383 and 65535 that no normal training image
     exceeds; the number found is stored with the model."""
+    products: Annotated[int, Range(0, 1_000_000)] = 0
+    """Number of products that the model has room for. `cram.centres` and
+    `map.normalisation_clusters` are meant for up to nine products and `map.memory` for every nine
+    of them; a model of more products has more in proportion. 0: the products of the training
+    images; their number is stored with the model."""
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     student: StudentSettings = field(default_factory=StudentSettings)
     cram: CramSettings = field(default_factory=CramSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     map: MapSettings = field(default_factory=MapSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def sized(self, count: int) -> int:
+        """Return a number that is meant for up to `PRODUCTS_PER_UNIT` products, raised in
+        proportion to the model's products."""
+        return math.ceil(count * max(1, self.products / PRODUCTS_PER_UNIT))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values (lists for tuples), nested as the dataclasses are."""

@@ -12,10 +12,12 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 import snl
+from snl.model.error_statistics import embed
 from snl.model.memory import (
     COMPONENTS,
     FLOOR,
     PatchMemory,
+    bank_of,
     coreset,
     nearest_distance,
     patch_features,
@@ -26,15 +28,24 @@ from snl.settings import resolve
 from snl.training.fit_statistics import PATCHES_PER_REMEMBERED, fit_statistics
 from tests.conftest import TINY
 
+WIDTH = 7
+"""Of embeddings."""
+
 
 def rows_of(count: int, channels: int = 12, seed: int = 0) -> Tensor:
     return torch.rand(count, channels, generator=torch.Generator().manual_seed(seed))
 
 
 def remembered(rows: Tensor, size: int, count: int | None = None) -> PatchMemory:
-    memory = PatchMemory(rows.shape[1], size)
-    memory.remember(rows, size if count is None else count)
+    memory = PatchMemory(rows.shape[1], WIDTH, size)
+    bank = bank_of(rows, size if count is None else min(size, count))
+    memory.set_banks([bank], memory.gates, [0])
     return memory
+
+
+def novelty(memory: PatchMemory, features: Tensor) -> Tensor:
+    """Of images whose embeddings do not matter, because there is one bank."""
+    return memory(features, torch.zeros(len(features), WIDTH))
 
 
 # --- distances ---
@@ -50,8 +61,8 @@ def test_distance_is_the_euclidean_one(patches: int) -> None:
 
 def test_far_from_the_origin_the_novelty_keeps_its_digits() -> None:
     rows, new = rows_of(400), rows_of(64, seed=1)
-    near = remembered(rows, 50)(_constant(new))
-    far = remembered(rows + 30, 50)(_constant(new + 30))
+    near = novelty(remembered(rows, 50), _constant(new))
+    far = novelty(remembered(rows + 30, 50), _constant(new + 30))
     torch.testing.assert_close(near, far, rtol=2e-3, atol=1e-3)
 
 
@@ -70,25 +81,27 @@ def test_distances_are_those_in_the_principal_components() -> None:
 
     rows, new = rows_of(900, 50) * torch.linspace(1, 3, 50), rows_of(64, 50, seed=1)
     memory = remembered(rows, 60)
-    assert memory.patches.shape == (60, COMPONENTS)
+    assert memory.patches.shape == (1, 60, COMPONENTS)
     pca = PCA(COMPONENTS, svd_solver="full").fit(rows.double().numpy())
     known, seen = (
         pca.transform(rows.numpy()),
         pca.transform(patch_features(_constant(new))[:, 0].numpy()),
     )
-    chosen = coreset((rows - memory.centre) @ memory.axes, 60).numpy()
+    chosen = coreset((rows - memory.centres) @ memory.axes[0], 60).numpy()
     left_out = np.setdiff1d(np.arange(900), chosen)
     scale = cdist(known[left_out], known[chosen]).min(1).mean()
     wanted = np.sqrt((cdist(seen, known[chosen]).min(1) / scale) ** 2 + FLOOR**2)
-    np.testing.assert_allclose(memory(_constant(new)).flatten().numpy(), wanted, rtol=1e-3)
+    np.testing.assert_allclose(novelty(memory, _constant(new)).flatten().numpy(), wanted, rtol=1e-3)
 
 
 def test_an_image_gets_the_same_novelty_alone_and_in_a_batch() -> None:
     memory = remembered(rows_of(5000, 64), 1500)
     features = rows_of(64 * 16 * 16, 9).T.reshape(9, 64, 16, 16)
-    together = memory(features)
+    together = novelty(memory, features)
     for i in range(9):
-        torch.testing.assert_close(memory(features[[i]])[0], together[i], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            novelty(memory, features[[i]])[0], together[i], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_patch_features_are_means_over_neighbours() -> None:
@@ -104,11 +117,11 @@ def test_patch_features_are_means_over_neighbours() -> None:
 def test_novelty_is_one_for_the_patches_left_out_and_the_floor_for_those_kept() -> None:
     rows = rows_of(300)
     memory = remembered(rows, 40)
-    chosen = coreset((rows - memory.centre) @ memory.axes, 40)
-    kept = memory(_constant(rows[chosen]))
+    chosen = coreset((rows - memory.centres) @ memory.axes[0], 40)
+    kept = novelty(memory, _constant(rows[chosen]))
     torch.testing.assert_close(kept, torch.full_like(kept, FLOOR), rtol=0.01, atol=0)
     others = torch.tensor(sorted(set(range(300)) - set(chosen.tolist())))
-    squares = memory(_constant(rows[others])).square() - FLOOR**2
+    squares = novelty(memory, _constant(rows[others])).square() - FLOOR**2
     assert float(squares.clamp_min(0).sqrt().mean()) == pytest.approx(1, rel=1e-3)
 
 
@@ -141,9 +154,9 @@ def test_coreset_covers_rare_rows() -> None:
 def test_identical_rows() -> None:
     rows = torch.ones(20, 4)
     memory = remembered(rows, 8)
-    assert bool(torch.isfinite(memory(_constant(rows))).all())
+    assert bool(torch.isfinite(novelty(memory, _constant(rows))).all())
     assert len(set(coreset(rows - 1, 8).tolist())) == 8
-    far = memory(_constant(rows + 1))
+    far = novelty(memory, _constant(rows + 1))
     assert bool(torch.isfinite(far).all()) and float(far.min()) > 1
 
 
@@ -151,9 +164,9 @@ def test_identical_rows() -> None:
 def test_fewer_rows_than_the_memory_holds(count: int, size: int) -> None:
     rows = rows_of(count)
     memory = remembered(rows, size)
-    assert memory.patches.shape == (min(size, max(count - 1, 1)), 12)
-    assert bool(torch.isfinite(memory(_constant(rows_of(3, seed=4)))).all())
-    assert float(memory.scale) > 0
+    assert memory.patches.shape == (1, min(size, max(count - 1, 1)), 12)
+    assert bool(torch.isfinite(novelty(memory, _constant(rows_of(3, seed=4)))).all())
+    assert float(memory.scales) > 0
 
 
 # --- fitted to images ---
@@ -184,14 +197,14 @@ def test_the_share_of_remembered_patches_is_bounded(used: list[Path]) -> None:
     fit_statistics(network, used)
     assert network.memory is not None
     positions = (64 // network.teacher.stages[-1].stride) ** 2 * len(used)
-    assert len(network.memory.patches) == positions // PATCHES_PER_REMEMBERED
+    assert network.memory.patches.shape[1] == positions // PATCHES_PER_REMEMBERED
 
 
 def test_it_is_filled_where_there_are_patches_enough(used: list[Path]) -> None:
     network = network_of(used, **{"map.memory": 3})
     fit_statistics(network, used)
     assert network.memory is not None
-    assert len(network.memory.patches) == 3
+    assert network.memory.patches.shape[1] == 3
 
 
 def test_the_map_is_that_of_the_student_times_the_novelty(used: list[Path]) -> None:
@@ -202,14 +215,14 @@ def test_the_map_is_that_of_the_student_times_the_novelty(used: list[Path]) -> N
         maps = network(pixels)[0]
         features = network.teacher_features(network.normalise(pixels))
         assert network.memory is not None
-        novelty = network.memory(features[-1])
+        factor = network.memory(features[-1], embed(features))
         network.memory = None
         alone = network(pixels)[0]
     ratio = maps / alone
-    assert float(ratio.min()) >= float(novelty.min()) - 1e-4
-    assert float(ratio.max()) <= float(novelty.max()) + 1e-4
+    assert float(ratio.min()) >= float(factor.min()) - 1e-4
+    assert float(ratio.max()) <= float(factor.max()) + 1e-4
     # the novelty is resized and smoothed, which keeps the mean of its interior
-    assert float(ratio.mean()) == pytest.approx(float(novelty.mean()), rel=0.1)
+    assert float(ratio.mean()) == pytest.approx(float(factor.mean()), rel=0.1)
 
 
 def test_fitting_again_gives_the_same(used: list[Path]) -> None:
@@ -227,7 +240,7 @@ def test_foreign_patches_are_novel(used: list[Path]) -> None:
     noise = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
     with torch.no_grad():
         features = network.teacher_features(network.normalise(noise))
-        assert float(network.memory(features[-1]).mean()) > 2
+        assert float(network.memory(features[-1], embed(features)).mean()) > 2
 
 
 @pytest.mark.parametrize("teacher", ["test_vit.r160_in1k", "resnet18"])
@@ -267,20 +280,22 @@ def test_a_bundle_with_an_impossible_scale_is_refused(
     file = trained(parts, tmp_path)
     inspector = snl.load(file, "cpu")
     assert inspector.network.memory is not None
-    inspector.network.memory.scale.fill_(value)
+    inspector.network.memory.scales.fill_(value)
     broken = tmp_path / "b.snl"
     inspector.save(broken)
     with pytest.raises(snl.SnlError, match="train it again"):
         snl.load(broken)
 
 
-@pytest.mark.parametrize("shape", [(65, 32), (0, 32), (4, 31), (32,)])
+@pytest.mark.parametrize(
+    "shape", [(1, 65, 32), (1, 0, 32), (0, 4, 32), (2, 4, 32), (1, 4, 31), (4, 32), (32,)]
+)
 def test_a_bundle_with_patches_of_another_shape_is_refused(
     parts: Path, tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
     inspector = snl.load(trained(parts, tmp_path), "cpu")
     assert inspector.network.memory is not None
-    assert inspector.network.memory.patches.shape[1] == 32
+    assert inspector.network.memory.patches.shape[2] == 32
     inspector.network.memory.patches = torch.ones(shape)
     broken = tmp_path / "b.snl"
     inspector.save(broken)

@@ -15,10 +15,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from snl.data.catalog import Catalog
 from snl.data.inputs import catalog_files
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
@@ -45,9 +46,6 @@ from snl.runtime.onnx_engine import write_onnx
 from snl.runtime.openvino_engine import openvino_core, write_openvino
 from snl.temporary import temporary_folder
 
-if TYPE_CHECKING:
-    from snl.data.catalog import Catalog
-
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 PRECISIONS = ("fp32", "fp16", "int8")
 INT8_IMAGES = 128
@@ -62,7 +60,7 @@ def export(
     *,
     format: str = "onnx",
     precision: str = "fp32",
-    data: Catalog | None = None,
+    data: Catalog | str | Path | None = None,
     batch: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checked:
@@ -74,8 +72,9 @@ def export(
         format: `onnx` or `openvino`.
         precision: `fp32`; `fp16`: weights, and in ONNX also convolutions, in half precision;
             `int8`: convolutions quantised, calibrated on the normal images of `data`.
-        data: images to compare on; int8 needs them. If they contain labelled test images, the
-            AUROC is compared, too. None: outputs are compared on generated images.
+        data: catalog, folder or manifest of images to compare on; int8 needs them. If they contain
+            labelled test images, the AUROC is compared, too. None: outputs are compared on
+            generated images.
         batch: fixed number of images per call; None: any number.
         progress: called with (done, total) while the AUROC is measured.
 
@@ -90,6 +89,8 @@ def export(
         True
     """
     path = Path(path)
+    if isinstance(data, str | Path):
+        data = Catalog.read(data)
     _check_options(path, format, precision, data)
     output = Output("the export", path, ONNX if format == "onnx" else OPENVINO)
     check_outputs([output], catalog_files(data) if data is not None else ())

@@ -6,6 +6,8 @@ are this project's design.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from snl.kmeans import kmeans
 from snl.model.base import DataInitialised
-from snl.settings import CramSettings
+from snl.settings import CramSettings, Settings
 
 _EPS = 1e-6
 
@@ -107,6 +109,11 @@ class Cram(DataInitialised):
         )
         self.centres.copy_(torch.as_tensor(centres, dtype=self.centres.dtype))
         self.log_sharpness.fill_(-np.log(max(float(distances.mean()), _EPS)))
+
+
+def cram_settings(settings: Settings) -> CramSettings:
+    """Return the settings of CRAM, with centres for the model's number of products."""
+    return replace(settings.cram, centres=settings.sized(settings.cram.centres))
 
 
 def make_cram(channels: int, settings: CramSettings) -> nn.Module:

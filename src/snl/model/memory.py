@@ -3,14 +3,15 @@
 The student's error measures how badly a feature is reproduced; a student that generalises
 reproduces some anomalies, too. The memory does not generalise: it compares with patches that exist.
 The distance to the nearest patch of a coreset is PatchCore's (Roth et al., arXiv 2106.08265,
-sections 3.1 to 3.3). Different here: the deepest stage alone, its principal components, one memory
-of fixed size for all products, and a factor of the student's map (`snl.model.network`) instead of a
-map of its own.
+sections 3.1 to 3.3). Different here: the deepest stage alone, its principal components, a bank of
+fixed size for up to nine products, and a factor of the student's map (`snl.model.network`) instead
+of a map of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,68 +29,135 @@ _SCALED = 4096
 _EPS = 1e-6
 
 
-class PatchMemory(nn.Module):
-    """Principal components (M, D) of the patch features of normal images, D at most `COMPONENTS`.
+@dataclass(frozen=True)
+class Bank:
+    """What is remembered of the normal images of similar products.
 
-    Until `remember` is called, there is one patch, zero.
+    Attributes:
+        centre: mean patch feature (C,).
+        axes: principal axes (C, D).
+        patches: principal components (M, D) of a coreset.
+        scale: mean distance of the patches that were left out to the nearest one that was kept.
+    """
+
+    centre: Tensor
+    axes: Tensor
+    patches: Tensor
+    scale: float
+
+
+class PatchMemory(nn.Module):
+    """Banks of patch features of normal images, one for each group of similar products.
+
+    An image is compared with one bank: that of the gate nearest to its embedding. So time and
+    confusion do not grow with the number of products.
+
+    Until `set_banks` is called, there is one bank of one patch, zero.
 
     Args:
         channels: C, the channels of the deepest stage.
-        size: the largest M.
+        width: E, the width of an embedding.
+        size: the largest number of patches of a bank.
     """
 
     patches: Tensor
-    centre: Tensor
+    centres: Tensor
     axes: Tensor
-    scale: Tensor
+    scales: Tensor
+    gates: Tensor
+    banks: Tensor
 
-    def __init__(self, channels: int, size: int) -> None:
+    def __init__(self, channels: int, width: int, size: int) -> None:
         super().__init__()
         self.size = size
         kept = min(channels, COMPONENTS)
-        self.register_buffer("patches", torch.zeros(1, kept))
-        self.register_buffer("centre", torch.zeros(channels))
-        self.register_buffer("axes", torch.eye(channels, kept))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("patches", torch.zeros(1, 1, kept))  # (G, M, D)
+        self.register_buffer("centres", torch.zeros(1, channels))
+        self.register_buffer("axes", torch.eye(channels, kept)[None])
+        self.register_buffer("scales", torch.ones(1))
+        self.register_buffer("gates", torch.zeros(1, width))  # (Q, E)
+        self.register_buffer("banks", torch.zeros(1, dtype=torch.long))  # of every gate
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the novelty (B, h, w), at least `FLOOR`, of features (B, C, h, w) of the deepest
-        stage: the distance to the nearest patch, relative to that of a normal patch."""
+    def forward(self, features: Tensor, embeddings: Tensor) -> Tensor:
+        """Return the novelty (B, h, w), at least `FLOOR`, of every position: the distance to the
+        nearest patch of the image's bank, relative to that of a normal patch.
+
+        Args:
+            features: (B, C, h, w) of the deepest stage.
+            embeddings: (B, E) of the images, see `snl.model.error_statistics.embed`.
+        """
         batch, _, height, width = features.shape
-        rows = (patch_features(features) - self.centre) @ self.axes
-        distance = nearest_distance(rows, self.patches) / self.scale
+        rows = patch_features(features)
+        if self.patches.shape[0] == 1:
+            rows = (rows - self.centres) @ self.axes[0]
+            distance = nearest_distance(rows, self.patches[0]) / self.scales
+        else:
+            apart = (embeddings.unsqueeze(1) - self.gates).square().sum(2)  # (B, Q)
+            bank = self.banks[apart.argmin(1)]
+            rows = (rows - self.centres[bank].unsqueeze(1)) @ self.axes[bank]
+            distance = nearest_distance(rows, self.patches, bank)
+            distance = distance / self.scales[bank].unsqueeze(1)
         return (distance.square() + FLOOR**2).sqrt().view(batch, height, width)
 
     @torch.no_grad()
-    def remember(self, rows: Tensor, count: int) -> None:
-        """Replace the patches by a coreset of normal patches.
+    def set_banks(self, banks: Sequence[Bank], gates: Tensor, owners: Sequence[int]) -> None:
+        """Replace what is remembered.
 
         Args:
-            rows: patch features (N, C), N at least 1.
-            count: patches to keep; at most `size` and N - 1 are kept, at least one.
+            banks: G of them; those of fewer patches repeat theirs.
+            gates: embeddings (Q, E).
+            owners: the bank of every gate, in 0..G-1.
         """
-        length = rows.square().sum(1).mean().sqrt()
-        self.centre.copy_(rows.mean(0))
-        rows = rows - self.centre
-        self.axes.copy_(principal_axes(rows, self.axes.shape[1]))
-        rows = rows @ self.axes
-        chosen = coreset(rows, max(1, min(count, self.size, len(rows) - 1)))
-        self.patches = rows[chosen]
-        others = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-        others[chosen] = False
-        # of the patches left out, because those in the memory have no distance to it
-        left_out = rows[others][:: max(1, len(rows) // _SCALED)].unsqueeze(0)
-        typical = nearest_distance(left_out, self.patches).mean() if left_out.numel() else 0
-        self.scale.fill_(max(float(typical), 1e-3 * float(length), _EPS))
+        device = self.patches.device
+        longest = max(len(bank.patches) for bank in banks)
+        every = torch.arange(longest)
+        self.patches = torch.stack([b.patches[every % len(b.patches)] for b in banks]).to(device)
+        self.centres = torch.stack([bank.centre for bank in banks]).to(device)
+        self.axes = torch.stack([bank.axes for bank in banks]).to(device)
+        self.scales = torch.tensor([bank.scale for bank in banks], device=device)
+        self.gates = gates.to(self.gates)
+        self.banks = torch.tensor(owners, dtype=torch.long, device=device)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any
     ) -> None:
-        """Take as many patches as are stored, up to `size`; other shapes are refused as usual."""
-        stored = state_dict.get(f"{prefix}patches")
-        if stored is not None and stored.ndim == 2 and 1 <= len(stored) <= self.size:
-            self.patches = self.patches.new_zeros(len(stored), self.patches.shape[1])
+        """Take as many banks, patches and gates as are stored; other shapes are refused."""
+        stored = {name: state_dict.get(f"{prefix}{name}") for name in self._buffers}
+        patches, gates = stored["patches"], stored["gates"]
+        if patches is not None and patches.ndim == 3 and 1 <= patches.shape[1] <= self.size:
+            for name in ("patches", "centres", "axes", "scales"):
+                self._resize(name, len(patches))
+            self.patches = self.patches.new_zeros(*patches.shape[:2], self.patches.shape[2])
+        if gates is not None and gates.ndim == 2 and len(gates):
+            self._resize("gates", len(gates))
+            self._resize("banks", len(gates))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def _resize(self, name: str, count: int) -> None:
+        old: Tensor = getattr(self, name)
+        setattr(self, name, old.new_zeros(count, *old.shape[1:]))
+
+
+def bank_of(rows: Tensor, size: int) -> Bank:
+    """Return the bank of normal patches: a coreset of their principal components.
+
+    Args:
+        rows: patch features (N, C), N at least 1.
+        size: patches to keep, at least 1; at most N - 1 are kept, and at least one.
+    """
+    length = rows.square().sum(1).mean().sqrt()
+    centre = rows.mean(0)
+    rows = rows - centre
+    axes = principal_axes(rows, min(rows.shape[1], COMPONENTS))
+    rows = rows @ axes
+    chosen = coreset(rows, max(1, min(size, len(rows) - 1)))
+    patches = rows[chosen]
+    others = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    others[chosen] = False
+    # of the patches left out, because those in the memory have no distance to it
+    left_out = rows[others][:: max(1, len(rows) // _SCALED)].unsqueeze(0)
+    typical = nearest_distance(left_out, patches).mean() if left_out.numel() else 0
+    return Bank(centre, axes, patches, max(float(typical), 1e-3 * float(length), _EPS))
 
 
 def patch_features(features: Tensor) -> Tensor:
@@ -107,17 +175,26 @@ def principal_axes(rows: Tensor, count: int) -> Tensor:
     return vectors.flip(1)[:, :count].to(rows)
 
 
-def nearest_distance(rows: Tensor, patches: Tensor) -> Tensor:
-    """Return the Euclidean distance (B, N) of rows (B, N, D) to the nearest of the patches (M, D).
+def nearest_distance(rows: Tensor, patches: Tensor, bank: Tensor | None = None) -> Tensor:
+    """Return the Euclidean distance (B, N) of rows (B, N, D) to the nearest of some patches.
+
+    Args:
+        rows: centred.
+        patches: (M, D) for all images, or (G, M, D), of which `bank` (B,) chooses for every image.
 
     The matrices of an export must not be expanded to the batch: OpenVINO then computes other parts
     of an int8 graph wrongly.
     """
     best: Tensor | None = None
-    for start in range(0, len(patches), _CHUNK):
-        chunk = patches[start : start + _CHUNK]
+    for start in range(0, patches.shape[-2], _CHUNK):
+        chunk = patches[..., start : start + _CHUNK, :]
         # |x - c|^2 - |x|^2; the rows are centred, so that little is lost by cancellation
-        part = F.linear(rows, -2 * chunk, chunk.square().sum(1)).amin(2)
+        if bank is None:
+            apart = F.linear(rows, -2 * chunk, chunk.square().sum(1))
+        else:
+            chosen = chunk[bank]
+            apart = rows @ (-2 * chosen).mT + chosen.square().sum(2).unsqueeze(1)
+        part = apart.amin(2)
         best = part if best is None else torch.minimum(best, part)
     assert best is not None
     return (best + rows.square().sum(2)).clamp_min(0).sqrt()

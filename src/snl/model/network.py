@@ -58,7 +58,6 @@ class Network(nn.Module):
                     "a batch of one with features of a single position cannot be normalised; "
                     "raise training.batch_size or image_size"
                 )
-        self.statistics = ErrorStatistics(self.teacher.stages, settings.map.normalisation_clusters)
         weights = settings.map.stage_weights
         if weights and len(weights) != len(self.teacher.stages):
             raise SettingsError(
@@ -67,7 +66,26 @@ class Network(nn.Module):
             )
         for name, values in (("mean", self.teacher.mean), ("std", self.teacher.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.statistics = self.empty_statistics()
         self.memory = self.empty_memory()
+
+    def size_for(self, products: int) -> None:
+        """Give the untrained student and the statistics room for a number of products, unless the
+        settings state another one."""
+        old, products = self.settings, self.settings.products or products
+        self.settings = old.replace({"products": products})
+        if self.settings.sized(10**6) == old.sized(10**6):
+            return
+        device = self.mean.device
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(old.training.seed)
+            self.student = make_student(self.teacher.info, self.settings).to(device)
+        self.statistics = self.empty_statistics()
+
+    def empty_statistics(self) -> ErrorStatistics:
+        """Return statistics that change no map, with room for those of the settings."""
+        clusters = self.settings.sized(self.settings.map.normalisation_clusters)
+        return ErrorStatistics(self.teacher.stages, clusters).to(self.mean.device)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,8 +94,11 @@ class Network(nn.Module):
 
     def empty_memory(self) -> PatchMemory | None:
         """Return a memory without patches of images, or None where the settings ask for none."""
-        size, deepest = self.settings.map.memory, self.teacher.stages[-1]
-        return PatchMemory(deepest.channels, size).to(self.mean.device) if size else None
+        size, stages = self.settings.map.memory, self.teacher.stages
+        if not size:
+            return None
+        width = sum(stage.channels for stage in stages)
+        return PatchMemory(stages[-1].channels, width, size).to(self.mean.device)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Normalise uint8 (B, H, W, 3) to float32 (B, 3, H, W) as the teacher expects it."""
@@ -112,5 +133,6 @@ class Network(nn.Module):
         sigma = settings.sigma * self.settings.image_size / 256
         maps = anomaly_map(teacher, student, self.size, sigma, settings, self.statistics)
         if self.memory is not None:
-            maps = maps * smoothed(self.memory(teacher[-1]), self.size, sigma)
+            novelty = self.memory(teacher[-1], embed(teacher))
+            maps = maps * smoothed(novelty, self.size, sigma)
         return maps

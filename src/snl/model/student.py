@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from snl.errors import SettingsError
 from snl.model.base import DataInitialised, Stage, Student, StudentOutput, TeacherInfo
-from snl.model.cram import initialised_crams, make_cram
+from snl.model.cram import cram_settings, initialised_crams, make_cram
 from snl.model.teacher import arrange, create, default_stages
 from snl.model.transformer import TransformerStudent
 from snl.registry import STUDENTS
@@ -219,18 +219,18 @@ def make_student(teacher: TeacherInfo, settings: Settings) -> Student:
 
 def make_forward(teacher: TeacherInfo, settings: Settings) -> Student:
     """Build the forward student."""
-    return ForwardStudent(settings.teacher, settings.cram)
+    return ForwardStudent(settings.teacher, cram_settings(settings))
 
 
 def make_reverse(teacher: TeacherInfo, settings: Settings) -> Student:
     """Build the reverse student: transformer blocks for a vision transformer, else convolutions."""
     if teacher.depths:
-        return TransformerStudent(teacher.stages, teacher.depths, settings.cram)
+        return TransformerStudent(teacher.stages, teacher.depths, cram_settings(settings))
     try:
         return ReverseStudent(
             teacher.stages,
             settings.student,
-            settings.cram,
+            cram_settings(settings),
             teacher.rectified,
             _halvings(settings.image_size // teacher.stages[-1].stride, settings.student),
         )

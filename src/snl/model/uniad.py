@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snl.model.base import DataInitialised, Student, StudentOutput, TeacherInfo
-from snl.model.cram import initialised_crams, make_cram
+from snl.model.cram import cram_settings, initialised_crams, make_cram
 from snl.model.ranks import ALONE, Ranks
 from snl.model.transformer import grid
 from snl.model.whole_batch import WholeBatchDropout, own_rows
@@ -189,7 +189,7 @@ class UniAD(Student):
 def make_uniad(teacher: TeacherInfo, settings: Settings) -> Student:
     """Build the UniAD student for a teacher whose stages are merged into one."""
     (stage,) = teacher.stages
-    student = UniAD(stage.channels, settings.image_size // stage.stride, settings.cram)
+    student = UniAD(stage.channels, settings.image_size // stage.stride, cram_settings(settings))
     student.stride = stage.stride
     return student
 

@@ -85,8 +85,12 @@ def check_finite(weights: Mapping[str, np.ndarray]) -> None:
         scales = key.startswith("deviation") or key in ("spread", "normal_scores")
         if key != name and scales and not (array > 0).all():
             raise ValueError(f"the error statistics '{key}' are not above 0")
-        if name == "memory.scale" and not array > 0:
+        if name == "memory.scales" and not (array > 0).all():
             raise ValueError("the memory's scale is not above 0")
+        if name == "memory.banks" and "memory.patches" in weights:
+            count = len(weights["memory.patches"])
+            if not ((array >= 0) & (array < count)).all():
+                raise ValueError("the memory's gates name banks that it does not have")
 
 
 def _check_weights(weights: Mapping[str, np.ndarray], network: Network) -> None:

@@ -14,16 +14,18 @@ from snl.data.stream import batches, read
 from snl.data.tiles import Source, samples
 from snl.limits import MAX_PIXELS
 from snl.model.anomaly import score
-from snl.model.error_statistics import ErrorStatistics, embed, unit_difference
-from snl.model.memory import patch_features
+from snl.model.error_statistics import embed, unit_difference
+from snl.model.memory import Bank, bank_of, patch_features
 from snl.model.network import Network
 from snl.registry import DISTANCES
+from snl.training.similar_products import ProductGroups
 
 MAX_FOR_CLUSTERS = 2048
 MAX_FOR_MOMENTS = 256
 MAX_FOR_MEMORY = 4096
-"""Images or tiles used, evenly spread over all. Moments need fewer: every image has thousands of
-positions, but only one score."""
+"""Images or tiles used, evenly spread over all (for the memory: over those of a bank). Moments need
+fewer: every image has thousands of positions, but only one score. More products have clusters in
+proportion, and need more scores."""
 PATCHES_PER_REMEMBERED = 32
 """Patches of the images for each one in the memory, at the least. With most of its patches in the
 memory a training image would look far more normal than a new one."""
@@ -40,6 +42,7 @@ def fit_statistics(
     paths: Sequence[Path],
     progress: Callable[[int, int], None] | None = None,
     *,
+    groups: ProductGroups | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Replace the network's `statistics` and `memory` by those of the training images.
@@ -52,21 +55,25 @@ def fit_statistics(
         network: trained, in evaluation mode, on its device.
         paths: training images; with `settings.tile` their tiles are used.
         progress: called with (done, total).
+        groups: of similar products, each with a bank of the memory; None: one bank for all images.
         max_pixels: largest allowed height times width of an image.
     """
     settings, tile = network.settings.map, network.settings.tile
-    sampled = partial(samples, paths, tile, max_pixels=max_pixels)
-    statistics = ErrorStatistics(network.teacher.stages, settings.normalisation_clusters)
-    network.statistics = statistics.to(network.mean.device)
+    sampled = partial(samples, side=tile, max_pixels=max_pixels)
+    network.statistics = network.empty_statistics()
     network.memory = network.empty_memory()
     passes: list[tuple[Callable[[Network, Iterator[Features]], None], Sequence[Source]]] = []
     if DISTANCES.get(settings.distance).statistics and settings.kind != "affinity":
-        passes.append((_fit_moments, sampled(MAX_FOR_MOMENTS)))
+        passes.append((_fit_moments, sampled(paths, most=MAX_FOR_MOMENTS)))
     if network.memory is not None:
-        sources = sampled(MAX_FOR_MEMORY)
-        passes.append((partial(_fit_memory, count=len(sources)), sources))
+        banks: list[Bank | None] = []
+        for chosen in groups.paths if groups else [paths]:
+            sources = sampled(chosen, most=MAX_FOR_MEMORY)
+            passes.append((partial(_fit_bank, banks=banks, count=len(sources)), sources))
+        passes.append((partial(_set_banks, banks=banks, groups=groups), ()))
     if settings.normalisation_clusters:  # last: of the scores as they will be
-        passes.append((_fit_clusters, sampled(MAX_FOR_CLUSTERS)))
+        most = network.settings.sized(MAX_FOR_CLUSTERS)
+        passes.append((_fit_clusters, sampled(paths, most=most)))
     done, total = 0, sum(len(sources) for _, sources in passes)
 
     def features(sources: Sequence[Source]) -> Iterator[Features]:
@@ -102,8 +109,10 @@ def _fit_clusters(network: Network, stream: Iterator[Features]) -> None:
         network.statistics.set_clusters(torch.cat(embeddings), torch.cat(scores), seed)
 
 
-def _fit_memory(network: Network, stream: Iterator[Features], count: int) -> None:
-    """A coreset of the patches of the deepest stage of `count` images."""
+def _fit_bank(
+    network: Network, stream: Iterator[Features], banks: list[Bank | None], count: int
+) -> None:
+    """Add a bank of the patches of the deepest stage of `count` images; None without images."""
     generator = torch.Generator().manual_seed(network.settings.training.seed)
     most = -(-MAX_CANDIDATES // count)
     rows, patches = [], 0
@@ -112,8 +121,23 @@ def _fit_memory(network: Network, stream: Iterator[Features], count: int) -> Non
             drawn = torch.randperm(len(found), generator=generator)[:most].to(found.device)
             rows.append(found[drawn])
             patches += len(found)
-    if rows and network.memory is not None:
-        network.memory.remember(torch.cat(rows), patches // PATCHES_PER_REMEMBERED)
+    size = min(network.settings.map.memory, patches // PATCHES_PER_REMEMBERED)
+    banks.append(bank_of(torch.cat(rows), size) if rows else None)
+
+
+def _set_banks(
+    network: Network, _: Iterator[Features], banks: list[Bank | None], groups: ProductGroups | None
+) -> None:
+    """Put the banks into the memory, those without images and their gates left out."""
+    found = {number: bank for number, bank in enumerate(banks) if bank is not None}
+    if not found or network.memory is None:
+        return
+    gates, owners = (groups.gates, groups.owners) if groups else (network.memory.gates, (0,))
+    kept = [row for row, owner in enumerate(owners) if owner in found]
+    places = {number: place for place, number in enumerate(found)}
+    network.memory.set_banks(
+        list(found.values()), gates[kept], [places[owners[row]] for row in kept]
+    )
 
 
 def _fit_moments(network: Network, stream: Iterator[Features]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,10 @@ def finished_run(
         return None  # the checkpoint itself is checked when it is restored
     if resume and target.is_file():
         inspector = load(target, device)
-        if inspector.settings == settings and _made_of(inspector, catalog, sources):
+        stored = inspector.settings
+        if not settings.products:  # to be counted, and the images are the same
+            stored = replace(stored, products=0)
+        if stored == settings and _made_of(inspector, catalog, sources):
             return inspector
     if overwrite:
         return None

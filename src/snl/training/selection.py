@@ -123,7 +123,7 @@ def group(
         max_pixels=max_pixels,
         white_level=network.settings.white_level,
     )
-    readable, embeddings = _embeddings(network, stream, len(records), progress)
+    readable, embeddings = embeddings_of(network, stream, len(records), progress)
     if not readable:
         return catalog
     labels = find_groups(embeddings, network.settings.training.seed)
@@ -153,13 +153,20 @@ def format_groups(catalog: Catalog) -> str:
 
 
 @torch.no_grad()
-def _embeddings(
+def embeddings_of(
     network: Network,
     stream: Iterator[Loaded | ImageError],
     total: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[int], np.ndarray]:
-    """Return the indices of the readable images, and their embeddings (M, D)."""
+    """Return the indices of the readable images of a stream, and their embeddings (M, D).
+
+    Args:
+        network: with its teacher's weights.
+        stream: images, and errors of those that cannot be read.
+        total: number of both.
+        progress: called with (done, total).
+    """
     readable: list[int] = []
     rows: list[np.ndarray] = []
     errors: list[ImageError] = []

@@ -48,6 +48,7 @@ from snl.training.fit_statistics import fit_statistics
 from snl.training.loop import RunOptions, check_tensorboard, fit
 from snl.training.run_files import check_output, finished_run, locked_run, run_folder
 from snl.training.selection import format_groups, group, split
+from snl.training.similar_products import group_products
 
 STANDARDISE_SAMPLE = 64
 """Images or tiles by which an untrained teacher is standardised."""
@@ -245,6 +246,7 @@ def _train(
         stack.enter_context(devices.cpu_threads(recorded or settings.training.threads))
         network.to(chosen)
         images = ranks.call_first(lambda: _prepare(network, images, max_pixels, quiet, note))
+        network.size_for(len({record.product for record in images.used}))
         ranks.copy(network)
         note(_summary(network.settings, images, chosen, ranks))
         images, facts = _fit(network, images, sources, options(folder), reading, note, ranks)
@@ -301,7 +303,7 @@ def _prepare(
         grouped = group(images.catalog, network, bar, max_pixels=max_pixels)
         if grouped is not images.catalog:
             note(format_groups(grouped))
-            return _Images.of(grouped, settings)
+            images = _Images.of(grouped, settings)
     return images
 
 
@@ -348,8 +350,22 @@ def _fit(
         return images, facts
     _check_finite(network)
     began = perf_counter()
-    bar = _bar("errors on normal images", options.quiet)
-    fit_statistics(network, data.paths, bar, max_pixels=reading.max_pixels)
+    products = {record.path: record.product for record in images.used}
+    groups = None
+    if network.memory is not None:
+        groups = group_products(
+            network,
+            {path: products[path] for path in data.paths},
+            _bar("comparing products", options.quiet),
+            max_pixels=reading.max_pixels,
+        )
+    fit_statistics(
+        network,
+        data.paths,
+        _bar("errors on normal images", options.quiet),
+        groups=groups,
+        max_pixels=reading.max_pixels,
+    )
     _check_finite(network)
     facts["statistics_seconds"] = round(perf_counter() - began, 2)
     facts["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
