@@ -31,6 +31,7 @@ EMITTERS: dict[str, tuple[str, ...]] = {
     "bulk/run.py": ("inspect",),
     "bulk/shards.py": ("inspect",),
     "data/images.py": ("inspect",),
+    "data/local_copy.py": ("train",),
     "data/source.py": ("train", "doctor", "probe", *ENGINE_VERBS),
     "data/white_level.py": ("train",),
     "decision/calibration.py": ENGINE_VERBS,

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snl.bulk.shards import Shard, explained, filesystem, is_address
+from snl.bulk.shards import Shard
+from snl.data.remote import explained, filesystem, is_address
 from snl.dependencies import require
 from snl.errors import SettingsError
 from snl.files import atomic

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from snl.data.listing import EXTENSIONS
 from snl.data.pairing import images_in
+from snl.data.remote import explained, filesystem, is_address, is_container, members
 from snl.data.words import is_mask_name
 from snl.dependencies import require
-from snl.errors import DataError, DependencyError
+from snl.errors import DataError
 
 TAR, PARQUET, FILES = "tar", "parquet", "files"
 FILES_PER_SHARD = 512
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
-_BLOCK = 512
-"""Bytes of a block of a tar archive; the last ones are zero."""
 _AHEAD = 16
 """Files at an address that are fetched at a time."""
 
@@ -99,17 +94,6 @@ class Shard:
         return cls(**{**values, "files": tuple(values["files"])})
 
 
-def is_address(source: str) -> bool:
-    """Return whether a source is an address such as `s3://bucket/images`, not a path."""
-    scheme, colon, _ = source.partition("://")
-    return bool(colon) and scheme.isalnum() and len(scheme) > 1
-
-
-def is_container(source: str) -> bool:
-    """Return whether a source is an archive or a table, by its name."""
-    return source.lower().endswith((*_ARCHIVES, ".parquet"))
-
-
 def find_shards(
     sources: Sequence[str],
     columns: Columns | None = None,
@@ -159,62 +143,12 @@ def items_of(shard: Shard, columns: Columns) -> Iterator[Item]:
     """
     with explained(shard.title):
         if shard.kind == TAR:
-            yield from _members(shard)
+            for name, content in members(shard.address, _is_image):
+                yield Item(f"{shard.address}/{name}", content)
         elif shard.kind == PARQUET:
             yield from _rows(shard, columns)
         else:
             yield from _files(shard.files)
-
-
-@contextmanager
-def explained(source: str) -> Iterator[None]:
-    """Raise what reading a source raises as one line that says what to do."""
-    try:
-        yield
-    except (DataError, DependencyError):
-        raise
-    except ImportError as error:
-        scheme = source.partition("://")[0]
-        raise DependencyError(
-            f"{source}: reading {scheme}:// needs another package "
-            f"({' '.join(str(error).split())[:120]}): pip install 'snl-ad[remote]'"
-        ) from None
-    except FileNotFoundError:
-        raise DataError(
-            f"{source}: does not exist; check the path, the bucket and the spelling"
-        ) from None
-    except PermissionError as error:
-        raise DataError(
-            f"{source}: access is denied ({_short(error)}); check permissions and credentials"
-        ) from None
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(
-            f"{source}: the archive is damaged or cut off ({_short(error)}); write it again"
-        ) from None
-    except Exception as error:
-        names = {type(error).__name__, *(c.__name__ for c in type(error).__mro__)}
-        if "ArrowInvalid" in names or "ArrowException" in names:
-            raise DataError(f"{source}: is no readable Parquet file ({_short(error)})") from None
-        if names & {"NoCredentialsError", "BotoCoreError", "ClientError", "ClientConnectorError"}:
-            raise DataError(
-                f"{source}: cannot be read ({_short(error)}); check address and credentials"
-            ) from None
-        if isinstance(error, OSError | ValueError):
-            raise DataError(f"{source}: cannot be read ({_short(error)})") from None
-        raise
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:150] or type(error).__name__
-
-
-def filesystem(address: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a path or an address, and its path there."""
-    require(["fsspec"], "remote", "Bulk inspection")
-    import fsspec
-
-    fs, path = fsspec.core.url_to_fs(address)
-    return fs, str(path)
 
 
 def _expand(source: str) -> list[str]:
@@ -259,6 +193,10 @@ def _is_wanted(path: str) -> bool:
     return PurePosixPath(name).suffix.lower() in EXTENSIONS or is_container(name)
 
 
+def _is_image(path: str) -> bool:
+    return _is_wanted(path) and not is_container(path)
+
+
 def _row_groups(address: str, columns: Columns) -> list[Shard]:
     require(["pyarrow"], "parquet", "Reading Parquet")
     import pyarrow.parquet as pq
@@ -276,25 +214,6 @@ def _row_groups(address: str, columns: Columns) -> list[Shard]:
         counts = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
     firsts = [sum(counts[:i]) for i in range(len(counts))]
     return [Shard(PARQUET, address, i, first) for i, first in enumerate(firsts)]
-
-
-def _members(shard: Shard) -> Iterator[Item]:
-    fs, path = filesystem(shard.address)
-    with fs.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as archive:
-        for member in archive:
-            if not member.isfile() or is_container(member.name) or not _is_wanted(member.name):
-                continue
-            opened = archive.extractfile(member)
-            content = opened.read() if opened else b""
-            if len(content) != member.size:
-                raise tarfile.ReadError(f"{member.name} is incomplete")
-            yield Item(f"{shard.address}/{member.name.removeprefix('./')}", content)
-        if shard.address.lower().endswith(".tar"):
-            # an archive that is cut between two members reads like a shorter one
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _BLOCK))
-            if size % _BLOCK or any(file.read(_BLOCK)):
-                raise tarfile.ReadError("its end is missing")
 
 
 def _rows(shard: Shard, columns: Columns) -> Iterator[Item]:

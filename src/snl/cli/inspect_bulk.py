@@ -56,7 +56,7 @@ def check(options: Any) -> None:
     Raises:
         SettingsError: they do not.
     """
-    from snl.bulk.shards import is_address, is_container
+    from snl.data.remote import is_address, is_container
     from snl.data.video import is_live
 
     if options.output:

@@ -37,6 +37,7 @@ class Options(
     on_bad_image: str
     tensorboard: bool
     devices: str | None
+    data_cache: Path | None
 
 
 def add_parser(verbs: Any) -> None:
@@ -51,9 +52,15 @@ def add_parser(verbs: Any) -> None:
         "snl train parts/ -o a.snl --set cram.form=centres --set loss.intra=0",
         "snl train parts/ -o parts.snl --resume",
         "snl train parts/ -o parts.snl --devices 0,1",
+        "snl train s3://plant/parts -o parts.snl",
         more=shared.format_settings(),
     )
-    verb.add_argument("data", metavar="DATA", help="folder of products, or a manifest")
+    verb.add_argument(
+        "data",
+        metavar="DATA",
+        help="folder of products, or a manifest; also a tar "
+        "archive, or an address such as s3://plant/parts, which is copied first",
+    )
     verb.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="bundle to write (.snl)"
     )
@@ -72,6 +79,13 @@ def add_parser(verbs: Any) -> None:
     shared.add_budget(verb)
     verb.add_argument(
         "--tensorboard", action="store_true", help="write scalars to FILE.run/tensorboard"
+    )
+    verb.add_argument(
+        "--data-cache",
+        type=Path,
+        metavar="DIR",
+        help="folder for copies of data from an address or an archive; what has not changed is not "
+        "fetched again (default: snl/data in the user's cache folder)",
     )
     shared.add_layout(verb)
     shared.add_part_pattern(verb)
@@ -113,6 +127,7 @@ def run(options: Options) -> int:
             overrides=options.overrides(),
             layout=options.layout,
             part_pattern=options.part_pattern,
+            data_cache=options.data_cache,
             device=device,
             resume=options.resume,
             overwrite=options.overwrite,

@@ -19,6 +19,7 @@ import torch
 from snl import __version__, progress
 from snl.data.catalog import Catalog
 from snl.data.inputs import catalog_files
+from snl.data.local_copy import is_elsewhere, local_copy
 from snl.data.opening import check_max_pixels
 from snl.data.records import Record
 from snl.data.stream import batches, read
@@ -97,13 +98,16 @@ def train(
     tensorboard: bool = False,
     max_pixels: int = MAX_PIXELS,
     part_pattern: str | None = None,
+    data_cache: str | Path | None = None,
     quiet: bool = False,
     note: Note = lambda text: None,
 ) -> Inspector:
     """Train one model on the normal training images of all products.
 
     Args:
-        data: folder or manifest (see `Catalog.read`), or a catalog.
+        data: folder or manifest (see `Catalog.read`), or a catalog. A tar archive, or a folder, a
+            manifest or a Parquet file of images at an address such as `s3://plant/parts`, is copied
+            to this machine first.
         output: bundle to write; an unfinished run is kept beside it in `<output>.run/`. None:
             nothing is kept on disk, use `Inspector.save`.
         method, preset, overrides: see `snl.settings.resolve`.
@@ -120,6 +124,7 @@ def train(
             memory. The inspector returned has the same limit; the bundle does not store it.
         part_pattern: names the parts that several images show, see `Catalog.read`; whole parts are
             held out.
+        data_cache: folder for such copies; None: `snl/data` in the user's cache folder.
         quiet: no progress bars.
         note: called with a sentence about every step.
 
@@ -145,7 +150,7 @@ def train(
         if not ranks.is_first:
             quiet, note = True, _ignore
         call = _Call(data, target, layout, part_pattern, resume or distributed.is_restarted(),
-                     overwrite, max_pixels, quiet, note)  # fmt: skip
+                     overwrite, max_pixels, data_cache, quiet, note)  # fmt: skip
         options = partial(
             RunOptions, resume=call.resume, checkpoint_every=checkpoint_every,
             tensorboard=tensorboard, quiet=quiet,
@@ -170,12 +175,17 @@ class _Call:
     resume: bool
     overwrite: bool
     max_pixels: int
+    data_cache: str | Path | None
     quiet: bool
     note: Note
 
     def catalog(self, settings: Settings) -> Catalog:
         """Read the data, after a check of the output."""
         data = self.data
+        if isinstance(data, str) and is_elsewhere(data):
+            folder = None if self.data_cache is None else Path(self.data_cache)
+            data = local_copy(data, folder, _bar("fetching", self.quiet, "file"))
+            self.note(f"{self.data}: the copy is {data}")
         catalog = (
             data
             if isinstance(data, Catalog)
@@ -491,8 +501,8 @@ def few_per_product(records: Sequence[Record], most: int) -> list[Record]:
     return chosen
 
 
-def _bar(title: str, quiet: bool) -> Callable[[int, int], None] | None:
-    return None if quiet else progress.bar(title)
+def _bar(title: str, quiet: bool, unit: str = "image") -> Callable[[int, int], None] | None:
+    return None if quiet else progress.bar(title, unit)
 
 
 def _part(
