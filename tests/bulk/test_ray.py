@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 import snl
 from tests.bulk.test_bulk import images_of, make_parquet, make_tar, rows_of
+from tests.conftest import TINY_OPTIONS
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'snl-ad[ray]'")
 pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[server]'")
@@ -122,6 +124,44 @@ def test_wrong_addresses(trained: Path, tmp_path: Path, s3: dict[str, str]) -> N
         timeout=120, check=False, env=nobody,
     )  # fmt: skip
     assert run.returncode == 2 and run.stderr.count("\n") == 1, run.stderr
+
+
+def test_wrong_credentials(trained: Path, tmp_path: Path, s3: dict[str, str]) -> None:
+    """The server asks for the keys of a user that it knows; there is none."""
+
+    def ask_for_keys(after: str) -> None:
+        url = f"{s3['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+        text = {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(url, after.encode(), text, method="POST"))
+
+    out = tmp_path / "out"
+    train = [sys.executable, "-m", "snl", "train", "s3://plant/images", "-o", str(out), "--quiet"]
+    ask_for_keys("0")
+    try:
+        for words in (command(trained, "s3://plant/images", "-o", out), train):
+            run = subprocess.run(
+                words, capture_output=True, text=True, timeout=120, check=False,
+                env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+            )  # fmt: skip
+            assert run.returncode == 2 and run.stderr.count("\n") == 1, run.stderr
+            assert "credentials" in run.stderr and not out.exists()
+    finally:
+        ask_for_keys("inf")
+
+
+def test_training_from_a_bucket(plant: Path, tmp_path: Path, s3: dict[str, str]) -> None:
+    store = s3fs.S3FileSystem()
+    store.put(str(plant), "plant/parts", recursive=True)
+    words = ["train", "s3://plant/parts", "-o", str(tmp_path / "a.snl"), *TINY_OPTIONS]
+    for expected, more in (("the copy is", ()), ("already trained", ("--resume",))):
+        run = subprocess.run(
+            [sys.executable, "-m", "snl", *words, *more, "--device", "cpu"],
+            capture_output=True, text=True, timeout=300, check=False,
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        )  # fmt: skip
+        assert run.returncode == 0 and expected in run.stderr, run.stderr
+    trained = snl.load(tmp_path / "a.snl", "cpu")
+    assert set(trained.products) == {path.name for path in plant.iterdir() if path.is_dir()}
 
 
 def test_a_cluster_of_two_nodes_loses_workers_and_its_driver(

@@ -97,7 +97,6 @@ class Shard:
 def find_shards(
     sources: Sequence[str],
     columns: Columns | None = None,
-    known: Collection[str] = (),
     per_shard: int = FILES_PER_SHARD,
 ) -> list[Shard]:
     """Return the shards of sources, each once, in order.
@@ -105,7 +104,6 @@ def find_shards(
     Args:
         sources: images, folders, tar archives, Parquet files, or addresses of such.
         columns: of Parquet files, which are checked; None: the usual ones.
-        known: names of files that are not wanted again.
         per_shard: files in a shard of files.
 
     Raises:
@@ -127,12 +125,18 @@ def find_shards(
                     shards[shard.key] = shard
                 else:
                     loose[address] = None
-    files = [name for name in loose if name not in set(known)]
-    for start in range(0, len(files), per_shard):
-        part = tuple(files[start : start + per_shard])
-        shard = Shard(FILES, part[0].rpartition("/")[0], files=part)
-        shards[shard.key] = shard
-    return list(shards.values())
+    return [*shards.values(), *_of_files(list(loose), per_shard)]
+
+
+def without(shards: Sequence[Shard], known: Collection[str]) -> list[Shard]:
+    """Return the shards, those of files made anew from the files that are not known."""
+    names = [name for shard in shards for name in shard.files if name not in known]
+    return [*(shard for shard in shards if shard.kind != FILES), *_of_files(names)]
+
+
+def _of_files(names: Sequence[str], per_shard: int = FILES_PER_SHARD) -> list[Shard]:
+    parts = [tuple(names[i : i + per_shard]) for i in range(0, len(names), per_shard)]
+    return [Shard(FILES, part[0].rpartition("/")[0], files=part) for part in parts]
 
 
 def items_of(shard: Shard, columns: Columns) -> Iterator[Item]:

@@ -80,7 +80,7 @@ def run(options: Any, inspector: Inspector, rates: Rates | None) -> int:
     from snl.bulk import run as running
     from snl.bulk.inspect import Work
     from snl.bulk.results import Results
-    from snl.bulk.shards import Columns, find_shards, total
+    from snl.bulk.shards import Columns, find_shards, total, without
     from snl.signals import Stopped
 
     columns = Columns(options.image_column, options.id_column)
@@ -89,7 +89,7 @@ def run(options: Any, inspector: Inspector, rates: Rates | None) -> int:
     shards = find_shards(options.paths, columns)  # fails before anything is written
     done = results.open(_about(inspector, options, rates))
     if done and total(shards):
-        shards = find_shards(options.paths, columns, results.ids())
+        shards = without(shards, results.ids())
     waiting = [shard for shard in shards if shard.key not in done]
     if len(waiting) < len(shards) or (done and not shards):
         say(f"{len(done)} shards are in {options.output} already; {len(waiting)} remain")
