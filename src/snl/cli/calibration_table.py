@@ -10,11 +10,19 @@ if TYPE_CHECKING:
     from snl.runtime.inspector import Inspector
 
 
+Intervals = dict[str, "tuple[float, float] | None"]
+"""Ranges of the true rate by product; None: not known."""
+
+
 def format_calibration(inspector: Inspector) -> str:
     """Return the calibration in force as aligned text."""
     from snl.decision.certainty import true_rate_interval
 
     calibration = inspector.calibration
+    intervals = {
+        product: true_rate_interval(calibration, product, calibration.rates_for(product).anomalous)
+        for product in calibration.sets
+    }
     rows = [["product", "normals", "least rate", "anomalous above", "uncertain above", "by",
              "rates", "true rate"]]  # fmt: skip
     for product, data in calibration.sets.items():
@@ -30,7 +38,7 @@ def format_calibration(inspector: Inspector) -> str:
                 _number(uncertain),
                 basis if threshold is not None else "-",
                 f"{rates.anomalous:g} / {rates.uncertain:g}",
-                _interval(true_rate_interval(calibration, product, rates.anomalous)),
+                _interval(intervals[product]),
             ]
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -45,7 +53,7 @@ def format_calibration(inspector: Inspector) -> str:
             f"all products together: {count} held-out images, rates from "
             f"{calibration.scores.smallest_rate():.2g} up",
             *_remarks(calibration),
-            *_certainty(calibration),
+            *_certainty(calibration, intervals),
             f"version of {calibration.created} ({calibration.reason}); "
             f"{len(inspector.calibrations) - 1} before it",
         ]
@@ -69,19 +77,19 @@ def _remarks(calibration: Calibration) -> Iterable[str]:
         yield "rates below these come from a fitted tail: an estimate, not a guarantee"
 
 
-def _certainty(calibration: Calibration) -> Iterable[str]:
+def _certainty(calibration: Calibration, intervals: Intervals) -> Iterable[str]:
     """Yield what narrows the true rates, thresholds that coincide, and images that stand alone."""
     from snl.decision.certainty import stand_alone, true_rate_interval
 
-    widest = _widest(calibration)
-    if widest:
-        product, low, high = widest
+    ends = {product: interval for product, interval in intervals.items() if interval is not None}
+    if ends:
+        product = max(ends, key=lambda name: ends[name][1] - ends[name][0])
         rate = calibration.rates_for(product).anomalous
         count = len(calibration.sets[product])
         more = true_rate_interval(calibration, product, rate, 3 * count)
         yield (
             f"true rate: of 95 % of such calibrations, estimated. {product} has the widest, "
-            f"{_interval((low, high))}; with {2 * count} more images it would be "
+            f"{_interval(ends[product])}; with {2 * count} more images it would be "
             f"{_interval(more)}: snl calibrate FILE NORMALS --add"
         )
     for product in calibration.products:
@@ -99,18 +107,6 @@ def _certainty(calibration: Calibration) -> Iterable[str]:
                 "snl inspect FILE IMAGE --out OVERLAYS; if it is not normal: snl calibrate FILE "
                 f"--leave-out {image.name or 'NAME'} --product {product}"
             )
-
-
-def _widest(calibration: Calibration) -> tuple[str, float, float] | None:
-    """Return the product with the widest interval of the true rate, and its ends."""
-    from snl.decision.certainty import true_rate_interval
-
-    found = []
-    for product in calibration.products:
-        rate = calibration.rates_for(product).anomalous
-        if (ends := true_rate_interval(calibration, product, rate)) is not None:
-            found.append((product, *ends))
-    return max(found, key=lambda row: row[2] - row[1], default=None)
 
 
 def _interval(ends: tuple[float, float] | None) -> str:

@@ -37,6 +37,8 @@ BEND = 1.5
 CENTRE_VARIANCE = 1.1
 """Variance of the centre, in units of that of the mean: Huber's estimate on Gaussian scores."""
 _ITERATIONS = 100
+_OTHERS = "\0others"
+"""In place of the name of a product, which cannot contain the null character."""
 
 
 class SharedTail(Conformal):
@@ -65,6 +67,7 @@ class SharedTail(Conformal):
         super().__init__(values, log_score_stats, tail)
         self.conformal = frozenset(conformal)
         self._tails: dict[str, _Tail | None] = {}
+        self._drawn_from: tuple[str, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None
 
     def smallest_rate(self, product: str | None = None) -> float:
         """Return the smallest false-alarm rate that the images allow for a product; None: the
@@ -123,24 +126,33 @@ class SharedTail(Conformal):
         return left_out_residuals(z, centre(z)) if len(z) else np.empty(0)
 
     def drawn_again(self, product: str, images: int, rng: np.random.Generator) -> SharedTail:
-        """Return a copy with values drawn from these with replacement, as for a bootstrap.
+        """Return a copy for one product alone, with values drawn from these with replacement, as
+        for a bootstrap.
 
         Args:
-            product: whose threshold matters. Its values are drawn; of the other products only the
-                residuals are.
+            product: that is decided by the shared tail. Its values are drawn; of every other
+                product only the residuals are.
             images: how many values of the product are drawn, at least 1.
             rng: source of randomness.
         """
         values = rng.choice(self.values[product], images)
-        copy = SharedTail(
-            {**self.values, product: values}, self.log_score_stats, self.tail, self.conformal
-        )
-        copy._residuals = {
-            name: rng.choice(residuals, len(residuals))
-            for name, residuals in self._residuals.items()
-            if name != product
-        } | copy._residuals_of(product)
+        stats = {product: self.log_score_stats[product]}
+        copy = SharedTail({product: values}, stats, self.tail, self.conformal)
+        others, first, count = self._others(product)
+        drawn = others[first + (rng.random(len(others)) * count).astype(np.intp)]
+        copy._residuals = {_OTHERS: drawn} | copy._residuals_of(product)
         return copy
+
+    def _others(self, product: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the residuals of the other products (N,) and, for each of them, where those of its
+        product begin and how many they are."""
+        if self._drawn_from is None or self._drawn_from[0] != product:
+            groups = [r for name, r in self._residuals.items() if name != product]
+            counts = np.array([len(group) for group in groups], np.intp)
+            first = np.repeat(np.cumsum(counts) - counts, counts)
+            found = np.concatenate([np.empty(0), *groups]), first, np.repeat(counts, counts)
+            self._drawn_from = product, found
+        return self._drawn_from[1]
 
     @cached_property
     def _residuals(self) -> dict[str, np.ndarray]:
