@@ -11,11 +11,22 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import snl
+from snl.cli.common import show_evaluation
 from snl.cli.main import main
 from snl.data.catalog import Catalog
 from snl.errors import DataError
 from snl.evaluation.decision_counts import decision_counts, format_decisions
-from snl.evaluation.result import COUNTS, METRICS, EvaluatedImage, Evaluation, format_table
+from snl.evaluation.image_score import ImageScore
+from snl.evaluation.result import (
+    COUNTS,
+    MAX_PRODUCTS,
+    METRICS,
+    EvaluatedImage,
+    Evaluation,
+    format_table,
+    mean_of,
+    worst_products,
+)
 from tests.trees import make_flat, make_mvtec, save_part
 
 
@@ -355,3 +366,33 @@ def only(catalog: Catalog, product: str) -> Catalog:
     from dataclasses import replace
 
     return replace(catalog, records=tuple(r for r in catalog.records if r.product == product))
+
+
+def test_of_many_products_the_worst_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    scores: list[ImageScore] = []
+    products: dict[str, dict[str, float | int | None]] = {}
+    for number in range(40):
+        name = f"part_{number:02d}"
+        value = None if number == 39 else (number * 7 % 40) / 40
+        products[name] = {**dict.fromkeys(METRICS, value), **dict.fromkeys(COUNTS, 2)}
+        scores += [
+            ImageScore(Path(f"{name}.png"), name, label, "", 1.0)
+            for label in ("normal", "anomalous")
+        ]
+    mean = mean_of(list(products.values()))
+    evaluation = Evaluation(products, mean, mean, tuple(scores))
+    worst = worst_products(evaluation)
+    aurocs = [products[name]["image_auroc"] for name in worst]
+    assert len(worst) == MAX_PRODUCTS and "part_39" not in worst
+    known = [v["image_auroc"] for v in products.values() if v["image_auroc"] is not None]
+    assert aurocs == sorted(known)[:MAX_PRODUCTS]
+    show_evaluation(evaluation)
+    text = capsys.readouterr().out
+    table = text.split("\ndetection")[0].splitlines()
+    assert [line.split()[0] for line in table[2:32]] == worst
+    assert "of 40 products the 30 with the lowest" in text and "--all-products" in text
+    assert text.count("part_") == 60  # two tables
+    show_evaluation(evaluation, all_products=True)
+    text = capsys.readouterr().out
+    assert text.count("part_") == 80 and "--all-products" not in text
+    assert worst_products(evaluation, 40) == list(products)

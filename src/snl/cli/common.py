@@ -61,20 +61,29 @@ def aligned(pairs: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
 
 
-def show_evaluation(evaluation: Evaluation, *, kinds: bool | None = None) -> None:
+def show_evaluation(
+    evaluation: Evaluation, *, kinds: bool | None = None, all_products: bool = False
+) -> None:
     """Print the tables on standard output and the skipped images on standard error.
 
     Args:
         evaluation: what is printed.
         kinds: with a row for each kind of defect; None: if the table stays short.
+        all_products: show every product, not only the worst ones of many.
     """
     from snl.evaluation.decision_counts import format_decisions
     from snl.evaluation.detection_rates import format_detection_rates
     from snl.evaluation.parts import format_parts
-    from snl.evaluation.result import format_table
+    from snl.evaluation.result import format_table, worst_products
 
-    show(format_table(evaluation))
-    decisions = format_decisions(evaluation.scores)
+    products = None if all_products else worst_products(evaluation)
+    show(format_table(evaluation, products))
+    if products and len(products) < len(evaluation.products):
+        show(
+            f"of {len(evaluation.products)} products the {len(products)} with the lowest image "
+            "AUROC: snl evaluate --all-products, or --json, has all"
+        )
+    decisions = format_decisions(evaluation.scores, products)
     if decisions:
         show(f"\n{decisions}")
         raw, calibrated = evaluation.pooled["image_auroc"], evaluation.calibrated_auroc
@@ -83,7 +92,7 @@ def show_evaluation(evaluation: Evaluation, *, kinds: bool | None = None) -> Non
                 f"pooled image AUROC: {100 * raw:.1f} by raw scores, {100 * calibrated:.1f} by "
                 "calibrated scores"
             )
-    show(f"\n{format_detection_rates(evaluation.detection_rates, kinds)}")
+    show(f"\n{format_detection_rates(evaluation.detection_rates, kinds, products)}")
     if evaluation.parts:
         show(f"\n{format_parts(evaluation.parts)}")
     say_left_out(evaluation)

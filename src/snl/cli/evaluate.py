@@ -30,6 +30,7 @@ class Options(
     save_maps: Path | None
     resolution: str
     kinds: bool
+    all_products: bool
 
 
 def add_parser(verbs: Any) -> None:
@@ -64,6 +65,11 @@ def add_parser(verbs: Any) -> None:
         help="print detection rates by kind of defect however long the table is; the JSON always "
         "has them",
     )
+    verb.add_argument(
+        "--all-products",
+        action="store_true",
+        help="print every product; without it, of more than 30 the 30 with the lowest image AUROC",
+    )
     shared.add_products_known(verb)
     shared.add_precision(verb)
     shared.add_layout(verb)
@@ -92,7 +98,8 @@ def run(options: Options) -> int:
     )
     unknown = sorted(set(catalog.products) - set(inspector.products))
     if unknown:
-        say(f"note: not products of this inspector: {', '.join(unknown)}")
+        more = ", ..." if len(unknown) > 20 else ""
+        say(f"note: not products of this inspector: {', '.join(unknown[:20])}{more}")
     evaluation = snl.evaluate(
         inspector,
         catalog,
@@ -104,7 +111,11 @@ def run(options: Options) -> int:
     measured_on = about(options.file, catalog, inspector, evaluation.skipped)
     measured_on |= {"resolution": options.resolution, "products": options.products}
     with written_first(options.json, {**evaluation.to_dict(), "about": measured_on}):
-        show_evaluation(evaluation, kinds=True if options.kinds else None)
+        show_evaluation(
+            evaluation,
+            kinds=True if options.kinds else None,
+            all_products=options.all_products,
+        )
         say_remarks(evaluation.remarks)
         if evaluation.parts:
             note_few_images(options.file, inspector, max(part.views for part in evaluation.parts))

@@ -67,14 +67,23 @@ def rate_interval(count: int, total: int, confidence: float = 0.95) -> list[floa
     return [low, high]
 
 
-def format_decisions(scores: Sequence[ImageScore]) -> str:
-    """Return the counts as aligned text; empty where there are none."""
+def format_decisions(scores: Sequence[ImageScore], products: Sequence[str] | None = None) -> str:
+    """Return the counts as aligned text; empty where there are none.
+
+    Args:
+        scores: of all images.
+        products: that have a row; None: all.
+    """
     counts = decision_counts(scores)
     if counts is None:
         return ""
     rows = [["decisions", "normal: false alarms", "of", "95 % bounds", "uncertain", "unknown",
              "anomalous: found", "of", "uncertain", "unknown", "recognised"]]  # fmt: skip
-    for name, row in [*counts["products"].items(), ("all products", counts["overall"])]:
+    shown = [n for n in products or counts["products"] if n in counts["products"]]
+    for name, row in [
+        *((name, counts["products"][name]) for name in shown),
+        ("all products", counts["overall"]),
+    ]:
         normal, anomalous = row["normal"], row["anomalous"]
         interval, recognised = row["false_alarm_bounds"], row["recognised"]
         rows.append(

@@ -217,20 +217,24 @@ def _sums(products: Iterable[ProductRates]) -> dict[str, QuantileThreshold | Non
     return sums
 
 
-def format_detection_rates(rates: DetectionRates, kinds: bool | None = None) -> str:
+def format_detection_rates(
+    rates: DetectionRates, kinds: bool | None = None, products: Sequence[str] | None = None
+) -> str:
     """Return the rates as aligned text, in percent; `-` where a rate is undefined.
 
     Args:
         rates: what is shown.
         kinds: with a row for each kind of defect; None: if there are at most MAX_ROWS rows. A
             product has such rows only if at least one kind has a name.
+        products: that have rows; None: all.
     """
-    named = {n: p.kinds if any(p.kinds) else {} for n, p in rates.products.items()}
+    chosen = {name: rates.products[name] for name in products or rates.products}
+    named = {n: p.kinds if any(p.kinds) else {} for n, p in chosen.items()}
     kind_rows = sum(map(len, named.values()))
     shown = kind_rows + len(named) <= MAX_ROWS if kinds is None else kinds
     rows = [["detection", "normal", "false alarms %", "anomalous", "detected %", "uncertain %",
              "unknown %", "at most, 1 % FA", "at most, 5 % FA"]]  # fmt: skip
-    for name, product in [*rates.products.items(), ("all products", rates.overall)]:
+    for name, product in [*chosen.items(), ("all products", rates.overall)]:
         normal = [str(product.n_normal), _percent(product.false_alarms)]
         rows.append([name, *normal, *_cells(product.anomalous, product)])
         if shown and product is not rates.overall:

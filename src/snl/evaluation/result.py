@@ -28,6 +28,9 @@ METRICS = (
 )
 COUNTS = ("n_normal", "n_anomalous", "n_masked")
 
+MAX_PRODUCTS = 30
+"""Products that a printed table shows unasked."""
+
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """`roc` of images and `pro` of regions: false-positive rates and what is detected at them."""
 
@@ -117,10 +120,30 @@ class Evaluation:
         return tables | {"pooled": pooled, "decisions": counts}
 
 
-def format_table(evaluation: Evaluation) -> str:
-    """Return the tables as aligned text, in percent; `-` where a metric is not defined."""
+def worst_products(evaluation: Evaluation, most: int = MAX_PRODUCTS) -> list[str]:
+    """Return all products in their order, or, of more than `most`, as many with the lowest image
+    AUROC, lowest first."""
+    products = evaluation.products
+    if len(products) <= most:
+        return list(products)
+
+    def auroc_of(name: str) -> float:
+        value = products[name]["image_auroc"]
+        return 2.0 if value is None else value  # those without defects or normal images last
+
+    return sorted(products, key=auroc_of)[:most]
+
+
+def format_table(evaluation: Evaluation, products: Sequence[str] | None = None) -> str:
+    """Return the tables as aligned text, in percent; `-` where a metric is not defined.
+
+    Args:
+        evaluation: what is shown.
+        products: that have a row; None: all.
+    """
+    shown = evaluation.products if products is None else products
     tables = [
-        *evaluation.products.items(),
+        *((name, evaluation.products[name]) for name in shown),
         ("mean", evaluation.mean),
         ("pooled", evaluation.pooled),
     ]
