@@ -341,7 +341,7 @@ def training_step(
     from snl.model.network import Network
     from snl.training import loop
     from snl.training.cache import GIB, CacheBudget, TrainingData
-    from snl.training.train import standardise
+    from snl.training.untrained import standardise
 
     network = Network(settings)
     standardise(network, list(files))

@@ -1,4 +1,7 @@
-"""Limits that protect the memory of the machine. Imports nothing."""
+"""Numbers that several layers share. Imports nothing."""
 
 MAX_PIXELS = 160_000_000
 """Default limit of an image's height times width; `max_pixels` and `--max-pixels` change it."""
+
+STEPS_PER_PRODUCT = 60
+"""Training steps of a batch of 8 for each of many products; with fewer, many are not learnt."""

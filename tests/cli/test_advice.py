@@ -56,6 +56,7 @@ EMITTERS: dict[str, tuple[str, ...]] = {
     "training/loop.py": ("train",),
     "training/run_files.py": ("train",),
     "training/train.py": ("train",),
+    "training/trained.py": ("train",),
 }
 """Verbs that show the messages of a module that name an option without a verb."""
 FOREIGN = {"--head", "--force-reinstall"}

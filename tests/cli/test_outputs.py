@@ -115,7 +115,7 @@ def test_files_in_folders_are_checked_one_by_one(
 def test_bad_names_are_refused_before_the_training(
     site: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr("snl.training.train._untrained", None)
+    monkeypatch.setattr("snl.training.train.untrained", None)
     monkeypatch.chdir(site)
     (site / "r.snl").write_bytes(b"")
     (site / "r.snl").chmod(0o444)

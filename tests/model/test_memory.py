@@ -175,7 +175,7 @@ OVERRIDES = {**TINY, "map.memory": 64}
 
 
 def network_of(used: list[Path], **changes: Any) -> Network:
-    from snl.training.train import standardise
+    from snl.training.untrained import standardise
 
     network = Network(resolve("snl", overrides={**OVERRIDES, **changes}))
     standardise(network, used)

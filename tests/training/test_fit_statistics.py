@@ -20,8 +20,9 @@ from snl.model.error_statistics import embed
 from snl.model.network import Network
 from snl.settings import resolve
 from snl.training import fit_statistics as fitting
-from snl.training import train as api
 from snl.training.fit_statistics import fit_statistics
+from snl.training.selection import split
+from snl.training.untrained import standardise
 from tests.conftest import TINY, TINY_OPTIONS
 
 MEASURED = {"map.distance": "standardised", "map.normalisation_clusters": 3}
@@ -40,7 +41,7 @@ def held(parts: Path) -> list[Path]:
 def network_of(used: Sequence[Path], method: str = "snl", **changes: Any) -> Network:
     """An untrained student of a teacher fitted to the images."""
     network = Network(resolve(method, overrides={**TINY, "cram.centres": 4, **changes}))
-    api.standardise(network, used)
+    standardise(network, used)
     return network.eval()
 
 
@@ -314,7 +315,7 @@ def test_bundle_keeps_statistics_and_maps(parts: Path, held: list[Path], tmp_pat
         assert np.array_equal(left, right)
     # calibration uses the normalised maps
     catalog = snl.Catalog.read(parts)
-    _, unseen = api.split(catalog, loaded.network.settings)
+    _, unseen = split(catalog, loaded.network.settings)
     for product, calibration_set in loaded.calibration.sets.items():
         paths = [record.path for record in unseen if record.product == product]
         fresh = loaded.predict(pixels_of(paths)).scores
@@ -343,7 +344,7 @@ def test_resumed_training_has_the_same_statistics(
 
     whole = train("whole.snl")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(api, "fit_statistics", stop)
+        patch.setattr("snl.training.train.fit_statistics", stop)
         train("broken.snl")
     assert not (tmp_path / "broken.snl").exists()
     resumed = train("broken.snl", resume=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 import snl
+from snl.limits import STEPS_PER_PRODUCT
 from snl.model.memory import Bank, PatchMemory, bank_of
 from snl.model.network import Network
 from snl.settings import PRODUCTS_PER_UNIT, resolve
@@ -212,6 +214,22 @@ def test_a_finished_training_is_recognised(file: Path, many: Path) -> None:
         note=notes.append,
     )  # fmt: skip
     assert any("already trained" in note for note in notes)
+
+
+def test_too_few_steps_for_many_products_are_said(many: Path) -> None:
+    notes: dict[int, list[str]] = {}
+    for products in (PRODUCTS_PER_UNIT, MANY):
+        catalog = snl.Catalog.read(many)
+        chosen = set(catalog.products[:products])
+        records = tuple(r for r in catalog.records if r.product in chosen)
+        part = dataclasses.replace(catalog, records=records)
+        said = notes.setdefault(products, [])
+        snl.train(part, overrides=METHOD, device="cpu", quiet=True, note=said.append)
+    wanted = MANY * STEPS_PER_PRODUCT * 8 // 4  # batches of 4
+    assert any(
+        f"of {MANY} products" in text and f"--steps {wanted} " in text for text in notes[MANY]
+    )
+    assert not any("--steps" in text for text in notes[PRODUCTS_PER_UNIT])
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ from snl.model.network import Network
 from snl.runtime.bundle import read_sections
 from snl.settings import resolve
 from snl.training import cache
-from snl.training import train as api
 from snl.training.cache import CacheBudget, TrainingData
 from snl.training.fit_statistics import fit_statistics
 from snl.training.loop import indices
+from snl.training.untrained import standardise
 from tests.conftest import TINY, Run
 from tests.trees import draw
 
@@ -172,7 +172,7 @@ def test_an_untrained_teacher_is_fitted_to_tiles(large: Path) -> None:
     networks = [Network(resolve(overrides={**changes, "tile": t})) for t in (0, SIDE)]
     before = {k: v.clone() for k, v in networks[0].teacher.state_dict().items()}
     for network in networks:
-        api.standardise(network, images_of(large))
+        standardise(network, images_of(large))
     states = [network.teacher.state_dict() for network in networks]
     assert not same(before, states[1]) and not same(states[0], states[1])
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from snl.cli import options as shared
 from snl.cli.common import OK, progress_bar, save_overlay, say, show_evaluation
 from snl.errors import DataError
+from snl.limits import STEPS_PER_PRODUCT
 
 if TYPE_CHECKING:
     from snl.evaluation.result import Evaluation
@@ -22,8 +23,6 @@ SETTINGS: dict[str, Any] = {
 }
 """Settings that train within three minutes on two cores."""
 
-STEPS_PER_PRODUCT = 60
-"""Training steps of each generated product; with less, many products are not learnt."""
 GENERATED_SIZE = 128
 """Default side in pixels of the images of generated products, and the network's input: with many
 products, drawing and training take long."""

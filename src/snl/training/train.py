@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +11,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 
@@ -21,55 +19,29 @@ from snl.data.catalog import Catalog
 from snl.data.inputs import catalog_files
 from snl.data.local_copy import is_elsewhere, local_copy
 from snl.data.opening import check_max_pixels
-from snl.data.records import Record
-from snl.data.stream import batches, read
-from snl.data.tiles import samples
 from snl.data.white_level import describe, sample_range
-from snl.decision.fit import fit_calibration
-from snl.errors import ImageError, NotFiniteError, SettingsError, TrainingError
-from snl.limits import MAX_PIXELS
+from snl.errors import SettingsError
+from snl.limits import MAX_PIXELS, STEPS_PER_PRODUCT
 from snl.model import device as devices
-from snl.model import weights
 from snl.model.network import Network
 from snl.model.ranks import Ranks
-from snl.model.teacher import Teacher, default_stages
-from snl.runtime import bundle
-from snl.runtime.convert import network_version
 from snl.runtime.inspector import Inspector, load
-from snl.runtime.measure import measure
-from snl.runtime.metadata import ModelMetadata, TrainingInfo
 from snl.runtime.predictor import Predictor
 from snl.runtime.torch_engine import TorchEngine
-from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, Settings, plugins_used, resolve
+from snl.settings import DEFAULT_METHOD, DEFAULT_PRESET, PRODUCTS_PER_UNIT, Settings, resolve
 from snl.signals import deferred
 from snl.training import checkpoint, contents, distributed
 from snl.training.cache import CacheBudget, TrainingData
-from snl.training.contents import Hashes, content_hashes
+from snl.training.contents import content_hashes
 from snl.training.fit_statistics import fit_statistics
 from snl.training.loop import RunOptions, check_tensorboard, fit
 from snl.training.run_files import check_output, finished_run, locked_run, run_folder
-from snl.training.selection import format_groups, group, split
+from snl.training.selection import format_groups, group
 from snl.training.similar_products import group_products
-
-STANDARDISE_SAMPLE = 64
-"""Images or tiles by which an untrained teacher is standardised."""
-REFERENCE_IMAGES, REFERENCE_IMAGES_IN_TILES = 100, 20
-"""Training images per product for prototypes and log-score statistics."""
+from snl.training.trained import Images, calibrated, check_finite, metadata_of
+from snl.training.untrained import fingerprint, standardise, untrained
 
 Note = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class _Images:
-    """The images of a training: used for the network, and held out for calibration."""
-
-    catalog: Catalog
-    used: list[Record]
-    held_out: list[Record]
-
-    @classmethod
-    def of(cls, catalog: Catalog, settings: Settings) -> _Images:
-        return cls(catalog, *split(catalog, settings))
 
 
 @dataclass(frozen=True)
@@ -210,7 +182,7 @@ def _train(
     """Train, and on the first rank calibrate and write the bundle; None on the others."""
     note, quiet, target, max_pixels = call.note, call.quiet, call.target, call.max_pixels
     catalog = ranks.call_first(lambda: call.catalog(settings))
-    images = _Images.of(catalog, settings)
+    images = Images.of(catalog, settings)
     chosen = devices.choose(device)
     found = ranks.call_first(
         lambda: sample_range(
@@ -222,7 +194,7 @@ def _train(
     for text in describe(found, settings.white_level):
         note(f"note: {text}")
     settings = settings.replace({"white_level": settings.white_level or found.level})
-    network = _untrained(settings, note)
+    network = untrained(settings, note)
     hashes = ranks.call_first(
         lambda: content_hashes(catalog.train(), _bar("comparing images", quiet))
     )
@@ -259,14 +231,16 @@ def _train(
         network.size_for(len({record.product for record in images.used}))
         ranks.copy(network)
         note(_summary(network.settings, images, chosen, ranks))
+        if text := _few_steps(network.settings):
+            note(f"note: {text}")
         images, facts = _fit(network, images, sources, options(folder), reading, note, ranks)
         if not ranks.is_first:
             return None
         facts["image_kinds"] = found.kinds(network.settings.white_level)
         facts["highest_samples"] = dict(found.highest)
-        metadata = _metadata(network, images, sources, hashes, facts)
+        metadata = metadata_of(network, images, sources, hashes, facts)
         predictor = Predictor(TorchEngine(network, device), metadata, max_pixels=max_pixels)
-        inspector = _calibrated(predictor, images, reading.skip_bad, _bar("calibrating", quiet))
+        inspector = calibrated(predictor, images, reading.skip_bad, _bar("calibrating", quiet))
         skipped = facts["skipped"]
         if skipped:
             note(f"{len(skipped)} images could not be read and were skipped, first: {skipped[0]}")
@@ -281,29 +255,7 @@ def _ignore(text: str) -> None:
     """Say nothing: the first rank speaks."""
 
 
-def _untrained(settings: Settings, note: Note) -> Network:
-    """The network with the teacher's weights and an untrained student.
-
-    Its settings name the teacher's stages, so that a bundle never depends on a default, and the
-    weights by the name of their file, not by its place.
-    """
-    stages = settings.teacher.stages or default_stages(settings.teacher.name)
-    settings = settings.replace({"teacher.stages": stages})
-    network = Network(settings)
-    if settings.teacher.weights == "pretrained" and not weights.in_package(settings.teacher):
-        note(
-            f"weights of '{settings.teacher.name}': from timm's cache on this machine, or "
-            "downloaded once (without a network connection this fails after a minute)"
-        )
-    weights.load(network.teacher, settings.teacher)
-    file = Path(settings.teacher.weights).name
-    network.settings = network.settings.replace({"teacher.weights": file})
-    return network
-
-
-def _prepare(
-    network: Network, images: _Images, max_pixels: int, quiet: bool, note: Note
-) -> _Images:
+def _prepare(network: Network, images: Images, max_pixels: int, quiet: bool, note: Note) -> Images:
     """Standardise an untrained teacher, or group images without product names by a trained one."""
     settings = network.settings
     if settings.teacher.weights == "random":
@@ -313,11 +265,11 @@ def _prepare(
         grouped = group(images.catalog, network, bar, max_pixels=max_pixels)
         if grouped is not images.catalog:
             note(format_groups(grouped))
-            images = _Images.of(grouped, settings)
+            images = Images.of(grouped, settings)
     return images
 
 
-def _summary(settings: Settings, images: _Images, device: torch.device, ranks: Ranks) -> str:
+def _summary(settings: Settings, images: Images, device: torch.device, ranks: Ranks) -> str:
     processes = f" in {ranks.size} processes" if ranks.size > 1 else ""
     return (
         f"{len(images.used)} normal images of {len({r.product for r in images.used})} products "
@@ -327,15 +279,27 @@ def _summary(settings: Settings, images: _Images, device: torch.device, ranks: R
     )
 
 
+def _few_steps(settings: Settings) -> str:
+    """Return a sentence if many products have few steps each."""
+    steps, products = settings.training.steps, settings.products
+    wanted = math.ceil(STEPS_PER_PRODUCT * products * 8 / settings.training.batch_size)
+    if products <= PRODUCTS_PER_UNIT or steps >= wanted:
+        return ""
+    return (
+        f"{steps} steps are {steps / products:.0f} for each of {products} products, too few to "
+        f"learn them well: --steps {wanted} or more"
+    )
+
+
 def _fit(
     network: Network,
-    images: _Images,
+    images: Images,
     sources: dict[str, str],
     options: RunOptions,
     reading: _Reading,
     note: Note,
     ranks: Ranks,
-) -> tuple[_Images, dict[str, Any]]:
+) -> tuple[Images, dict[str, Any]]:
     """Train the student and, on the first rank, fit the error statistics.
 
     Returns:
@@ -358,7 +322,7 @@ def _fit(
         facts = fit(network, data, sources, options, ranks)
     if not ranks.is_first:
         return images, facts
-    _check_finite(network)
+    check_finite(network)
     began = perf_counter()
     products = {record.path: record.product for record in images.used}
     groups = None
@@ -376,7 +340,7 @@ def _fit(
         groups=groups,
         max_pixels=reading.max_pixels,
     )
-    _check_finite(network)
+    check_finite(network)
     facts["statistics_seconds"] = round(perf_counter() - began, 2)
     facts["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
     facts["teacher"] = sources["teacher"]
@@ -385,128 +349,5 @@ def _fit(
     return replace(images, used=[r for r in images.used if r.path in readable]), facts
 
 
-def _metadata(
-    network: Network,
-    images: _Images,
-    sources: Mapping[str, str],
-    hashes: Hashes,
-    facts: dict[str, Any],
-) -> ModelMetadata:
-    """Everything that is known after training; there is no calibration yet."""
-    state = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
-    training = TrainingInfo(
-        products=dict(sorted(Counter(record.product for record in images.used).items())),
-        data={
-            "name": Path(images.catalog.root).resolve().name,
-            "layout": images.catalog.layout,
-            "fingerprint": sources["data"],
-            "contents": sources["image contents"],
-            "images": len(images.used) + len(images.held_out),
-        },
-        facts=facts,
-        hashes=np.array([hashes[r.path] for r in images.used if hashes[r.path]], np.uint64),
-    )
-    return ModelMetadata(
-        network.settings,
-        training,
-        (),
-        tuple(network.teacher.mean),
-        tuple(network.teacher.std),
-        network_version(state),
-        plugins_used(network.settings),
-    )
-
-
-def _calibrated(
-    predictor: Predictor,
-    images: _Images,
-    skip_bad: bool,
-    bar: Callable[[int, int], None] | None,
-) -> Inspector:
-    """The inspector with its first calibration; unreadable images are added to the facts."""
-    settings = predictor.settings
-    most = REFERENCE_IMAGES_IN_TILES if settings.tile else REFERENCE_IMAGES
-    reference = few_per_product(images.used, most)
-    errors: list[ImageError] = []
-    total = len(reference) + len(images.held_out)
-    training, held_out = (
-        measure(predictor, records, errors, tile=settings.tile, progress=_part(bar, before, total))
-        for records, before in ((reference, 0), (images.held_out, len(reference)))
-    )
-    for error in errors:
-        if isinstance(error, NotFiniteError):
-            raise _diverged(settings, str(error))
-    if errors and not skip_bad:
-        raise errors[0]
-    predictor.training.facts["skipped"].extend(str(error) for error in errors)
-    calibration = fit_calibration(
-        training,
-        held_out,
-        seed=settings.training.seed,
-        scoring=settings.map,
-        tile=settings.tile,
-        network=predictor.metadata.network,
-    )
-    return Inspector(predictor, [calibration])
-
-
-def _check_finite(network: Network) -> None:
-    """Check the weights and the error statistics of a trained network.
-
-    Raises:
-        TrainingError: a value that no bundle may have, because results would not be finite.
-    """
-    state = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
-    try:
-        bundle.check_finite(state)
-    except ValueError as error:
-        raise _diverged(network.settings, str(error)) from None
-
-
-def _diverged(settings: Settings, reason: str) -> TrainingError:
-    return TrainingError(
-        f"the training diverged, nothing was written ({reason}); lower training.lr (now "
-        f"{settings.training.lr:g}) and start over with --overwrite"
-    )
-
-
-def standardise(network: Network, paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> None:
-    """Fit an untrained teacher's normalisation layers to a sample of the training images."""
-    sources = samples(paths, network.settings.tile, STANDARDISE_SAMPLE, max_pixels=max_pixels)
-    stream = read(
-        sources,
-        network.settings.image_size,
-        max_pixels=max_pixels,
-        white_level=network.settings.white_level,
-    )
-    for _, pixels in batches(stream, STANDARDISE_SAMPLE, []):
-        images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
-        network.teacher.standardise(images)
-
-
-def fingerprint(teacher: Teacher) -> str:
-    """Return the sha256 of the teacher's weights, before they are fitted to any data."""
-    digest = hashlib.sha256()
-    for name, value in sorted(teacher.state_dict().items()):
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def few_per_product(records: Sequence[Record], most: int) -> list[Record]:
-    """Return at most `most` records of each product, evenly spread."""
-    chosen: list[Record] = []
-    for product in sorted({record.product for record in records}):
-        of_product = [record for record in records if record.product == product]
-        chosen += of_product[:: max(1, -(-len(of_product) // most))]
-    return chosen
-
-
 def _bar(title: str, quiet: bool, unit: str = "image") -> Callable[[int, int], None] | None:
     return None if quiet else progress.bar(title, unit)
-
-
-def _part(
-    bar: Callable[[int, int], None] | None, before: int, total: int
-) -> Callable[[int, int], None] | None:
-    """Progress of a part of the work as progress of the whole."""
-    return None if bar is None else lambda done, _: bar(before + done, total)
