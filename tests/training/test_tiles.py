@@ -101,7 +101,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_training_on_tiles_is_training_on_files_of_them(
     large: Path, pieces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "STANDARDISE_SAMPLE", 1000)  # whole images are sampled differently
+    # whole images are sampled differently
+    monkeypatch.setattr("snl.training.untrained.STANDARDISE_SAMPLE", 1000)
     notes: list[str] = []
     tiled = snl.train(large, overrides=TILED, quiet=True, note=notes.append)
     whole = snl.train(pieces, overrides={**TILED, "tile": 0}, quiet=True)
