@@ -3,13 +3,15 @@
     python -m benchmarks.scale train DATA -o docs/results/scale.json
     python -m benchmarks.scale bulk FILE DATA -o docs/results/scale.json
     python -m benchmarks.scale cluster FILE -o docs/results/scale.json
+    python -m benchmarks.scale decode DATA -o docs/results/scale.json
 
 `train`: images per second of the default command at 128 px with one and with two processes of
 one thread each, by turns. `bulk`: the images of DATA, repeated under other names until there are
 enough, by `Inspector.stream` over their files, by a bulk inspection of the files and of tar
 archives, and on Ray with one worker, all with one thread; of Ray the time from the first shard to
 the last counts, so that its start is left out. `cluster`: rows written on a Ray cluster (`--ray`)
-from small drawings in tar archives, and the memory of its workers. Nothing else may run meanwhile.
+from small drawings in tar archives, and the memory of its workers. `decode`: images of DATA that a
+core decodes and resizes in a second of its time. Nothing else may run meanwhile.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from snl.bulk.inspect import Work
 from snl.bulk.results import Results
 from snl.bulk.run import Loading, run_here, run_on_ray
 from snl.bulk.shards import find_shards
+from snl.data.stream import read
 from snl.files import write_json
 
 
@@ -121,6 +124,19 @@ def measure_cluster(file: Path, address: str, images: int, drawings: int) -> dic
     return {"rows": rows, "drawings": len(drawn), "seconds": seconds, "worker_gib": memory}
 
 
+def measure_decoding(data: Path, images: int, turns: int) -> dict[str, Any]:
+    """Return images per second of processor time, one value for each turn, and their mean size."""
+    found = itertools.cycle(record.path for record in snl.Catalog.read(data).records)
+    paths = list(itertools.islice(found, images))
+    rates = []
+    for _ in range(turns):
+        start = time.process_time()
+        count = sum(1 for _ in read(paths, 256))
+        rates.append(count / (time.process_time() - start))
+    size = sum(path.stat().st_size for path in paths) / len(paths)
+    return {"images": images, "image_size": 256, "bytes": size, "images_per_core_second": rates}
+
+
 def worker_memory() -> float:
     """Return the largest resident memory of a Ray worker that inspects, in GiB."""
     listed = subprocess.run(["ps", "-eo", "rss=,args="], capture_output=True, text=True, check=True)
@@ -153,9 +169,9 @@ def archive(paths: list[Path], folder: Path, each: int) -> None:
 def parser() -> argparse.ArgumentParser:
     parser = new_parser("scale", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("train", "bulk", "cluster"):
+    for verb in ("train", "bulk", "cluster", "decode"):
         sub = verbs.add_parser(verb)
-        if verb != "train":
+        if verb in ("bulk", "cluster"):
             sub.add_argument("file", type=Path, help="bundle or export")
         if verb != "cluster":
             sub.add_argument("data", type=Path)
@@ -173,6 +189,8 @@ def main() -> None:
         found = measure_training(options.data, options.steps, options.turns)
     elif options.verb == "bulk":
         found = measure_bulk(options.file, options.data, options.images, options.turns)
+    elif options.verb == "decode":
+        found = measure_decoding(options.data, options.images, options.turns)
     else:
         found = measure_cluster(options.file, options.ray, options.images, 2000)
     before = json.loads(options.output.read_text()) if options.output.exists() else {}
