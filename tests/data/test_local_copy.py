@@ -242,6 +242,13 @@ def test_a_full_disk_is_said_before(
         local_copy(bucket, tmp_path)
 
 
+def test_a_cache_folder_that_is_a_file(bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match="--data-cache"):
+        local_copy(bucket, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_the_cache_folder_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert copying.cache_folder() == tmp_path / "snl" / "data"

@@ -92,7 +92,13 @@ def local_copy(source: str, folder: Path | None = None, progress: Progress | Non
     address = source if is_address(source) else str(Path(source).absolute())
     name = PurePosixPath(source).name.partition(".")[0] or "data"
     home = (folder or cache_folder()) / hashlib.sha256(address.encode()).hexdigest()[:16]
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{home}: cannot be made for the copy ({error.strerror}); choose another folder with "
+            "--data-cache"
+        ) from None
     busy = "another command is fetching these images; wait for it"
     with explained(source), locked(home / "copy", busy, error=DataError):
         copy = _Copy(home / name, home / INDEX)

@@ -79,7 +79,8 @@ def format_decisions(scores: Sequence[ImageScore], products: Sequence[str] | Non
         return ""
     rows = [["decisions", "normal: false alarms", "of", "95 % bounds", "uncertain", "unknown",
              "anomalous: found", "of", "uncertain", "unknown", "recognised"]]  # fmt: skip
-    shown = [n for n in products or counts["products"] if n in counts["products"]]
+    names = counts["products"] if products is None else products
+    shown = [name for name in names if name in counts["products"]]
     for name, row in [
         *((name, counts["products"][name]) for name in shown),
         ("all products", counts["overall"]),

@@ -228,7 +228,8 @@ def format_detection_rates(
             product has such rows only if at least one kind has a name.
         products: that have rows; None: all.
     """
-    chosen = {name: rates.products[name] for name in products or rates.products}
+    names = rates.products if products is None else products
+    chosen = {name: rates.products[name] for name in names if name in rates.products}
     named = {n: p.kinds if any(p.kinds) else {} for n, p in chosen.items()}
     kind_rows = sum(map(len, named.values()))
     shown = kind_rows + len(named) <= MAX_ROWS if kinds is None else kinds

@@ -94,8 +94,10 @@ INPUTS = {
     *(("calibrate", "false_alarms"), ("calibrate", "misses"), ("calibrate", "ignore")),
     *(("export", "data"), ("doctor", "data"), ("info", "file"), ("bench", "root")),
     *(("bench", "task"), ("evaluate", "data"), ("report", "data"), ("probe", "data")),
+    # a cache: only folders in it that are named by an address's hash are written
+    ("train", "data_cache"),
 }
-"""Options that are paths and only read."""
+"""Options that are paths and only read, or that write nothing a user names."""
 
 _WRITES = ("OUT", "DIR", "STATE")
 """Placeholders of outputs in the help."""
