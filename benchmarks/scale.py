@@ -29,13 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import snl
-from benchmarks.common import log, new_parser, run_main
+from benchmarks.common import log, new_parser, run_main, write_runs
 from snl.bulk.inspect import Work
 from snl.bulk.results import Results
 from snl.bulk.run import Loading, run_here, run_on_ray
 from snl.bulk.shards import find_shards
 from snl.data.stream import read
-from snl.files import write_json
 
 
 def measure_training(data: Path, steps: int, turns: int) -> dict[str, Any]:
@@ -194,7 +193,7 @@ def main() -> None:
     else:
         found = measure_cluster(options.file, options.ray, options.images, 2000)
     before = json.loads(options.output.read_text()) if options.output.exists() else {}
-    write_json(options.output, {**before, options.verb: found})
+    write_runs(options.output, {**before, options.verb: found})
 
 
 if __name__ == "__main__":
