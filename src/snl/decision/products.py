@@ -76,7 +76,9 @@ class Prototypes:
         """Return the Euclidean distance of embeddings (M, D) to the nearest prototype of every
         product, float64 (M, P)."""
         x, c = (np.asarray(a, np.float64) for a in (embeddings, self.centres))
-        distances = np.sqrt(np.square(x[:, None] - c[None]).sum(2))  # (M, K)
+        # row by row: all differences together, (M, K, D), are gigabytes for many products
+        rows = [np.sqrt(np.square(row - c).sum(1)) for row in x]
+        distances = np.stack(rows) if rows else np.empty((0, len(c)))  # (M, K)
         owners = np.array(self.owners)
         return np.stack([distances[:, owners == name].min(1) for name in self.names], 1)
 
