@@ -49,8 +49,8 @@ class Bank:
 class PatchMemory(nn.Module):
     """Banks of patch features of normal images, one for each group of similar products.
 
-    An image is compared with one bank: that of the gate nearest to its embedding. So time and
-    confusion do not grow with the number of products.
+    Each image is compared with the bank whose gate is nearest to its embedding, so neither the time
+    nor the number of patches that could be confused grows with the number of products.
 
     Until `set_banks` is called, there is one bank of one patch, zero.
 
@@ -180,7 +180,8 @@ def nearest_distance(rows: Tensor, patches: Tensor, bank: Tensor | None = None) 
 
     Args:
         rows: centred.
-        patches: (M, D) for all images, or (G, M, D), of which `bank` (B,) chooses for every image.
+        patches: (M, D), the same for all images, or (G, M, D), one set for each bank.
+        bank: (B,) index of each image's bank; None: patches are (M, D).
 
     The matrices of an export must not be expanded to the batch: OpenVINO then computes other parts
     of an int8 graph wrongly.
