@@ -15,12 +15,15 @@ import pytest
 import snl
 from snl.settings import resolve
 from tests.conftest import TINY
-from tests.trees import PRODUCTS, save_part
+from tests.trees import PRODUCTS, save_part, save_striped
 
 ROOT = Path(__file__).parent.parent
-FUNCTIONS = ("train", "load", "evaluate", "probe", "calibrate", "decide", "export", "report")
+FUNCTIONS = (
+    *("train", "load", "evaluate", "probe", "calibrate", "decide", "export", "report"),
+    *("add", "remove", "undo", "history"),
+)
 CLASSES = ("DriftMonitor", "Prediction")
-PAGES = ("README.md", "docs/decisions.md", "docs/deploy.md", "docs/drift.md")
+PAGES = ("README.md", "docs/decisions.md", "docs/deploy.md", "docs/drift.md", "docs/products.md")
 
 
 @pytest.fixture
@@ -33,6 +36,8 @@ def folder(parts: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.Monkey
             save_part(tmp_path / "normals" / product / f"{n}.png", 500 + n, product=product)
     save_part(tmp_path / "new.png", 700, product=PRODUCTS[0])
     save_part(tmp_path / "new.jpg", 700, product=PRODUCTS[0])
+    for n in range(8):
+        save_striped(tmp_path / "new" / f"{n}.png", n)
     monkeypatch.chdir(tmp_path)
 
     def tiny(method: str, preset: str, overrides: Any) -> snl.Settings:

@@ -64,6 +64,19 @@ def save_varied(path: Path, seed: int, *, defect: bool = False, product: str = "
     return path
 
 
+def save_striped(path: Path, seed: int, *, defect: bool = False) -> Path:
+    """Write an image of a product unlike those of `draw`, bright stripes on black."""
+    rng = np.random.default_rng([seed, 77])
+    image = np.zeros((HEIGHT, WIDTH, 3), np.int64)
+    image[:, int(rng.integers(0, 3)) :: 8] = (30, 120, 230)
+    if defect:
+        image[12:24, 14:30] = (250, 240, 40)
+    image += rng.integers(0, 12, image.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(path)
+    return path
+
+
 def save_part(path: Path, seed: int, *, defect: bool = False, product: str = "bolt") -> None:
     """Write an image of `draw` in the format of the file extension."""
     path.parent.mkdir(parents=True, exist_ok=True)

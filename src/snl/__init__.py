@@ -26,8 +26,10 @@ _PUBLIC = {
     "Predictor": "snl.runtime.predictor",
     "Settings": "snl.settings",
     "SnlError": "snl.errors",
+    "add": "snl.training.add",
     "calibrate": "snl.runtime.recalibrate",
     "decide": "snl.decision.decide",
+    "history": "snl.runtime.versions",
     "evaluate": "snl.evaluation.evaluate",
     "export": "snl.exporting.write",
     "load": "snl.runtime.inspector",
@@ -37,9 +39,11 @@ _PUBLIC = {
     "register_loss": "snl.registry",
     "register_scorer": "snl.registry",
     "register_student": "snl.registry",
+    "remove": "snl.runtime.versions",
     "report": "snl.reporting.collect",
     "resolve": "snl.settings",
     "train": "snl.training.train",
+    "undo": "snl.runtime.versions",
 }
 
 __all__ = [*sorted(_PUBLIC), "__version__"]
@@ -65,8 +69,12 @@ if TYPE_CHECKING:
     from snl.runtime.inspector import load as load
     from snl.runtime.predictor import Predictor as Predictor
     from snl.runtime.recalibrate import calibrate as calibrate
+    from snl.runtime.versions import history as history
+    from snl.runtime.versions import remove as remove
+    from snl.runtime.versions import undo as undo
     from snl.settings import Settings as Settings
     from snl.settings import resolve as resolve
+    from snl.training.add import add as add
     from snl.training.train import train as train
 
 

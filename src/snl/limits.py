@@ -5,3 +5,6 @@ MAX_PIXELS = 160_000_000
 
 STEPS_PER_PRODUCT = 60
 """Training steps of a batch of 8 for each of many products; with fewer, many are not learnt."""
+
+MIN_IMAGES = 4
+"""Normal images of a product that are enough to begin: one is held out, three are trained on."""

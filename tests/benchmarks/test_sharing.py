@@ -60,23 +60,23 @@ def test_a_complete_benchmark_does_nothing_and_an_interrupted_one_resumes(
 
 @pytest.mark.parametrize(("own_steps", "steps"), [("images", [3, 1]), ("equal", [2, 2])])
 def test_steps_of_own_models(
-    parts: Path,
+    varied: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     own_steps: str,
     steps: list[int],
 ) -> None:
-    catalog = snl.Catalog.read(parts)
+    catalog = snl.Catalog.read(varied)
     train = catalog.train()
     plates = [record for record in train if record.product == "plate"]
     left_out = plates[: len(plates) - len(plates) // 3]  # a quarter of the rest are plates
     records = tuple(record for record in catalog.records if record not in left_out)
-    assert [r.product for r in records if r in train].count("bolt") == 4
+    assert [r.product for r in records if r in train].count("bolt") == 40
     smaller = dataclasses.replace(catalog, records=records)
     monkeypatch.setattr(snl.Catalog, "read", lambda *_: smaller)
     path = tmp_path / "x.json"
     settings = {**SETTINGS, "training.batch_size": 1}
-    sharing.run(parts, ["rd"], [0], settings, path, "cpu", own_steps)
+    sharing.run(varied, ["rd"], [0], settings, path, "cpu", own_steps)
     runs = json.loads(path.read_text("utf-8"))["runs"]
     assert [r["set"]["training.steps"] for r in runs if r["product"]] == steps
 

@@ -301,3 +301,71 @@ def test_a_bundle_with_patches_of_another_shape_is_refused(
     inspector.save(broken)
     with pytest.raises(snl.SnlError, match="train it again"):
         snl.load(broken)
+
+
+# --- banks of different sizes ---
+
+
+def three_banks() -> PatchMemory:
+    memory = PatchMemory(12, WIDTH, 100)
+    memory.set_banks([bank_of(rows_of(400), 40)], memory.gates, [0])
+    gates = torch.eye(WIDTH)
+    memory.add_bank(bank_of(rows_of(300, seed=1) + 3, 7), gates[2:3], gates[:2], gates[:0])
+    memory.add_bank(bank_of(rows_of(200, seed=2) - 3, 11), gates[3:5], gates[:3], gates[:0])
+    return memory
+
+
+def test_an_added_bank_is_used_by_the_images_of_its_products() -> None:
+    memory = three_banks()
+    assert memory.sizes == (40, 7, 11) and memory.banks.tolist() == [0, 0, 1, 2, 2]
+    features = torch.rand(5, 12, 4, 4, generator=torch.Generator().manual_seed(3))
+    embeddings = torch.eye(WIDTH)[:5] + 0.1
+    alone = [
+        remembered_bank(bank_of(rows, size))
+        for rows, size in (
+            (rows_of(400), 40),
+            (rows_of(300, seed=1) + 3, 7),
+            (rows_of(200, seed=2) - 3, 11),
+        )
+    ]
+    wanted = [
+        novelty(alone[number], features[i : i + 1]) for i, number in enumerate((0, 0, 1, 2, 2))
+    ]
+    torch.testing.assert_close(
+        memory(features, embeddings), torch.cat(wanted), rtol=1e-4, atol=1e-4
+    )
+
+
+def remembered_bank(bank: Any) -> PatchMemory:
+    memory = PatchMemory(12, WIDTH, 100)
+    memory.set_banks([bank], memory.gates, [0])
+    return memory
+
+
+def test_banks_of_different_sizes_are_stored_without_repetition() -> None:
+    memory = three_banks()
+    state = memory.state_dict()
+    assert len(state["patches"]) == 40 + 7 + 11
+    again = PatchMemory(12, WIDTH, 100)
+    again.load_state_dict(state)
+    assert again.sizes == memory.sizes
+    for name, value in memory.named_buffers():
+        torch.testing.assert_close(getattr(again, name), value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("sizes", [[40, 7, 12], [40, 18], [58, 0, 0], [-1, 48, 11]])
+def test_wrong_sizes_of_banks_are_refused(sizes: list[int]) -> None:
+    state = three_banks().state_dict()
+    state["sizes"] = torch.tensor(sizes)
+    with pytest.raises((ValueError, RuntimeError)):
+        PatchMemory(12, WIDTH, 100).load_state_dict(state)
+
+
+def test_gates_of_products_that_are_gone_are_removed() -> None:
+    memory = three_banks()
+    gates = torch.eye(WIDTH)
+    new = bank_of(rows_of(100, seed=5), 5)
+    memory.add_bank(new, gates[6:], gates[[0, 3]], gates[[1, 2, 4]])
+    assert memory.sizes == (40, 11, 5)  # the second bank has no gate any more
+    assert memory.banks.tolist() == [0, 1, 2]
+    torch.testing.assert_close(memory.gates, gates[[0, 3, 6]])

@@ -329,14 +329,15 @@ def test_close_releases_the_network(bundle: Path, image: Path) -> None:
 def test_a_bundle_contains_everything_needed(bundle: Path) -> None:
     arrays, document = load_tensors(bundle, "bundle")
     sections = document["sections"]
-    assert set(sections) == {"network", "model", "training", "calibration"}
+    known = {"network", "model", "training", "calibration", "history", "rehearsal"}
+    assert set(sections) == known
     model, training = sections["model"], sections["training"]
     assert training["products"] == {"bolt": 2, "plate": 2}
     assert model["preprocessing"]["mean"] and model["preprocessing"]["image_size"] == 64
     assert model["settings"]["teacher"]["stages"] == [1, 2] and model["plugins"] == []
     assert len(training["data"]["fingerprint"]) == 64
     assert {"seconds", "device", "versions", "loss", "terms"} <= training["facts"].keys()
-    assert {name.partition("/")[0] for name in arrays} == {"network", "training", "calibration"}
+    assert {name.partition("/")[0] for name in arrays} == known - {"model", "history"}
     (version,) = sections["calibration"]["versions"]
     assert version["network"] == model["network"] and len(model["network"]) == 16
 

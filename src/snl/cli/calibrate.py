@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.calibrate_changes import CHANGES, Options, change
 from snl.cli.calibration_costs import add_costs, show_costs, wants_costs
+from snl.cli.changes import BUSY, WAIT, import_runtime
 from snl.cli.common import OK, PROBLEMS, image_files, say, show
 from snl.errors import SettingsError
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 SUMMARY = "show the calibration of a bundle or change it, in seconds and without training"
 OPTIONAL_PATH = "normals"
 """See `snl.cli.main.parse`."""
-
-_WAIT = 60.0
-"""Seconds to wait for another process that changes the file."""
-_BUSY = "another snl process is changing it; wait for it, then run the command again"
 
 
 def add_parser(verbs: Any) -> None:
@@ -99,7 +95,7 @@ def add_parser(verbs: Any) -> None:
         "them: images of another or an unknown product, in a folder of the opposite label, among "
         "the normal images already, or a threshold that would more than double",
     )
-    verb.add_argument("--undo", action="store_true", help="undo the last change")
+    verb.add_argument("--undo", action="store_true", help="undo the last change, as snl undo does")
     add_costs(verb)
     verb.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write to this file, leave FILE unchanged"
@@ -160,8 +156,8 @@ def run(options: Options) -> int:
     if (not changes and not options.output) or not Path(options.file).is_file():
         return _run(options, target)  # only shows the calibration, or says that there is none
     _check_output(options, target)
-    _import_runtime(options.file)
-    with locked(target, _BUSY, wait=_WAIT, note=say):
+    import_runtime(options.file)
+    with locked(target, BUSY, wait=WAIT, note=say):
         return _run(options, target)
 
 
@@ -177,29 +173,21 @@ def _run(options: Options, target: Path) -> int:
     )
     if options.output and target.is_file():
         _check_same_network(inspector, target)
-    caught = True
-    edits: list[Calibration] = []
     if options.undo:
-        _undo(options, inspector)
-    else:
-        caught = change(options, inspector, edits)
-        edits = _with_effect(inspector, edits)
-        if edits:  # all changes of one command are one version, which --undo takes back
-            inspector.recalibrate(combine(inspector.calibration, edits))
-    if options.output or options.undo or edits:
+        _undo(options, target)
+        return OK
+    edits: list[Calibration] = []
+    caught = change(options, inspector, edits)
+    edits = _with_effect(inspector, edits)
+    if edits:  # all changes of one command are one version, which --undo takes back
+        inspector.recalibrate(combine(inspector.calibration, edits))
+    if options.output or edits:
         with deferred():  # before printing: the reader of the table may close the pipe
             inspector.save(target)
         undo = "; --undo takes the last change back" if edits else ""
-        say(f"{target}: {'calibrated' if edits or options.undo else 'written'}{undo}")
+        say(f"{target}: {'calibrated' if edits else 'written'}{undo}")
     show(format_calibration(inspector))
     return OK if caught else PROBLEMS
-
-
-def _import_runtime(file: str) -> None:
-    """Import what takes seconds, before others have to wait for the lock."""
-    if Path(file).suffix.lower() not in (".onnx", ".xml"):
-        with suppress(ImportError):  # loading the file says what is missing
-            import snl.runtime.torch_engine  # noqa: F401
 
 
 def _check_output(options: Options, target: Path) -> None:
@@ -257,15 +245,21 @@ def _with_effect(inspector: Inspector, edits: list[Calibration]) -> list[Calibra
     return []
 
 
-def _undo(options: Options, inspector: Inspector) -> None:
-    """Undo the last change.
+def _undo(options: Options, target: Path) -> None:
+    """Undo the last change and show the calibration that is in force then.
 
     Raises:
         SettingsError: a change is requested too, or there is nothing to undo.
     """
+    import snl
+    from snl.cli.calibration_table import format_calibration
+    from snl.signals import deferred
+
     also = [name for name in CHANGES if getattr(options, name) is not None]
     if also:
         name = "NORMALS" if also[0] == "normals" else "--" + also[0].replace("_", "-")
         raise SettingsError(f"--undo cannot be combined with a change; leave out {name}")
-    undone = inspector.undo()
-    say(f"taken back: version of {undone.created} ({undone.reason})")
+    with deferred():
+        undone = snl.undo(options.file, target)
+    say(f"{target}: undone: {undone}")
+    show(format_calibration(snl.load(target, options.device, precision=options.precision)))

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from snl.runtime.inspector import Inspector
 
 
+_SHOWN = 5
+"""Products whose missing images are listed."""
+
 Intervals = dict[str, "tuple[float, float] | None"]
 """Ranges of the true rate by product; None: not known."""
 
@@ -54,6 +57,7 @@ def format_calibration(inspector: Inspector) -> str:
             f"{calibration.scores.smallest_rate():.2g} up",
             *_remarks(calibration),
             *_certainty(calibration, intervals),
+            *missing(calibration),
             f"version of {calibration.created} ({calibration.reason}); "
             f"{len(inspector.calibrations) - 1} before it",
         ]
@@ -107,6 +111,26 @@ def _certainty(calibration: Calibration, intervals: Intervals) -> Iterable[str]:
                 "snl inspect FILE IMAGE --out OVERLAYS; if it is not normal: snl calibrate FILE "
                 f"--leave-out {image.name or 'NAME'} --product {product}"
             )
+
+
+def missing(calibration: Calibration, products: Iterable[str] = ()) -> Iterable[str]:
+    """Yield what the held-out images of products do not allow yet, of five products at most.
+
+    Args:
+        calibration: in force.
+        products: to look at; none: all that have fewer held-out images than most need.
+    """
+    from snl.decision.promises import format_missing
+
+    chosen = list(products) or calibration.products
+    texts = {name: text for name in chosen if (text := format_missing(calibration, name))}
+    for name, text in list(texts.items())[:_SHOWN]:
+        count = len(calibration.sets[name])
+        yield f"{name}: {count} held-out image{'' if count == 1 else 's'}; {text}"
+    if len(texts) > _SHOWN:
+        yield f"and {len(texts) - _SHOWN} more products like these"
+    if texts:
+        yield "held-out images are added with snl calibrate FILE NORMALS --add"
 
 
 def _interval(ends: tuple[float, float] | None) -> str:

@@ -16,17 +16,21 @@ from typing import Any, NoReturn
 
 from snl import __version__
 from snl.cli import (
+    add,
     bench,
     calibrate,
     demo,
     doctor,
     evaluate,
     export,
+    history,
     info,
     inspect,
     probe,
+    remove,
     report,
     train,
+    undo,
 )
 from snl.cli.console import BAD_INPUT, say
 from snl.cli.failures import check_working_directory, is_out_of_memory
@@ -40,6 +44,8 @@ VERBS: dict[str, Any] = {
     "demo": demo,
     "doctor": doctor,
     "train": train,
+    "add": add,
+    "remove": remove,
     "calibrate": calibrate,
     "inspect": inspect,
     "evaluate": evaluate,
@@ -48,6 +54,8 @@ VERBS: dict[str, Any] = {
     "export": export,
     "bench": bench,
     "info": info,
+    "history": history,
+    "undo": undo,
 }
 """The modules of the verbs, in the order of `snl --help`."""
 

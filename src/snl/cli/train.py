@@ -37,6 +37,7 @@ class Options(
     on_bad_image: str
     tensorboard: bool
     devices: str | None
+    no_rehearsal: bool
     data_cache: Path | None
 
 
@@ -79,6 +80,12 @@ def add_parser(verbs: Any) -> None:
     shared.add_budget(verb)
     verb.add_argument(
         "--tensorboard", action="store_true", help="write scalars to FILE.run/tensorboard"
+    )
+    verb.add_argument(
+        "--no-rehearsal",
+        action="store_true",
+        help="keep no small images of the products in FILE; then products cannot be added to it "
+        "later (snl add), only by a new training of all",
     )
     verb.add_argument(
         "--data-cache",
@@ -124,7 +131,10 @@ def run(options: Options) -> int:
             output=options.output,
             method=options.method,
             preset=options.preset,
-            overrides=options.overrides(),
+            overrides={
+                **options.overrides(),
+                **({"training.rehearsal": 0} if options.no_rehearsal else {}),
+            },
             layout=options.layout,
             part_pattern=options.part_pattern,
             data_cache=options.data_cache,

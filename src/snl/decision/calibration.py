@@ -29,7 +29,7 @@ CLEAR = 0.65
 """An image is clearly of a product if its distance to it is less than this share of that to any
 other. On five products it was at most 0.51 for all normal images, and at least 0.82 for 99 % of the
 images of a product that was left out; this is between the two."""
-_ENOUGH = 10
+ENOUGH = 10
 """Held-out images of a product that tell what is usual for it."""
 _EQUIVALENT, _LEAST_DEVIATION = 20, 0.1
 """Images that the deviation over all products counts as in that of a product; the least one, of the
@@ -133,6 +133,24 @@ class CalibrationSet:
 
 
 @dataclass(frozen=True)
+class Retired:
+    """Measurements of a product that was removed, without names and hashes of its images.
+
+    How far normal scores reach above their centre is learned from all products. The measurements of
+    a removed one stay, so that the decisions about the others do not change.
+
+    Attributes:
+        data: scores (raised, see `Calibration.raised`), distances and peaks.
+        log_score_stats: see `Calibration`.
+        conformal: whether the product was decided by its own images alone.
+    """
+
+    data: CalibrationSet
+    log_score_stats: tuple[float, float]
+    conformal: bool = False
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Everything that a decision needs besides the prediction.
 
@@ -157,6 +175,7 @@ class Calibration:
         tile: side in pixels of the tiles that images are processed in; 0: whole images.
         fit_tail: whether rates below what the images allow come from a fitted tail.
         created, reason: ISO time of this version, and what was changed.
+        retired: measurements of products that were removed.
     """
 
     sets: Mapping[str, CalibrationSet]
@@ -177,19 +196,22 @@ class Calibration:
     created: str = ""
     reason: str = "training"
     references: References | None = None
+    retired: tuple[Retired, ...] = ()
 
     @cached_property
     def scores(self) -> SharedTail:
         """Distribution of normal scores."""
         scores = {name: self.raised_scores(name) for name in self.sets}
+        scores |= {name: one.data.scores for name, one in self._retired.items()}
         conformal = [name for name in self.sets if self.rule_for(name) == CONFORMAL]
-        return SharedTail(scores, self.log_score_stats, self.fit_tail, conformal)
+        conformal += [name for name, one in self._retired.items() if one.conformal]
+        return SharedTail(scores, self._all_stats, self.fit_tail, conformal)
 
     @cached_property
     def max_scores(self) -> Conformal:
         """Distribution of the maxima of normal maps."""
-        maxima = {name: data.peaks[:, 0] for name, data in self.sets.items()}
-        return Conformal(maxima, self.log_score_stats, self.fit_tail)
+        maxima = {name: data.peaks[:, 0] for name, data in self._all_sets.items()}
+        return Conformal(maxima, self._all_stats, self.fit_tail)
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -358,6 +380,20 @@ class Calibration:
         mean, deviation = self.log_score_stats[product]
         return float(np.exp(min(mean + deviation * pooled, np.log(np.finfo(np.float32).max))))
 
+    @property
+    def _retired(self) -> dict[str, Retired]:
+        """By names that no product can have."""
+        return {f"\0removed {number}": one for number, one in enumerate(self.retired)}
+
+    @cached_property
+    def _all_sets(self) -> dict[str, CalibrationSet]:
+        return {**self.sets, **{name: one.data for name, one in self._retired.items()}}
+
+    @cached_property
+    def _all_stats(self) -> dict[str, tuple[float, float]]:
+        retired = {name: one.log_score_stats for name, one in self._retired.items()}
+        return {**self.log_score_stats, **retired}
+
     def _usual(self, product: str) -> tuple[float, float] | None:
         return None if product in self.ignore_masks else self._usual_neighbours.get(product)
 
@@ -366,9 +402,9 @@ class Calibration:
         """Median and deviation of the log distance of held-out images to the references, of
         products with enough of them."""
         logs: dict[str, np.ndarray] = {}
-        for product, data in self.sets.items():
+        for product, data in self._all_sets.items():
             measured = data.neighbours[np.isfinite(data.neighbours)].astype(np.float64)
-            if self.references is not None and len(measured) >= _ENOUGH:
+            if self.references is not None and len(measured) >= ENOUGH:
                 logs[product] = np.log(measured)
         medians = {name: float(np.median(values)) for name, values in logs.items()}
         residuals = {name: np.abs(values - medians[name]) for name, values in logs.items()}
@@ -398,7 +434,7 @@ class Calibration:
     def _distance_scales(self) -> dict[str, float]:
         return {
             product: max(float(np.median(data.distances)), 1e-9)
-            for product, data in self.sets.items()
+            for product, data in self._all_sets.items()
             if len(data)
         }
 
@@ -406,7 +442,7 @@ class Calibration:
     def _relative_distances(self) -> np.ndarray:
         """Of every held-out image, its distance over the median of the others of its product."""
         rows = [np.empty(0)]
-        for data in self.sets.values():
+        for data in self._all_sets.values():
             d = data.distances.astype(np.float64)
             if len(d) > 1:
                 medians = [np.median(np.delete(d, i)) for i in range(len(d))]
@@ -418,8 +454,8 @@ class Calibration:
     @cached_property
     def _standardised_peaks(self) -> np.ndarray:
         rows = [np.empty((0, PEAKS))]
-        for product, data in self.sets.items():
-            mean, deviation = self.log_score_stats[product]
+        for product, data in self._all_sets.items():
+            mean, deviation = self._all_stats[product]
             with np.errstate(divide="ignore", invalid="ignore"):
                 logs = np.log(np.maximum(data.peaks, 0))
             rows.append((logs - mean) / deviation)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from snl.decision.calibration import RULES, Calibration, CalibrationSet
+from snl.decision.calibration import CONFORMAL, RULES, Calibration, CalibrationSet, Retired
 from snl.decision.fit import timestamp
 from snl.decision.inspection import NORMAL, Verdict
 from snl.errors import DataError, SettingsError
@@ -41,11 +41,13 @@ def combine(before: Calibration, edits: Iterable[Calibration]) -> Calibration:
 
 def is_same(one: Calibration, other: Calibration) -> bool:
     """Return whether two calibrations decide alike: only their times and reasons may differ."""
-    ignored = ("created", "reason", "sets", "ignore_masks", "prototypes", "references")
+    ignored = ("created", "reason", "sets", "ignore_masks", "prototypes", "references", "retired")
     names = [f.name for f in dataclasses.fields(one) if f.name not in ignored]
     if any(getattr(one, name) != getattr(other, name) for name in names):
         return False
     if one.sets.keys() != other.sets.keys() or one.ignore_masks.keys() != other.ignore_masks.keys():
+        return False
+    if len(one.retired) != len(other.retired):
         return False
     columns = [f.name for f in dataclasses.fields(CalibrationSet)]
     pairs = [(one.prototypes.centres, other.prototypes.centres)]
@@ -204,6 +206,58 @@ def set_calibration_sets(
         for product, new in sets.items()
     }
     return edit(calibration, reason, sets={**calibration.sets, **merged})
+
+
+def remove_products(calibration: Calibration, products: Sequence[str]) -> Calibration:
+    """Remove products; the decisions about the others do not change, see `Retired`.
+
+    Raises:
+        SettingsError: an unknown product, or no product would remain.
+    """
+    removed = list(dict.fromkeys(products))
+    for product in removed:
+        calibration.check_product(product)
+    left = [name for name in calibration.products if name not in removed]
+    if not left:
+        raise SettingsError(
+            f"{', '.join(removed)}: an inspector has at least one product; delete the file to "
+            "remove the last one"
+        )
+
+    def others(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name not in removed}
+
+    retired = tuple(
+        Retired(
+            dataclasses.replace(
+                data,
+                scores=calibration.raised_scores(name),
+                hashes=np.zeros_like(data.hashes),
+                names=np.full(len(data), "", np.str_),
+            ),
+            calibration.log_score_stats[name],
+            calibration.rule_for(name) == CONFORMAL,
+        )
+        for name in removed
+        for data in [calibration.sets[name]]
+    )
+    references = calibration.references
+    return edit(
+        calibration,
+        f"removed {', '.join(removed)}",
+        sets=others(calibration.sets),
+        log_score_stats=others(calibration.log_score_stats),
+        prototypes=calibration.prototypes.select(left),
+        references=None if references is None else references.select(left),
+        retired=(*calibration.retired, *retired),
+        **{
+            name: others(getattr(calibration, name))
+            for name in (
+                *("product_rates", "product_rules", "ignore_masks"),
+                *("mm_per_pixel", "min_region_area"),
+            )
+        },
+    )
 
 
 ROUNDING = 1 + 1e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,6 +55,17 @@ class Prototypes:
     def names(self) -> tuple[str, ...]:
         """The products, in the order of the columns of `distances`."""
         return tuple(dict.fromkeys(self.owners))
+
+    def select(self, products: Collection[str]) -> Prototypes:
+        """Return those of some products."""
+        kept = np.array([owner in products for owner in self.owners], bool)
+        owners = tuple(owner for owner in self.owners if owner in products)
+        return Prototypes(self.centres[kept], owners)
+
+    def merge(self, other: Prototypes) -> Prototypes:
+        """Return those of both."""
+        centres = np.concatenate([self.centres, other.centres])
+        return Prototypes(centres, (*self.owners, *other.owners))
 
     def nearest(self, embedding: np.ndarray) -> Nearest:
         """Return the product with the nearest prototype to an embedding (D,)."""

@@ -7,7 +7,7 @@ so its map is normal; its embedding is far from that of any normal image.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,21 @@ class References:
     def names(self) -> tuple[str, ...]:
         """The products, in the order of `scales`."""
         return tuple(dict.fromkeys(self.owners))
+
+    def select(self, products: Collection[str]) -> References:
+        """Return those of some products."""
+        kept = np.array([owner in products for owner in self.owners], bool)
+        scales = np.array([name in products for name in self.names], bool)
+        owners = tuple(owner for owner in self.owners if owner in products)
+        return References(self.embeddings[kept], owners, self.scales[scales])
+
+    def merge(self, other: References) -> References:
+        """Return those of both, of different products."""
+        return References(
+            np.concatenate([self.embeddings, other.embeddings]),
+            (*self.owners, *other.owners),
+            np.concatenate([self.scales, other.scales]),
+        )
 
     def distances(self, embeddings: np.ndarray, product: str) -> np.ndarray:
         """Return the mean distance, float32 (M,), above 0, of embeddings (M, D) to the nearest

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from snl.decision.calibration import CONFORMAL, RULES, Calibration, CalibrationSet, Rates
+from snl.decision.calibration import CONFORMAL, RULES, Calibration, CalibrationSet, Rates, Retired
 from snl.decision.products import Prototypes
 from snl.decision.references import References
 from snl.decision.sample import PEAKS
@@ -30,6 +30,9 @@ def to_document(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.
     if calibration.references is not None:
         arrays["references"] = calibration.references.embeddings
         arrays["reference_scales"] = calibration.references.scales
+    for i, one in enumerate(calibration.retired):
+        for column in _COLUMNS:
+            arrays[f"retired.{i}.{column}"] = getattr(one.data, column)
     rates = {k: dataclasses.asdict(v) for k, v in calibration.product_rates.items()}
     document = {
         "products": list(calibration.sets),
@@ -50,6 +53,11 @@ def to_document(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.
         "created": calibration.created,
         "reason": calibration.reason,
     }
+    if calibration.retired:
+        document["retired"] = [
+            {"log_score_stats": list(one.log_score_stats), "conformal": one.conformal}
+            for one in calibration.retired
+        ]
     return document, arrays
 
 
@@ -92,6 +100,7 @@ def from_document(
             mask = masks[product]
             valid = mask.ndim == 2 and mask.size and max(mask.shape) <= 8192 and not mask.all()
             _require(valid, f"mask of '{product}'")
+    retired = _retired(document, remaining)
     _require(not remaining, f"array '{next(iter(remaining), '')}'")
     stats = {str(k): (float(v[0]), float(v[1])) for k, v in document["log_score_stats"].items()}
     _require(set(stats) == set(products), "table of log-score statistics")
@@ -131,7 +140,20 @@ def from_document(
         created=str(document["created"]),
         reason=str(document["reason"]),
         references=references,
+        retired=retired,
     )
+
+
+def _retired(document: Mapping[str, Any], remaining: dict[str, np.ndarray]) -> tuple[Retired, ...]:
+    """Take the measurements of removed products out of the remaining arrays."""
+    retired = []
+    for i, values in enumerate(document.get("retired", ())):
+        columns = {column: remaining.pop(f"retired.{i}.{column}") for column in _COLUMNS}
+        mean, deviation = map(float, values["log_score_stats"])
+        _require(np.isfinite([mean, deviation]).all() and deviation > 0, "removed products")
+        data = _checked(CalibrationSet(**columns), f"removed product {i}")
+        retired.append(Retired(data, (mean, deviation), bool(values["conformal"])))
+    return tuple(retired)
 
 
 def _references(

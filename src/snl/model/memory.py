@@ -10,7 +10,7 @@ of a map of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,8 @@ class PatchMemory(nn.Module):
         self.register_buffer("scales", torch.ones(1))
         self.register_buffer("gates", torch.zeros(1, width))  # (Q, E)
         self.register_buffer("banks", torch.zeros(1, dtype=torch.long))  # of every gate
+        self.sizes: tuple[int, ...] = (1,)
+        """Patches of every bank; behind them a bank repeats its own."""
 
     def forward(self, features: Tensor, embeddings: Tensor) -> Tensor:
         """Return the novelty (B, h, w), at least `FLOOR`, of every position: the distance to the
@@ -109,22 +111,80 @@ class PatchMemory(nn.Module):
             owners: the bank of every gate, in 0..G-1.
         """
         device = self.patches.device
-        longest = max(len(bank.patches) for bank in banks)
-        every = torch.arange(longest)
-        self.patches = torch.stack([b.patches[every % len(b.patches)] for b in banks]).to(device)
+        self.sizes = tuple(len(bank.patches) for bank in banks)
+        self.patches = _padded([bank.patches for bank in banks]).to(device)
         self.centres = torch.stack([bank.centre for bank in banks]).to(device)
         self.axes = torch.stack([bank.axes for bank in banks]).to(device)
         self.scales = torch.tensor([bank.scale for bank in banks], device=device)
         self.gates = gates.to(self.gates)
         self.banks = torch.tensor(owners, dtype=torch.long, device=device)
 
+    @torch.no_grad()
+    def add_bank(self, bank: Bank, gates: Tensor, others: Tensor, strangers: Tensor) -> None:
+        """Add what is remembered of new products.
+
+        Args:
+            bank: of them.
+            gates: embeddings (Q, E) of the new products.
+            others: embeddings (R, E) of the products that are there, which are gates of the first
+                bank if it is alone, because it has none that distinguish.
+            strangers: embeddings (S, E) of products that are no longer there; gates that are nearer
+                to them than to all others are removed.
+        """
+        banks = [self._bank(number) for number in range(len(self.patches))]
+        if len(banks) == 1:
+            kept, owners = others, [0] * len(others)
+        else:
+            known = torch.cat([others, strangers]).to(self.gates)
+            nearest = torch.cdist(self.gates, known).argmin(1) if len(known) else None
+            remains = [
+                row
+                for row in range(len(self.gates))
+                if nearest is None or int(nearest[row]) < len(others)
+            ]
+            kept = self.gates[remains]
+            owners = [int(self.banks[row]) for row in remains]
+        used = sorted(set(owners))
+        places = {number: place for place, number in enumerate(used)}
+        self.set_banks(
+            [*(banks[number] for number in used), bank],
+            torch.cat([kept.to(self.gates), gates.to(self.gates)]),
+            [places[owner] for owner in owners] + [len(used)] * len(gates),
+        )
+
+    def _bank(self, number: int) -> Bank:
+        return Bank(
+            self.centres[number],
+            self.axes[number],
+            self.patches[number, : self.sizes[number]],
+            float(self.scales[number]),
+        )
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        """Store no repeated patches: banks of different sizes are stored one behind the other."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if len(set(self.sizes)) > 1:
+            parts = [self.patches[i, :size] for i, size in enumerate(self.sizes)]
+            destination[f"{prefix}patches"] = torch.cat(parts)
+            destination[f"{prefix}sizes"] = torch.tensor(self.sizes)
+
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any
     ) -> None:
         """Take as many banks, patches and gates as are stored; other shapes are refused."""
+        sizes = state_dict.pop(f"{prefix}sizes", None)
+        if sizes is not None:
+            lengths, flat = sizes.tolist(), state_dict[f"{prefix}patches"]
+            if flat.ndim != 2 or min(lengths) < 1 or sum(lengths) != len(flat):
+                raise ValueError("the memory's patches do not fit the sizes of its banks")
+            state_dict[f"{prefix}patches"] = _padded(torch.split(flat, lengths))
         stored = {name: state_dict.get(f"{prefix}{name}") for name in self._buffers}
         patches, gates = stored["patches"], stored["gates"]
         if patches is not None and patches.ndim == 3 and 1 <= patches.shape[1] <= self.size:
+            full = [patches.shape[1]] * len(patches)
+            self.sizes = tuple(full if sizes is None else sizes.tolist())
             for name in ("patches", "centres", "axes", "scales"):
                 self._resize(name, len(patches))
             self.patches = self.patches.new_zeros(*patches.shape[:2], self.patches.shape[2])
@@ -136,6 +196,12 @@ class PatchMemory(nn.Module):
     def _resize(self, name: str, count: int) -> None:
         old: Tensor = getattr(self, name)
         setattr(self, name, old.new_zeros(count, *old.shape[1:]))
+
+
+def _padded(patches: Sequence[Tensor]) -> Tensor:
+    """Return the patches of banks (G, M, D); those of shorter ones are repeated."""
+    every = torch.arange(max(map(len, patches)))
+    return torch.stack([rows[every % len(rows)] for rows in patches])
 
 
 def bank_of(rows: Tensor, size: int) -> Bank:

@@ -14,6 +14,7 @@ import torch
 from snl.errors import BundleError, PluginError, SettingsError
 from snl.files import load_tensors, save_tensors
 from snl.model.network import Network
+from snl.runtime import previous
 from snl.runtime.convert import is_format_2, sections_of_format_2
 from snl.runtime.metadata import ModelMetadata, from_sections, to_sections
 from snl.runtime.sections import NETWORK, Section, join_sections, split_sections
@@ -24,7 +25,22 @@ KIND = "bundle"
 def save(path: str | Path, network: Network, metadata: ModelMetadata) -> None:
     """Write a bundle, conventionally `*.snl`; the file is complete or not there."""
     weights = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
-    sections = {NETWORK: Section({}, weights), **to_sections(metadata)}
+    write_sections(path, {NETWORK: Section({}, weights), **to_sections(metadata)}, metadata)
+
+
+def write_sections(
+    path: str | Path, sections: Mapping[str, Section], metadata: ModelMetadata
+) -> None:
+    """Write the sections of a bundle, and those of its previous state.
+
+    Args:
+        path: of the bundle.
+        sections: of its present state.
+        metadata: has the previous one.
+    """
+    if metadata.previous is not None:
+        before = previous.to_sections(metadata.previous, sections, metadata.rehearsal)
+        sections = {**sections, **before}
     document, arrays = join_sections(sections)
     save_tensors(path, arrays, KIND, document)
 
@@ -88,7 +104,7 @@ def check_finite(weights: Mapping[str, np.ndarray]) -> None:
         if name == "memory.scales" and not (array > 0).all():
             raise ValueError("the memory's scale is not above 0")
         if name == "memory.banks" and "memory.patches" in weights:
-            count = len(weights["memory.patches"])
+            count = len(weights["memory.scales"])
             if not ((array >= 0) & (array < count)).all():
                 raise ValueError("the memory's gates name banks that it does not have")
 

@@ -13,12 +13,12 @@ import numpy as np
 from snl.decision.calibration import Calibration, Rates
 from snl.errors import BundleError, SettingsError
 from snl.files import FORMATS, OLDEST, check_readable, load_tensors, strict_json
-from snl.runtime import graph_metadata, openvino_file
+from snl.runtime import graph_metadata, openvino_file, previous
 from snl.runtime.convert import is_format_2, sections_of_format_2
 from snl.runtime.engine import read_export
 from snl.runtime.metadata import ModelMetadata, from_sections
 from snl.runtime.onnx_file import split
-from snl.runtime.sections import NETWORK, Section, split_sections
+from snl.runtime.sections import NETWORK, REHEARSAL, Section, split_sections
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,17 @@ def describe(path: str | Path) -> dict[str, Any]:
         "history": [_version(version) for version in metadata.calibrations],
         "settings": settings.to_dict(),
     }
+
+
+def metadata_of(path: str | Path) -> ModelMetadata:
+    """Return what is besides the network in a file of snl train or snl export.
+
+    Small images and the network's previous state are left out.
+
+    Raises:
+        BundleError: a missing, damaged or foreign file.
+    """
+    return _read(Path(path)).metadata
 
 
 def _training(metadata: ModelMetadata) -> dict[str, Any]:
@@ -175,7 +186,7 @@ def _read_bundle(path: Path) -> _Contents:
             if document["kind"] != "bundle" or not readable:
                 raise ValueError("another kind or format")
             old = is_format_2(document["facts"])  # whose converter needs the weights as well
-            names = [n for n in file.keys() if old or not n.startswith(f"{NETWORK}/")]  # noqa: SIM118
+            names = [n for n in file.keys() if old or not _is_large(n)]  # noqa: SIM118
             arrays = {name: file.get_tensor(name) for name in names}
         metadata = from_sections(_sections(document["facts"], arrays, old), exported=True)
     except (SafetensorError, OSError, SettingsError, LookupError, TypeError, ValueError,
@@ -214,5 +225,14 @@ def _read_export(path: Path, kind: str) -> _Contents:
 def _sections(
     document: Mapping[str, Any], arrays: Mapping[str, np.ndarray], old: bool
 ) -> dict[str, Section]:
-    """Return the sections of a bundle of this or the previous format."""
-    return sections_of_format_2(document, arrays) if old else split_sections(document, arrays)
+    """Return the sections of a bundle of this or the previous format, without the large ones."""
+    if old:
+        return sections_of_format_2(document, arrays)
+    sections = split_sections(document, arrays)
+    return {name: part for name, part in sections.items() if not _is_large(f"{name}/")}
+
+
+def _is_large(name: str) -> bool:
+    """Return whether an array is one of those that are not described."""
+    section = name.partition("/")[0]
+    return section in (NETWORK, REHEARSAL) or previous.belongs(section)

@@ -15,6 +15,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,11 @@ KEYS = (KEY, _SIZE, _THRESHOLDS, _GRAPH)
 
 
 def to_metadata(metadata: ModelMetadata, graph: str) -> dict[str, str]:
-    """Return all keys and values; `graph` is the checksum of the graph."""
+    """Return all keys and values; `graph` is the checksum of the graph.
+
+    What only training needs is left out: the small images, and the network's previous state.
+    """
+    metadata = replace(metadata, rehearsal=None, previous=None)
     others = {
         _SIZE: str(metadata.settings.image_size),
         _THRESHOLDS: json.dumps(_thresholds(metadata), ensure_ascii=False, allow_nan=False),

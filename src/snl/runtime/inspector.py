@@ -21,7 +21,8 @@ from snl.kinds import model_kind
 from snl.limits import MAX_PIXELS
 from snl.outputs import Output, check_outputs
 from snl.runtime.engine import PRECISIONS, Engine, Outputs
-from snl.runtime.metadata import HISTORY, ModelMetadata, TrainingInfo
+from snl.runtime.history import MOST, Event, event
+from snl.runtime.metadata import HISTORY, ModelMetadata, TrainingInfo, events_of
 from snl.runtime.predictor import Predictor
 from snl.settings import Settings
 
@@ -47,6 +48,7 @@ class Inspector:
     def __init__(self, predictor: Predictor, calibrations: Sequence[Calibration]) -> None:
         self.predictor = predictor
         self.calibrations = list(calibrations)
+        self._changes: list[Event] = []
         self._read: tuple[Path, FileState] | None = None
 
     def __repr__(self) -> str:
@@ -274,12 +276,22 @@ class Inspector:
             _report(errors, on_error)
         _report(errors, on_error)
 
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The history: what was changed, when, by whom and why, oldest first."""
+        return (*events_of(self.predictor.metadata), *self._changes)
+
+    def log(self, what: str) -> None:
+        """Add a change to the history."""
+        self._changes.append(event(what, self.calibration.network, len(self.products)))
+
     def recalibrate(self, calibration: Calibration) -> None:
         """Put a calibration in force; the previous ones are kept for `undo`."""
         self.calibrations = [*self.calibrations, calibration]
+        self.log(calibration.reason)
 
     def undo(self) -> Calibration:
-        """Undo the last change of the calibration.
+        """Undo the last change of the calibration; `snl.undo` also undoes those of the network.
 
         Returns:
             The calibration that is no longer in force.
@@ -289,7 +301,9 @@ class Inspector:
         """
         if len(self.calibrations) < 2:
             raise SettingsError("there is no earlier calibration; nothing to undo")
-        return self.calibrations.pop()
+        undone = self.calibrations.pop()
+        self.log(f"undone: {undone.reason}")
+        return undone
 
     def save(self, path: str | Path) -> None:
         """Write the model file (bundle or export) with the last ten calibrations.
@@ -304,15 +318,24 @@ class Inspector:
         """
         path = Path(path)
         check_outputs([Output("the model", path, model_kind(path))])
+        own = self.check_unchanged(path)
+        self.engine.save(path, self.metadata)
+        if own:
+            self._remember(path)
+
+    def check_unchanged(self, path: Path) -> bool:
+        """Return whether this inspector was loaded from a file.
+
+        Raises:
+            BundleError: it was, and another process has changed the file since.
+        """
         own = self._read is not None and path.resolve() == self._read[0]
         if own and self._read is not None and file_state(path) not in (None, self._read[1]):
             raise BundleError(
                 f"{path}: was changed by another process after it was loaded; load it again and "
                 "repeat the change"
             )
-        self.engine.save(path, self.metadata)
-        if own:
-            self._remember(path)
+        return own
 
     def _remember(self, path: Path) -> None:
         """Remember the state of the file that this inspector corresponds to."""
@@ -326,8 +349,11 @@ class Inspector:
     @property
     def metadata(self) -> ModelMetadata:
         """Everything but the network, with the last ten calibrations."""
-
-        return replace(self.predictor.metadata, calibrations=self.calibrations[-HISTORY:])
+        return replace(
+            self.predictor.metadata,
+            calibrations=self.calibrations[-HISTORY:],
+            events=self.events[-MOST:],
+        )
 
 
 def _is_image(source: Any) -> bool:

@@ -14,7 +14,19 @@ from snl.decision.serialise import from_document, to_document
 from snl.errors import PluginError
 from snl.files import content_hash
 from snl.registry import REGISTRIES
-from snl.runtime.sections import CALIBRATION, MODEL, NETWORK, TRAINING, Section
+from snl.runtime import history, previous, rehearsal
+from snl.runtime.history import Event
+from snl.runtime.previous import Previous
+from snl.runtime.rehearsal import Rehearsal
+from snl.runtime.sections import (
+    CALIBRATION,
+    EVENTS,
+    MODEL,
+    NETWORK,
+    REHEARSAL,
+    TRAINING,
+    Section,
+)
 from snl.settings import Settings
 
 HISTORY = 10
@@ -66,6 +78,10 @@ class ModelMetadata:
         mean, std: of the network's input channels (RGB, 0..1); the network itself normalises.
         network: version of the network.
         plugins: kind, name, package and version of every plug-in that the network needs.
+        events: the history of the file, oldest first.
+        rehearsal: small copies of normal images, by which products can be added; None: the bundle
+            keeps none.
+        previous: what the bundle was before its network was changed; None: it was not.
         extra: sections of later versions, kept as they are.
     """
 
@@ -76,7 +92,18 @@ class ModelMetadata:
     std: tuple[float, ...]
     network: str = ""
     plugins: Sequence[Mapping[str, str]] = ()
+    events: tuple[Event, ...] = ()
+    rehearsal: Rehearsal | None = None
+    previous: Previous | None = None
     extra: Mapping[str, Section] = field(default_factory=dict)
+
+
+def events_of(metadata: ModelMetadata) -> tuple[Event, ...]:
+    """Return the history of a file; of one that has none, that of its calibrations."""
+    return metadata.events or tuple(
+        Event(version.created, "", version.reason, version.network, len(version.products))
+        for version in metadata.calibrations
+    )
 
 
 def to_sections(metadata: ModelMetadata) -> dict[str, Section]:
@@ -107,12 +134,16 @@ def to_sections(metadata: ModelMetadata) -> dict[str, Section]:
         "facts": dict(metadata.training.facts),
         "hashed": metadata.training.hashed,
     }
-    return {
+    sections = {
         MODEL: Section(model),
         TRAINING: Section(training, {"hashes": metadata.training.hashes}),
         CALIBRATION: Section({"versions": versions}, arrays),
-        **metadata.extra,
     }
+    if metadata.events:
+        sections[EVENTS] = history.to_section(metadata.events)
+    if metadata.rehearsal is not None:
+        sections[REHEARSAL] = rehearsal.to_section(metadata.rehearsal)
+    return {**sections, **metadata.extra}
 
 
 def from_sections(sections: Mapping[str, Section], *, exported: bool = False) -> ModelMetadata:
@@ -162,9 +193,18 @@ def from_sections(sections: Mapping[str, Section], *, exported: bool = False) ->
         raise ValueError("the calibration was made for another network")
     if len({calibration.prototypes.centres.shape[1] for calibration in calibrations}) > 1:
         raise ValueError("the prototypes are damaged")
-    known = {MODEL, TRAINING, CALIBRATION, NETWORK}
-    extra = {name: section for name, section in sections.items() if name not in known}
-    return ModelMetadata(settings, info, calibrations, mean, std, network, plugins, extra)
+    events = history.from_section(sections[EVENTS]) if EVENTS in sections else ()
+    kept = rehearsal.from_section(sections[REHEARSAL]) if REHEARSAL in sections else None
+    before = previous.from_sections(sections, kept)
+    known = {MODEL, TRAINING, CALIBRATION, NETWORK, EVENTS, REHEARSAL}
+    extra = {
+        name: section
+        for name, section in sections.items()
+        if name not in known and not previous.belongs(name)
+    }
+    return ModelMetadata(
+        settings, info, calibrations, mean, std, network, plugins, events, kept, before, extra
+    )
 
 
 def _missing_plugin(plugin: Mapping[str, str]) -> str:

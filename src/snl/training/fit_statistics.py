@@ -43,6 +43,8 @@ def fit_statistics(
     progress: Callable[[int, int], None] | None = None,
     *,
     groups: ProductGroups | None = None,
+    memory: bool = True,
+    moments: bool = True,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Replace the network's `statistics` and `memory` by those of the training images.
@@ -56,16 +58,20 @@ def fit_statistics(
         paths: training images; with `settings.tile` their tiles are used.
         progress: called with (done, total).
         groups: of similar products, each with a bank of the memory; None: one bank for all images.
+        memory: whether the memory is replaced.
+        moments: whether the moments are replaced.
         max_pixels: largest allowed height times width of an image.
     """
     settings, tile = network.settings.map, network.settings.tile
     sampled = partial(samples, side=tile, max_pixels=max_pixels)
-    network.statistics = network.empty_statistics()
-    network.memory = network.empty_memory()
+    if moments:
+        network.statistics = network.empty_statistics()
+    if memory:
+        network.memory = network.empty_memory()
     passes: list[tuple[Callable[[Network, Iterator[Features]], None], Sequence[Source]]] = []
-    if DISTANCES.get(settings.distance).statistics and settings.kind != "affinity":
+    if moments and DISTANCES.get(settings.distance).statistics and settings.kind != "affinity":
         passes.append((_fit_moments, sampled(paths, most=MAX_FOR_MOMENTS)))
-    if network.memory is not None:
+    if memory and network.memory is not None:
         banks: list[Bank | None] = []
         for chosen in groups.paths if groups else [paths]:
             sources = sampled(chosen, most=MAX_FOR_MEMORY)
@@ -76,25 +82,44 @@ def fit_statistics(
         passes.append((_fit_clusters, sampled(paths, most=most)))
     done, total = 0, sum(len(sources) for _, sources in passes)
 
-    def features(sources: Sequence[Source]) -> Iterator[Features]:
+    def count(images: int) -> None:
         nonlocal done
-        stream = read(
-            sources,
-            network.settings.image_size,
-            max_pixels=max_pixels,
-            white_level=network.settings.white_level,
-        )
-        for group, pixels in batches(stream, 16, []):
-            images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
-            yield images, network.teacher_features(images)
-            done += len(group)
-            if progress:
-                progress(done, total)
+        done += images
+        if progress:
+            progress(done, total)
 
     for fit, sources in passes:
-        fit(network, features(sources))
+        fit(network, _features(network, sources, max_pixels, count))
     if progress and done < total:  # unreadable images
         progress(total, total)
+
+
+@torch.no_grad()
+def bank_for(
+    network: Network, paths: Sequence[Path], size: int, *, max_pixels: int = MAX_PIXELS
+) -> Bank | None:
+    """Return a bank of at most `size` patches of images; None: none of them can be read."""
+    sources = samples(paths, network.settings.tile, MAX_FOR_MEMORY, max_pixels=max_pixels)
+    banks: list[Bank | None] = []
+    stream = _features(network, sources, max_pixels, lambda images: None)
+    _fit_bank(network, stream, banks, len(sources), size)
+    return banks[0]
+
+
+def _features(
+    network: Network, sources: Sequence[Source], max_pixels: int, count: Callable[[int], None]
+) -> Iterator[Features]:
+    """Yield normalised images and their features; `count` is called with numbers of images."""
+    stream = read(
+        sources,
+        network.settings.image_size,
+        max_pixels=max_pixels,
+        white_level=network.settings.white_level,
+    )
+    for group, pixels in batches(stream, 16, []):
+        images = network.normalise(torch.from_numpy(pixels).to(network.mean.device))
+        yield images, network.teacher_features(images)
+        count(len(group))
 
 
 def _fit_clusters(network: Network, stream: Iterator[Features]) -> None:
@@ -110,18 +135,23 @@ def _fit_clusters(network: Network, stream: Iterator[Features]) -> None:
 
 
 def _fit_bank(
-    network: Network, stream: Iterator[Features], banks: list[Bank | None], count: int
+    network: Network,
+    stream: Iterator[Features],
+    banks: list[Bank | None],
+    count: int,
+    most: int | None = None,
 ) -> None:
     """Add a bank of the patches of the deepest stage of `count` images; None without images."""
     generator = torch.Generator().manual_seed(network.settings.training.seed)
-    most = -(-MAX_CANDIDATES // count)
+    candidates = -(-MAX_CANDIDATES // max(count, 1))
     rows, patches = [], 0
     for _, teacher in stream:
         for found in patch_features(teacher[-1]):
-            drawn = torch.randperm(len(found), generator=generator)[:most].to(found.device)
+            drawn = torch.randperm(len(found), generator=generator)[:candidates].to(found.device)
             rows.append(found[drawn])
             patches += len(found)
-    size = min(network.settings.map.memory, patches // PATCHES_PER_REMEMBERED)
+    most = network.settings.map.memory if most is None else most
+    size = min(most, patches // PATCHES_PER_REMEMBERED)
     banks.append(bank_of(torch.cat(rows), size) if rows else None)
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +37,8 @@ LOG = "log.jsonl"
 LOG_EVERY = 10
 DIVERGED = 10.0
 """A training whose last loss is more than this many times its first one has failed."""
+Order = Callable[[int], np.ndarray]
+"""From a step, counted from 0, to the image indices (B,) of its batch."""
 INITIALISATION_ROWS = 20_000
 """Feature vectors that data-initialised modules are initialised from."""
 
@@ -67,6 +70,8 @@ def fit(
     sources: dict[str, str],
     options: RunOptions,
     ranks: Ranks = ALONE,
+    *,
+    order: Order | None = None,
 ) -> dict[str, Any]:
     """Train the network's student for `settings.training.steps` steps.
 
@@ -76,6 +81,9 @@ def fit(
         sources: fingerprints of data and teacher, which must be the same in a resumed run.
         options: see `RunOptions`.
         ranks: processes that compute a part of every batch each.
+        order: the batches, for a student that is trained already: it continues from its weights,
+            and its batch normalisation keeps the statistics that it has. None: seeded shuffles of
+            all images, for a new student.
 
     Returns:
         Training facts: steps, seconds, images per second, last loss and its terms.
@@ -89,6 +97,8 @@ def fit(
     torch.manual_seed(settings.seed)
     student = network.student
     student.train()
+    if order is not None:
+        freeze_normalisation(student)
     student.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(student, settings)
     precision = ranks.share(choose_precision(network.mean.device, settings.precision))
@@ -99,7 +109,7 @@ def fit(
     found = ranks.call_first(lambda: _read_checkpoint(options, identity))
     if found is not None:
         start, seconds, precision, record = checkpoint.restore(found, network, optimizer)
-    else:
+    elif order is None:
         ranks.call_first(lambda: initialise(network, data))
         torch.set_rng_state(ranks.share(torch.get_rng_state()))
     ranks.copy(student)
@@ -115,7 +125,8 @@ def fit(
         )
 
     own = ranks.part(settings.batch_size)
-    schedule = (indices(step, len(data), settings)[own] for step in range(start, settings.steps))
+    batch_of = order or (lambda step: indices(step, len(data), settings))
+    schedule = (batch_of(step)[own] for step in range(start, settings.steps))
     bar = tqdm(
         total=settings.steps,
         initial=start,
@@ -295,6 +306,13 @@ def indices(step: int, count: int, settings: TrainingSettings) -> np.ndarray:
 def _shuffle(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order of the images in an epoch; a batch touches few epochs, a step needs no new one."""
     return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def freeze_normalisation(student: nn.Module) -> None:
+    """Let batch normalisation use the statistics that it has, and keep them."""
+    for module in student.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +16,27 @@ from snl.data.records import Record
 from snl.data.stream import Loaded, batches, read
 from snl.decision.products import find_groups
 from snl.errors import DataError, ImageError
-from snl.limits import MAX_PIXELS
+from snl.limits import MAX_PIXELS, MIN_IMAGES
 from snl.model.error_statistics import embed
 from snl.model.network import Network
 from snl.settings import Settings, TrainingSettings
+
+
+def check_numbers(records: Iterable[Record]) -> None:
+    """Check that every product has enough normal images to begin with.
+
+    Raises:
+        DataError: one has fewer than `MIN_IMAGES`.
+    """
+    counts = Counter(record.product for record in records)
+    few = {name: count for name, count in counts.items() if count < MIN_IMAGES}
+    if few:
+        product, count = next(iter(few.items()))
+        others = f" (and {len(few) - 1} more products)" if len(few) > 1 else ""
+        raise DataError(
+            f"product '{product}'{others} has {count} normal image{'s' if count > 1 else ''}; "
+            f"{MIN_IMAGES} are needed to begin, and 20 or more for decisions"
+        )
 
 
 def split(catalog: Catalog, settings: Settings) -> tuple[list[Record], list[Record]]:

@@ -36,9 +36,9 @@ from snl.training.contents import content_hashes
 from snl.training.fit_statistics import fit_statistics
 from snl.training.loop import RunOptions, check_tensorboard, fit
 from snl.training.run_files import check_output, finished_run, locked_run, run_folder
-from snl.training.selection import format_groups, group
+from snl.training.selection import check_numbers, format_groups, group
 from snl.training.similar_products import group_products
-from snl.training.trained import Images, calibrated, check_finite, metadata_of
+from snl.training.trained import Images, calibrated, check_finite, metadata_of, small_images
 from snl.training.untrained import fingerprint, standardise, untrained
 
 Note = Callable[[str], None]
@@ -182,6 +182,7 @@ def _train(
     """Train, and on the first rank calibrate and write the bundle; None on the others."""
     note, quiet, target, max_pixels = call.note, call.quiet, call.target, call.max_pixels
     catalog = ranks.call_first(lambda: call.catalog(settings))
+    check_numbers(catalog.train())
     images = Images.of(catalog, settings)
     chosen = devices.choose(device)
     found = ranks.call_first(
@@ -238,7 +239,10 @@ def _train(
             return None
         facts["image_kinds"] = found.kinds(network.settings.white_level)
         facts["highest_samples"] = dict(found.highest)
-        metadata = metadata_of(network, images, sources, hashes, facts)
+        metadata = replace(
+            metadata_of(network, images, sources, hashes, facts),
+            rehearsal=small_images(images, hashes, network.settings, max_pixels),
+        )
         predictor = Predictor(TorchEngine(network, device), metadata, max_pixels=max_pixels)
         inspector = calibrated(predictor, images, reading.skip_bad, _bar("calibrating", quiet))
         skipped = facts["skipped"]

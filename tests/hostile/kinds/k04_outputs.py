@@ -53,6 +53,13 @@ OUTPUTS: dict[tuple[str, str], Output] = {
     ("train", "output"): Output(
         ("train", "data", *_TINY, "--overwrite"), suffix=".snl", reads=_MEASURED[1:]
     ),
+    ("add", "output"): Output(
+        ("add", "parts.snl", "in", "--product", "nut", "--quick", "--force"),
+        suffix=".snl",
+        reads=("bundle", "images"),
+    ),
+    ("remove", "output"): Output(("remove", "parts.snl", "bolt"), suffix=".snl"),
+    ("undo", "output"): Output(("undo", "parts.snl"), suffix=".snl"),
     ("calibrate", "output"): Output(
         ("calibrate", "parts.snl", "--false-alarms", "in/000.png", "--product", "bolt"),
         suffix=".snl",
@@ -90,7 +97,13 @@ OUTPUTS: dict[tuple[str, str], Output] = {
 """Every option that writes, by verb and attribute."""
 
 INPUTS = {
-    *(("train", "data"), ("calibrate", "file"), ("calibrate", "normals"), ("inspect", "paths")),
+    *(
+        ("add", "normals"),
+        ("train", "data"),
+        ("calibrate", "file"),
+        ("calibrate", "normals"),
+        ("inspect", "paths"),
+    ),
     *(("calibrate", "false_alarms"), ("calibrate", "misses"), ("calibrate", "ignore")),
     *(("export", "data"), ("doctor", "data"), ("info", "file"), ("bench", "root")),
     *(("bench", "task"), ("evaluate", "data"), ("report", "data"), ("probe", "data")),
