@@ -296,6 +296,7 @@ WRONG: dict[str, tuple[Callable[[Path, Path], dict[str, Any]], str]] = {
     ),
     "no image": (lambda gears, tmp: {"normals": tmp, "product": NEW}, "no normal images"),
     "no folder": (lambda gears, tmp: {"normals": tmp / "none", "product": NEW}, "no folder"),
+    "no name": (lambda gears, _: {"normals": gears, "product": " "}, "give a name"),
     "defects": (
         lambda gears, tmp: {"normals": _few(gears, tmp / "NG", 8), "product": NEW},
         "anomalous",
@@ -313,6 +314,15 @@ def test_wrong_input(case: str, calibrated: Path, gears: Path, tmp_path: Path) -
         snl.add(path, **make(gears, tmp_path), device="cpu", quiet=True)
     assert path.read_bytes() == content
     assert not (tmp_path / "a.snl.run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.onnx", "an export cannot be trained"), ("a.snl", "no such file")]
+)
+def test_what_is_no_bundle(name: str, message: str, gears: Path, tmp_path: Path) -> None:
+    with pytest.raises(SnlError, match=message):
+        snl.add(tmp_path / name, gears, product=NEW, device="cpu", quiet=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_images_of_a_known_product(calibrated: Path, tmp_path: Path) -> None:

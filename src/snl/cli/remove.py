@@ -50,5 +50,6 @@ def run(options: Options) -> int:
         snl.remove(inspector, options.products)
         with deferred():
             inspector.save(target)
-        say(f"{target}: {len(inspector.products)} products left")
+        count = len(inspector.products)
+        say(f"{target}: {count} product{'' if count == 1 else 's'} left")
     return OK

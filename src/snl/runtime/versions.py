@@ -97,7 +97,10 @@ def undo(file: str | Path, output: str | Path | None = None) -> str:
         return what
     what = inspector.calibration.reason
     if inspector.metadata.previous is None:
-        raise SettingsError(f"{file}: there is no earlier version; nothing to undo")
+        why = "there is no earlier version"
+        if inspector.calibration.retired:
+            why = "products were removed, and the earlier versions with them"
+        raise SettingsError(f"{file}: {why}; nothing to undo")
     inspector.check_unchanged(target)
     check_outputs([Output("the model", target, BUNDLE)])
     _restore(target, inspector.metadata, what)

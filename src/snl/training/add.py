@@ -24,7 +24,7 @@ from snl.data.inputs import catalog_files
 from snl.data.opening import check_max_pixels
 from snl.data.records import Record
 from snl.data.stream import read
-from snl.errors import DataError, SettingsError, TrainingError
+from snl.errors import BundleError, DataError, SettingsError, TrainingError
 from snl.kinds import BUNDLE
 from snl.limits import MAX_PIXELS
 from snl.model import device as devices
@@ -108,6 +108,9 @@ def add(
     """
     check_max_pixels(max_pixels)
     source, target = Path(file), Path(output or file)
+    _check_bundle(source)
+    if product is not None and not product.strip():
+        raise SettingsError("product '': give a name")
     catalog = _catalog(normals, product, layout)
     output_file = Output("-o", target, BUNDLE, anything=target == source)
     check_outputs([output_file], catalog_files(catalog, None))
@@ -150,6 +153,22 @@ def add(
         if skipped := _last_addition(inspector)["skipped"]:
             note(f"{len(skipped)} images could not be read and were skipped, first: {skipped[0]}")
     return inspector
+
+
+def _check_bundle(file: Path) -> None:
+    """Check that a file is a bundle by its name.
+
+    Raises:
+        SettingsError: it is an export.
+        BundleError: there is no such file.
+    """
+    if file.suffix.lower() in (".onnx", ".xml"):
+        raise SettingsError(
+            f"{file}: an export cannot be trained; add the products to its bundle and export that "
+            "again"
+        )
+    if not file.exists():
+        raise BundleError(f"{file}: no such file; create one with snl train DATA -o {file.name}")
 
 
 def _catalog(normals: Catalog | str | Path, product: str | None, layout: str) -> Catalog:
