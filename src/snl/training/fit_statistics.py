@@ -96,13 +96,19 @@ def fit_statistics(
 
 @torch.no_grad()
 def bank_for(
-    network: Network, paths: Sequence[Path], size: int, *, max_pixels: int = MAX_PIXELS
+    network: Network,
+    paths: Sequence[Path],
+    most: int,
+    per_remembered: int,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Bank | None:
-    """Return a bank of at most `size` patches of images; None: none of them can be read."""
+    """Return a bank of patches of images, one of `per_remembered` and at most `most`; None: none of
+    the images can be read."""
     sources = samples(paths, network.settings.tile, MAX_FOR_MEMORY, max_pixels=max_pixels)
     banks: list[Bank | None] = []
     stream = _features(network, sources, max_pixels, lambda images: None)
-    _fit_bank(network, stream, banks, len(sources), size)
+    _fit_bank(network, stream, banks, len(sources), most, per_remembered)
     return banks[0]
 
 
@@ -140,6 +146,7 @@ def _fit_bank(
     banks: list[Bank | None],
     count: int,
     most: int | None = None,
+    per_remembered: int = PATCHES_PER_REMEMBERED,
 ) -> None:
     """Add a bank of the patches of the deepest stage of `count` images; None without images."""
     generator = torch.Generator().manual_seed(network.settings.training.seed)
@@ -151,7 +158,7 @@ def _fit_bank(
             rows.append(found[drawn])
             patches += len(found)
     most = network.settings.map.memory if most is None else most
-    size = min(most, patches // PATCHES_PER_REMEMBERED)
+    size = min(most, patches // per_remembered)
     banks.append(bank_of(torch.cat(rows), size) if rows else None)
 
 
