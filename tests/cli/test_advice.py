@@ -150,7 +150,17 @@ def make_normals(root: Path, count: int, first: int = 0) -> Path:
     return root
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 12, 40])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_too_few_images_to_begin(count: int, tmp_path: Path, capsys: Capture) -> None:
+    data = make_normals(tmp_path / "data", count)
+    status, said = call(capsys, "train", data, "-o", tmp_path / "a.snl", *TINY_OPTIONS, "--quiet")
+    assert status == 2 and f"'bolt' has {count} normal image" in said and "4 are needed" in said
+    assert not list(tmp_path.glob("a.snl*"))
+    assert run_main(["doctor", str(data), "--quiet"]) == 1
+    assert "4 are needed to begin" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("count", [4, 5, 12, 40])
 def test_advice_for_few_normal_images(count: int, tmp_path: Path, capsys: Capture) -> None:
     """Whatever train, inspect and doctor propose for this many images works."""
     data = make_normals(tmp_path / "data", count)

@@ -158,7 +158,9 @@ def test_a_mask_is_compared_with_the_upright_image(valid: Path) -> None:
     ("kept", "severity", "kind"),
     [
         (0, "error", "no training images"),
-        (1, "error", "one training image"),
+        (1, "error", "too few training images"),
+        (3, "error", "too few training images"),
+        (4, "warning", "few training images"),
         (9, "warning", "few training images"),
     ],
 )

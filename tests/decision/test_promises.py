@@ -58,10 +58,9 @@ def test_what_is_missing_is_said() -> None:
     one = calibration(a=3, b=200)
     text = format_missing(one, "a")
     assert text.startswith("7 more for a comparison of the image as a whole; 16 more for")
-    assert "of any product" not in text
-    assert format_missing(one, "b") == ""
-    assert "16 more of any product for decisions at a rate of 0.05" in format_missing(
-        calibration(a=3), "a"
+    assert format_missing(one, "b") == "" == format_missing(one, "a", all_products=True)
+    assert format_missing(calibration(a=3), "a", all_products=True) == (
+        "16 more for decisions at a rate of 0.05; 96 more for a rate of unknown products of 0.01"
     )
     with pytest.raises(SettingsError, match="not known"):
         promises(one, "c")

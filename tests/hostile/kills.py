@@ -459,14 +459,16 @@ def summary(attempts: Sequence[Attempt], seed: int) -> dict[str, Any]:
 def main() -> int:
     """Run the attempts of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=25, help="of train, calibrate, inspect")
+    parser.add_argument("--count", type=int, default=25, help="of all but export and report")
     parser.add_argument("--few", type=int, default=5, help="of export, report")
+    parser.add_argument("--verbs", default=",".join(VERBS), help="comma-separated")
     parser.add_argument("--cold", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     few = ("export", "report")
-    counts = {v: options.few if v in few else options.count for v in VERBS}
+    chosen = options.verbs.split(",")
+    counts = {v: options.few if v in few else options.count for v in VERBS if v in chosen}
     counts = {verb: count for verb, count in counts.items() if count}
     with tempfile.TemporaryDirectory(prefix="kills-") as root:
         say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731, T201

@@ -312,9 +312,10 @@ def test_misses_raise_the_uncertain_rate_of_their_product_only(
     assert f"{near.path}: bolt, p {near.p_value:.2g}: caught from now on" in output
     old, new = inspector.calibration, after.calibration
     assert new.rates == old.rates and new.rates_for("plate") == old.rates
-    assert new.rates_for("bolt") == dataclasses.replace(
-        old.rates, uncertain=near.p_value * edit.ROUNDING
-    )
+    raised = new.rates_for("bolt").uncertain
+    # the command processes another batch, in which the score is rounded differently
+    assert raised == pytest.approx(near.p_value * edit.ROUNDING, rel=1e-5)
+    assert new.rates_for("bolt") == dataclasses.replace(old.rates, uncertain=raised)
     for name, normals in old.sets.items():  # no score of an anomalous image is added
         np.testing.assert_array_equal(normals.scores, new.sets[name].scores)
     assert after.inspect(str(near.path), "bolt").decision == "uncertain"
@@ -448,7 +449,7 @@ def test_one_command_is_one_version_that_undo_takes_back(
     capsys.readouterr()
     back = calibrate("--undo")
     output = capsys.readouterr()
-    assert "taken back: version of" in output.err and reason in output.err
+    assert f"undone: {reason}" in output.err
     assert len(back.calibrations) == 1
     assert_same(back.calibration, first)
     assert decisions(back) == before

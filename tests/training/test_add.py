@@ -348,6 +348,21 @@ def test_a_bundle_without_small_images(varied: Path, gears: Path, tmp_path: Path
         snl.add(tmp_path / "a.snl", gears, product=NEW, device="cpu", quiet=True)
 
 
+def test_held_out_images_without_a_copy_are_counted(
+    varied: Path, gears: Path, tmp_path: Path
+) -> None:
+    settings = {**TINY, "training.rehearsal": 5}
+    path = tmp_path / "a.snl"
+    before = snl.train(varied, output=path, overrides=settings, device="cpu", quiet=True)
+    held = sum(map(len, before.calibration.sets.values()))
+    notes: list[str] = []
+    after = snl.add(
+        path, gears, product=NEW, quick=True, device="cpu", quiet=True, note=notes.append
+    )
+    assert {len(after.calibration.sets[name]) for name in before.products} == {5}
+    assert any(f"{held - 10} held-out images of earlier products" in text for text in notes)
+
+
 def test_an_inspector_that_works_in_tiles(varied: Path, gears: Path, tmp_path: Path) -> None:
     settings = {**TINY, "tile": 32}
     snl.train(varied, output=tmp_path / "a.snl", overrides=settings, device="cpu", quiet=True)
@@ -479,6 +494,7 @@ def test_the_verbs(calibrated: Path, gears: Path, tmp_path: Path, run_snl: Run) 
     done = run_snl("add", *words, env=environment)
     assert done.returncode == 0, done.stderr
     assert f"{NEW} can be inspected now" in done.stderr and "3 products" in done.stderr
+    assert f"note: {NEW}: 15 held-out images; 4 more for" in done.stderr
     again = run_snl("add", *words)
     assert again.returncode == 0 and "already added" in again.stderr
     removed = run_snl("remove", path, "plate", env=environment)

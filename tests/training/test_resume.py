@@ -17,6 +17,7 @@ from snl.errors import TrainingError
 from snl.files import load_tensors
 from snl.runtime.bundle import read_sections
 from tests.conftest import TINY_OPTIONS, Run
+from tests.trees import save_part
 
 STEPS = ["--steps", "40", "--checkpoint-every", "0", "--quiet"]
 
@@ -90,7 +91,7 @@ def test_resume_refuses_other_settings_and_other_data(
     assert "settings.training.lr (was 0.002, now 0.1)" in other.stderr
     data = tmp_path / "data"
     shutil.copytree(parts, data)
-    next((data / "bolt" / "train" / "good").glob("*.png")).unlink()
+    save_part(data / "bolt" / "train" / "good" / "another.png", 77)
     changed = run_snl("train", data, "-o", output, *options, "--resume")
     assert changed.returncode == 2 and "data" in changed.stderr
 

@@ -114,7 +114,7 @@ def _certainty(calibration: Calibration, intervals: Intervals) -> Iterable[str]:
 
 
 def missing(calibration: Calibration, products: Iterable[str] = ()) -> Iterable[str]:
-    """Yield what the held-out images of products do not allow yet, of five products at most.
+    """Return what the held-out images of products do not allow yet, of five products at most.
 
     Args:
         calibration: in force.
@@ -122,15 +122,24 @@ def missing(calibration: Calibration, products: Iterable[str] = ()) -> Iterable[
     """
     from snl.decision.promises import format_missing
 
-    chosen = list(products) or calibration.products
-    texts = {name: text for name in chosen if (text := format_missing(calibration, name))}
-    for name, text in list(texts.items())[:_SHOWN]:
-        count = len(calibration.sets[name])
-        yield f"{name}: {count} held-out image{'' if count == 1 else 's'}; {text}"
-    if len(texts) > _SHOWN:
-        yield f"and {len(texts) - _SHOWN} more products like these"
-    if texts:
-        yield "held-out images are added with snl calibrate FILE NORMALS --add"
+    chosen = list(products) or list(calibration.products)
+    lines = [
+        f"{name}: {_count(len(calibration.sets[name]))}; {text}"
+        for name in chosen
+        if (text := format_missing(calibration, name))
+    ]
+    if len(lines) > _SHOWN:
+        lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} more products like these"]
+    if text := format_missing(calibration, chosen[0], all_products=True):
+        total = sum(map(len, calibration.sets.values()))
+        lines.append(f"all products together: {_count(total)}; {text}")
+    if lines:
+        lines.append("held-out images are added with snl calibrate FILE NORMALS --add")
+    return lines
+
+
+def _count(images: int) -> str:
+    return f"{images} held-out image{'' if images == 1 else 's'}"
 
 
 def _interval(ends: tuple[float, float] | None) -> str:

@@ -32,7 +32,7 @@ from snl.data.samples import FULL_SCALE
 from snl.data.upright import Decoded, decoded
 from snl.data.white_level import SampleRange, bits_of, level_of, sample_range
 from snl.errors import ImageError
-from snl.limits import MAX_PIXELS
+from snl.limits import MAX_PIXELS, MIN_IMAGES
 
 FEW_IMAGES = 10
 """A product with fewer training images gets a warning."""
@@ -189,9 +189,12 @@ def _check_product(product: str, c: ProductCounts) -> Iterator[Problem]:
     if c.train_normal == 0:
         what = "has no normal training images; add some, or remove the product"
         yield Problem("error", where, what, "no training images")
-    elif c.train_normal == 1:
-        what = f"has only one training image; add more, at least {FEW_IMAGES}"
-        yield Problem("error", where, what, "one training image")
+    elif c.train_normal < MIN_IMAGES:
+        what = (
+            f"has {count_of(c.train_normal, 'training image')}; {MIN_IMAGES} are needed to begin, "
+            f"and {FEW_IMAGES} or more are recommended"
+        )
+        yield Problem("error", where, what, "too few training images")
     elif c.train_normal < FEW_IMAGES:
         what = f"has {c.train_normal} training images; {FEW_IMAGES} or more are recommended"
         yield Problem("warning", where, what, "few training images")

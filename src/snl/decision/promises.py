@@ -77,11 +77,16 @@ def promises(calibration: Calibration, product: str) -> list[Promise]:
     return sorted(found, key=lambda one: (one.needed, one.all_products))
 
 
-def format_missing(calibration: Calibration, product: str) -> str:
-    """Return what a product's images do not allow yet, and how many are missing; empty: nothing."""
-    parts = [
-        f"{one.missing} more{' of any product' if one.all_products else ''} for {one.what}"
+def format_missing(calibration: Calibration, product: str, *, all_products: bool = False) -> str:
+    """Return what is not allowed yet, and how many images are missing for it; empty: nothing.
+
+    Args:
+        calibration: in force.
+        product: a known one.
+        all_products: say it of the images of all products together, not of those of the product.
+    """
+    return "; ".join(
+        f"{one.missing} more for {one.what}"
         for one in promises(calibration, product)
-        if one.missing
-    ]
-    return "; ".join(parts)
+        if one.missing and one.all_products == all_products
+    )

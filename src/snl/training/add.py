@@ -134,7 +134,13 @@ def add(
             return inspector
         if not known:
             _check(inspector, addition, replace, force, note)
-            inspector = addition.introduce(inspector)
+            before, inspector = inspector, addition.introduce(inspector)
+            if lost := _held_out_lost(before, inspector, addition):
+                note(
+                    f"note: {lost} held-out images of earlier products have no small copy in the "
+                    f"bundle and do not count any more; snl calibrate {target} NORMALS --add "
+                    "brings them back"
+                )
             inspector.log(f"added {addition.names}, not trained on")
             with deferred():
                 inspector.save(target)
@@ -216,6 +222,13 @@ def _start(source: Path, target: Path, identity: str, device: str, max_pixels: i
     ):
         raise TrainingError(f"{target}: exists already; choose another -o, or move it away")
     return left
+
+
+def _held_out_lost(before: Inspector, after: Inspector, addition: Addition) -> int:
+    """Return how many held-out images of the earlier products do not calibrate any more."""
+    sets = [one.calibration.sets for one in (before, after)]
+    earlier = [name for name in before.products if name not in addition.products]
+    return sum(len(sets[0][name]) - len(sets[1][name]) for name in earlier)
 
 
 def _last_addition(inspector: Inspector) -> dict[str, Any]:
