@@ -51,8 +51,8 @@ from snl.training.trained import (
 
 PATCHES_PER_REMEMBERED = 8
 """Patches of the new images for each one in their bank of the memory. A bank of one product needs
-more of its patches than one that products share, to which hard products contribute more: with 32,
-metal_nut lost 3.4 points of image AUROC and screw 2.8 of pixel AUROC (docs/products.md)."""
+more of its patches than one that products share, to which hard products contribute more
+(docs/products.md)."""
 MOST_REMEMBERED = 4096
 """Patches in that bank for each new product."""
 ADDITIONS = "additions"
