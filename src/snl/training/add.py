@@ -23,7 +23,6 @@ from snl.data.catalog import Catalog
 from snl.data.inputs import catalog_files
 from snl.data.opening import check_max_pixels
 from snl.data.records import Record
-from snl.data.stream import read
 from snl.errors import BundleError, DataError, SettingsError, TrainingError
 from snl.kinds import BUNDLE
 from snl.limits import MAX_PIXELS
@@ -40,7 +39,7 @@ from snl.training.cache import CacheBudget
 from snl.training.contents import content_hashes
 from snl.training.loop import RunOptions
 from snl.training.run_files import folder_of, locked_run
-from snl.training.selection import check_numbers, embeddings_of
+from snl.training.selection import check_numbers
 from snl.training.trained import Images
 
 STEPS = 0.1
@@ -276,19 +275,10 @@ def _check_looks(inspector: Inspector, addition: Addition) -> None:
     Raises:
         DataError: they do.
     """
-    network, calibration = inspector.network, inspector.calibration
-    records = addition.images.used
-    stream = read(
-        [record.path for record in records],
-        inspector.image_size,
-        max_pixels=addition.max_pixels,
-        white_level=inspector.white_level,
-    )
-    readable, embeddings = embeddings_of(network, stream, len(records), None)
-    total, alike = Counter[str](), Counter[tuple[str, str]]()
-    for index, embedding in zip(readable, embeddings, strict=True):
-        product = records[index].product
-        total[product] += 1
+    calibration = inspector.calibration
+    names, embeddings = addition.embeddings(inspector.network, addition.images.used)
+    total, alike = Counter(names), Counter[tuple[str, str]]()
+    for product, embedding in zip(names, embeddings, strict=True):
         nearest = calibration.prototypes.nearest(embedding)
         p = calibration.unknown_p(*nearest)
         if p is not None and p > calibration.unknown_rate() and nearest.product != product:

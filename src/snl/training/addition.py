@@ -210,18 +210,23 @@ class Addition:
             TrainingError: none of a product's images can be read.
         """
         records = few_per_product(self.images.used, REFERENCE_IMAGES)
-        settings = network.settings
-        stream = read(
-            [record.path for record in records],
-            settings.image_size,
-            max_pixels=self.max_pixels,
-            white_level=settings.white_level,
-        )
-        readable, embeddings = embeddings_of(network, stream, len(records), None)
-        names = [records[index].product for index in readable]
+        names, embeddings = self.embeddings(network, records)
         if set(names) != set(self.products):
             raise self._unreadable()
-        return fit_prototypes(embeddings, names, settings.training.seed)
+        return fit_prototypes(embeddings, names, network.settings.training.seed)
+
+    def embeddings(
+        self, network: Network, records: Sequence[Record]
+    ) -> tuple[list[str], np.ndarray]:
+        """Return products and embeddings (M, D) of the readable images among new ones."""
+        stream = read(
+            [record.path for record in records],
+            network.settings.image_size,
+            max_pixels=self.max_pixels,
+            white_level=network.settings.white_level,
+        )
+        readable, embeddings = embeddings_of(network, stream, len(records), None)
+        return [records[index].product for index in readable], embeddings
 
     def _unreadable(self) -> TrainingError:
         return TrainingError(
@@ -338,7 +343,7 @@ class Addition:
 
 
 def half_and_half(new: Sequence[bool], settings: TrainingSettings) -> Order:
-    """Return batches of which half shows new products, the other half earlier ones.
+    """Return batches with as many images of new products as of earlier ones.
 
     Args:
         new: of every image, whether it shows a new product.
