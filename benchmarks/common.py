@@ -186,10 +186,15 @@ def run_cells(name: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     cells = [name]
     for column in COLUMNS:
         values = [v for v in (value_of(run, column) for run in runs) if v is not None]
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        cells.append(f"{statistics.mean(values):.1f}{spread}" if values else "-")
+        cells.append(mean_and_spread(values))
     seconds = statistics.mean(run["training"]["seconds"] for run in runs)
     return [*cells, str(len(runs)), f"{seconds:.0f}"]
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Return the mean, and the standard deviation of several values; `-` where there are none."""
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{deviation}" if values else "-"
 
 
 def run_row(name: str, runs: Sequence[Mapping[str, Any]]) -> str:

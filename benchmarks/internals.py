@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,8 @@ from snl.decision.sample import NormalSample
 from snl.decision.shared_tail import SharedTail
 from snl.errors import ImageError
 from snl.evaluation.decision_counts import rate_interval as binomial_interval
-from snl.evaluation.metrics import auroc
+from snl.evaluation.metrics import DetectionMetrics, LocalizationMetrics, auroc
+from snl.evaluation.result import EvaluatedImage, mean_of, ordered
 from snl.monitoring import baseline as monitoring
 from snl.runtime import recalibrate
 from snl.runtime.measure import measure
@@ -59,6 +60,7 @@ __all__ = [
     "binomial_interval",
     "calibration_of_scores",
     "calibration_sets",
+    "evaluate_each",
     "evaluate_run",
     "find_groups",
     "judge",
@@ -247,6 +249,33 @@ def evaluate_run(predictor: BatchModel, catalog: snl.Catalog) -> dict[str, Any]:
         "skipped": evaluation.skipped,
         "scores": scores,
         "worst": worst,
+    }
+
+
+def evaluate_each(models: Iterable[tuple[str, BatchModel]], catalog: snl.Catalog) -> dict[str, Any]:
+    """Return metrics of models of one product each, as an evaluation of one model has them.
+
+    Args:
+        models: names of products and their models; each model is used before the next is asked for.
+        catalog: of all these products.
+
+    Returns:
+        `products`, `mean` and `pooled`; the latter ranks the raw scores and maps of all models.
+    """
+    detection, localization = DetectionMetrics(), LocalizationMetrics()
+
+    def visit(image: EvaluatedImage) -> None:
+        detection.update(image.result.score, image.result.label == "anomalous")
+        if image.mask is not None:
+            localization.update(image.anomaly_map, image.mask)
+
+    products: dict[str, dict[str, Any]] = {}
+    for name, model in models:
+        products |= snl.evaluate(model, catalog.of(name), visit=visit).products
+    return {
+        "products": products,
+        "mean": mean_of(list(products.values())),
+        "pooled": ordered(detection.compute() | localization.compute()),
     }
 
 

@@ -35,6 +35,7 @@ from benchmarks.common import (
     is_done,
     log,
     markdown_table,
+    mean_and_spread,
     new_parser,
     numbers_of,
     read_results,
@@ -174,13 +175,13 @@ def table(file: Path) -> str:
     for name in dict.fromkeys(run["name"] for run in results["runs"]):
         runs = [run for run in results["runs"] if run["name"] == name]
         cells = [
-            spread([100 * one["mean"][metric] for one in runs])
+            mean_and_spread([100 * one["mean"][metric] for one in runs])
             for metric in ("image_auroc", "pixel_auroc", "aupro")
         ]
-        cells.append(spread([100 * one["pooled"]["image_auroc"] for one in runs]))
+        cells.append(mean_and_spread([100 * one["pooled"]["image_auroc"] for one in runs]))
         judged = [one["decisions"]["overall"] for one in runs]
         found = [100 * share(one["anomalous"], "anomalous") for one in judged]
-        cells += [spread(found), alarms(judged), recognised(judged)]
+        cells += [mean_and_spread(found), alarms(judged), recognised(judged)]
         everything = [one["all_products"] for one in runs]
         cells += [recognised(everything), alarms(everything)]
         cells += [
@@ -209,12 +210,6 @@ def alarms(runs: Sequence[Mapping[str, Any]]) -> str:
 def recognised(runs: Sequence[Mapping[str, Any]]) -> str:
     """Return the lowest product-recognition accuracy of the seeds."""
     return f"{100 * min(one['recognised'] for one in runs):.2f}"
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return the mean, and the standard deviation of several values."""
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{deviation}"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -174,6 +174,31 @@ def fill(extractor: Any, teacher: Teacher) -> None:
                 raise AssertionError(f"{layer} differs from that of snl's teacher")
 
 
+def patchcore_title(coreset: float) -> str:
+    """Return the name of PatchCore's row, with the coreset if it is not the default."""
+    other = "" if coreset == CORESET else f" (coreset {100 * coreset:g} %)"
+    return f"anomalib {TITLES['patchcore']}{other}"
+
+
+def trained(
+    kind: str,
+    teacher: Teacher,
+    pixels: np.ndarray,
+    settings: TrainingSettings,
+    coreset: float,
+    device: torch.device,
+) -> tuple[Peer, dict[str, Any]]:
+    """Return a peer trained on images uint8 (N, size, size, 3), and what `train` returns.
+
+    The arguments are those of `make` and `train`; all random numbers come from the seed.
+    """
+    size = pixels.shape[1]
+    torch.manual_seed(settings.seed)
+    np.random.seed(settings.seed)  # anomalib's random projection uses it
+    peer = Peer(make(kind, size, teacher).to(device), teacher, size, device)
+    return peer, train(kind, peer, pixels, settings, coreset)
+
+
 def train(
     kind: str, peer: Peer, pixels: np.ndarray, settings: TrainingSettings, coreset: float
 ) -> dict[str, Any]:
@@ -257,6 +282,9 @@ def subsample(model: Any, ratio: float) -> int:
 
     embedding = torch.vstack(model.embedding_store)
     model.embedding_store.clear()
+    if ratio >= 1:  # all are kept, in any order
+        model.memory_bank = embedding
+        return len(embedding)
     sampler = KCenterGreedy(embedding=embedding, sampling_ratio=ratio)
     sampler.update_distances = lambda cluster_center: _update(sampler, cluster_center)
     model.memory_bank = sampler.sample_coreset()
@@ -287,8 +315,7 @@ def run(options: argparse.Namespace) -> None:
     title = f"anomalib {anomalib}, ResNet-18, {size} px, one model for all products"
     results = resume_runs(options.output, title, Path(__file__).name)
     titles = {kind: f"anomalib {TITLES[kind]}" for kind in MODELS}
-    if options.coreset != CORESET:
-        titles["patchcore"] += f" (coreset {100 * options.coreset:g} %)"
+    titles["patchcore"] = patchcore_title(options.coreset)
     pixels: np.ndarray | None = None
     for seed in options.seeds:
         for kind in options.models:
@@ -314,12 +341,8 @@ def run(options: argparse.Namespace) -> None:
             log(f"{titles[kind]}, seed {seed}")
             if pixels is None:
                 pixels, errors = training_images(catalog, size)
-            torch.manual_seed(seed)
-            np.random.seed(seed)  # anomalib's random projection uses it
-            model = make(kind, size, teacher).to(device)
-            peer = Peer(model, teacher, size, device)
             budget = TrainingSettings(steps=options.steps, batch_size=options.batch_size, seed=seed)
-            training = train(kind, peer, pixels, budget, options.coreset)
+            peer, training = trained(kind, teacher, pixels, budget, options.coreset, device)
             training["skipped"] = [str(error) for error in errors]
             result = {**key, **evaluate_run(peer, catalog), "training": training}
             add_run(results, result, options.output, [*titles.values()])
