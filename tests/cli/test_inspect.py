@@ -85,7 +85,7 @@ def test_a_line_holds_the_decision_and_its_reasons(
         "strangeness",
         *("score", "calibrated", "p_value", "p_value_from"),
         *("threshold", "uncertain_threshold", "threshold_from"),
-        *("region_threshold", "width", "height", "peak", "regions", "remarks"),
+        *("region_threshold", "width", "height", "roi", "peak", "regions", "remarks"),
     ]
     assert (record["width"], record["height"]) == (48, 40)
     assert record["threshold_from"] == record["p_value_from"] == "shared tail"

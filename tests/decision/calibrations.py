@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from snl.data.roi import Roi
 from snl.decision.calibration import CONFORMAL, SHARED_TAIL, Calibration, CalibrationSet, Rates
 from snl.decision.products import Prototypes
 from snl.decision.references import fit_references
@@ -73,6 +74,7 @@ def full_calibration() -> Calibration:
         rule=CONFORMAL,
         product_rules={"bolt": SHARED_TAIL},
         ignore_masks={"größe =": np.eye(8, dtype=bool)},
+        rois={"bolt": Roi(4, 2, 30, 20, (64, 48))},
         mm_per_pixel={"bolt": 0.05},
         min_region_area={"bolt": 7},
         tile=96,

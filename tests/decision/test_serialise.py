@@ -63,7 +63,8 @@ def at(index: Any, value: float) -> Callable[[np.ndarray], np.ndarray]:
 PARTS = [f.name for f in dataclasses.fields(CalibrationSet) if f.name != "names"]
 DAMAGES: dict[str, Damage] = {
     **{f"no {part}": (lambda d, a, n=part: a.pop(f"0.{n}")) for part in PARTS},
-    **{f"no {key}": (lambda d, a, k=key: d.pop(k)) for key in to_document(full_calibration())[0]},
+    **{f"no {key}": (lambda d, a, k=key: d.pop(k)) for key in to_document(full_calibration())[0]
+       if key != "rois"},  # files of earlier versions have none
     "one score more": put("0.scores", lambda v: np.append(v, v[:1])),
     "a score is NaN": put("0.scores", at(0, math.nan)),
     "a score is infinite": put("0.scores", at(0, math.inf)),
@@ -131,6 +132,14 @@ DAMAGES: dict[str, Damage] = {
     "a scale of null": lambda d, a: d["mm_per_pixel"].update(bolt=None),
     "a scale of other products": lambda d, a: d["mm_per_pixel"].update(c=0.1),
     "a region area of zero": lambda d, a: d["min_region_area"].update(bolt=0),
+    "a region of interest outside its images": lambda d, a: d["rois"].update(
+        bolt=[40, 2, 30, 20, 64, 48]),
+    "a region of interest without its images": lambda d, a: d["rois"].update(bolt=[4, 2, 30, 20]),
+    "a region of interest of no width": lambda d, a: d["rois"].update(bolt=[4, 2, 0, 20, 64, 48]),
+    "a region of interest left of its images": lambda d, a: d["rois"].update(
+        bolt=[-4, 2, 30, 20, 64, 48]),
+    "a region of interest as text": lambda d, a: d["rois"].update(bolt="4,2,30,20"),
+    "regions of interest of other products": lambda d, a: d["rois"].update(c=d["rois"]["bolt"]),
     "tiles of one pixel": lambda d, a: d.update(tile=1),
     "tiles of infinite size": lambda d, a: d.update(tile=math.inf),
     "tiles of negative size": lambda d, a: d.update(tile=-64),

@@ -49,6 +49,7 @@ def inspection(height: int, width: int, **changes: Any) -> SimpleNamespace:
         "anomaly_map": anomaly_map,
         "image": np.full((height, width, 3), 100, np.uint8),
         "map_range": (0.5, 2.0),
+        "roi": None,
         **changes,
     }
     if "regions" not in values:

@@ -273,7 +273,7 @@ def test_measurements_are_those_of_inspections(
         assert sample.hashes[number] == content_hash(record.path)
     recognised = measure(
         inspector.predictor, readable, errors, ignore_masks=masks,
-        prototypes=calibration.prototypes,
+        recognise_by=calibration,
     )  # fmt: skip
     assert recognised.products == sample.products
     np.testing.assert_allclose(recognised.scores, sample.scores, rtol=1e-4)

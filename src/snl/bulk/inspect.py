@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MEMORY = Path("/dev/shm")
 _SINGLE = ("decision", "product", "product_from", "recognised", "score", "calibrated", "p_value",
            "threshold", "threshold_from", "distance", "second_distance", "strangeness",
-           "width", "height", "remarks")  # fmt: skip
+           "width", "height", "roi", "remarks")  # fmt: skip
 """Values of a result that are columns of the same name."""
 
 

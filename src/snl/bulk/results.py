@@ -40,7 +40,8 @@ def schema() -> Any:
         ("product_from", text), ("recognised", text), ("score", number), ("calibrated", number),
         ("p_value", number), ("threshold", number), ("threshold_from", text),
         ("distance", number), ("second_distance", number), ("strangeness", number),
-        ("width", pa.int32()), ("height", pa.int32()), ("regions", pa.list_(region)),
+        ("width", pa.int32()), ("height", pa.int32()),
+        ("roi", pa.list_(pa.int32())), ("regions", pa.list_(region)),
         ("remarks", pa.list_(text)), ("map", pa.binary()),
     ])  # fmt: skip
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snl.cli import options as shared
+from snl.cli import rois
 from snl.cli.calibration_table import missing
 from snl.cli.common import OK, say
 
@@ -15,6 +16,7 @@ SUMMARY = "add products to a bundle, without the images of its other products"
 class Options(
     shared.BudgetOptions,
     shared.LayoutOption,
+    rois.RoiOption,
     shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
@@ -42,6 +44,7 @@ def add_parser(verbs: Any) -> None:
         "snl add parts.snl gears/ --product gear -o parts-2.snl",
         "snl add parts.snl gears-new-light/ --product gear --replace",
         "snl add parts.snl gears/ --product gear --quick",
+        "snl add parts.snl gears/ --product gear --roi 40,20,300,200",
         more="The products can be inspected after some seconds; then the student is trained on "
         "them, for a tenth of its former steps. An interrupted command goes on if it is given "
         "again. snl undo FILE takes it back.",
@@ -81,6 +84,7 @@ def add_parser(verbs: Any) -> None:
     )
     shared.add_budget(verb)
     shared.add_layout(verb)
+    rois.add_roi(verb)
     shared.add_max_pixels(verb)
     shared.add_device(verb)
     shared.add_quiet(verb)
@@ -101,6 +105,7 @@ def run(options: Options) -> int:
             replace=options.replace,
             quick=options.quick,
             steps=options.steps,
+            rois=rois.rois_of(options.roi, options.product),
             force=options.force,
             layout=options.layout,
             device=options.device,

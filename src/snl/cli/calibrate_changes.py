@@ -113,6 +113,7 @@ def _masks(
     """Set or remove ignore masks."""
     from snl.data.masks import load_mask
     from snl.decision.edit import set_ignore_mask
+    from snl.decision.maps import resize_mask
     from snl.errors import DataError
 
     side, most = inspector.image_size, inspector.max_pixels
@@ -120,7 +121,10 @@ def _masks(
         calibration.check_product(name)
         mask = None
         if file != "none":
-            mask = load_mask((Path(file),), (side, side), max_pixels=most)
+            mask = load_mask((Path(file),), max_pixels=most)
+            if (roi := calibration.rois.get(name)) is not None:
+                mask = roi.window(mask.shape, file).of(mask)
+            mask = resize_mask(mask, (side, side))
         try:
             calibration = set_ignore_mask(calibration, name, mask)
         except DataError:

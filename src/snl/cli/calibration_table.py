@@ -69,6 +69,7 @@ def _remarks(calibration: Calibration) -> Iterable[str]:
     yield f"unknown products: rate {rates.unknown:g}; regions: {rates.regions:g} per image"
     tables: tuple[tuple[str, Any], ...] = (
         ("ignore masks of", dict.fromkeys(calibration.ignore_masks, "")),
+        ("regions of interest:", calibration.rois),
         ("mm per pixel:", calibration.mm_per_pixel),
         ("smallest region in pixels:", calibration.min_region_area),
     )

@@ -94,6 +94,7 @@ def _products_table(products: list[dict[str, Any]]) -> str:
         rows.append(row)
     columns = {
         "ignore mask": ["yes" if p["ignore_mask"] else "" for p in products],
+        "region of interest": [_box(p["roi"]) for p in products],
         "mm per pixel": [f"{p['mm_per_pixel']:g}" if p["mm_per_pixel"] else "" for p in products],
         "smallest region": [
             f"{p['min_region_area']} px" if p["min_region_area"] > 1 else "" for p in products
@@ -104,6 +105,11 @@ def _products_table(products: list[dict[str, Any]]) -> str:
             heading.append(title)
             rows = [[*row, cell] for row, cell in zip(rows, cells, strict=True)]
     return table([heading, *rows])
+
+
+def _box(roi: dict[str, list[int]] | None) -> str:
+    """Return left, top, width and height of a region of interest; empty: the whole image."""
+    return "" if roi is None else ",".join(map(str, roi["box"]))
 
 
 def _history_table(history: list[dict[str, Any]]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
+from snl.cli import rois
 from snl.cli.common import OK, say
 from snl.cli.console import BAD_INPUT
 from snl.errors import SettingsError
@@ -24,6 +25,7 @@ class Options(
     shared.BudgetOptions,
     shared.LayoutOption,
     shared.PartOption,
+    rois.RoiOption,
     shared.PixelsOption,
     shared.DeviceOption,
     shared.QuietOption,
@@ -53,6 +55,7 @@ def add_parser(verbs: Any) -> None:
         "snl train parts/ -o a.snl --set cram.form=centres --set loss.intra=0",
         "snl train parts/ -o parts.snl --resume",
         "snl train parts/ -o parts.snl --devices 0,1",
+        "snl train parts/ -o parts.snl --roi bottle=40,20,300,200",
         "snl train s3://plant/parts -o parts.snl",
         more=shared.format_settings(),
     )
@@ -96,6 +99,7 @@ def add_parser(verbs: Any) -> None:
     )
     shared.add_layout(verb)
     shared.add_part_pattern(verb)
+    rois.add_roi(verb)
     shared.add_max_pixels(verb)
     shared.add_device(verb)
     verb.add_argument(
@@ -137,6 +141,7 @@ def run(options: Options) -> int:
             },
             layout=options.layout,
             part_pattern=options.part_pattern,
+            rois=rois.rois_of(options.roi),
             data_cache=options.data_cache,
             device=device,
             resume=options.resume,

@@ -211,13 +211,17 @@ class Catalog:
         records = tuple(record for record in self.records if record.product == product)
         return replace(self, records=records)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, further: str = "") -> str:
         """Return a SHA-256 (hex) of the training images: relative path, size in bytes, product.
 
         It is the same on every machine and for every copy of the data set; file contents are not
         read. A missing file has the size -1; a file outside the root enters by its name alone.
+
+        Args:
+            further: text that enters, too, if it is not empty.
         """
         lines = sorted(self._fingerprint_line(record) for record in self.train())
+        lines += [further.encode()] if further else []
         return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
     def relative(self, path: Path) -> str:
@@ -232,6 +236,7 @@ class Catalog:
         name = (inside(record.path, self.root) or Path(record.path.name)).as_posix()
         fields = [name, str(size), record.product, record.split, str(record.label)]
         fields += [record.part] if record.part else []
+        fields += [f"roi {record.roi}"] if record.roi else []
         return unicodedata.normalize("NFC", "\0".join(fields)).encode("utf-8", "surrogateescape")
 
 

@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from snl.data.diagnosis import (
 from snl.data.doctor_masks import check_masks
 from snl.data.images import name_of
 from snl.data.records import Record
+from snl.data.rois import with_rois
 from snl.data.samples import FULL_SCALE
 from snl.data.upright import Decoded, decoded
 from snl.data.white_level import SampleRange, bits_of, level_of, sample_range
@@ -77,8 +78,12 @@ def diagnose(
             decoded one after another.
         max_pixels: largest allowed height times width of an image; larger ones are problems.
         progress: called in the caller's thread with (images done, images in total).
+
+    Raises:
+        DataError: regions of interest that are not inside their images, or differ within a product.
     """
     checked: list[_CheckedImage] = []
+    catalog = replace(catalog, records=with_rois(catalog.records, {}, max_pixels=max_pixels))
     total = len(catalog.records)
     normals = [record for record in catalog.train() if record.label == "normal"]
     found = sample_range(normals, max_pixels=max_pixels, workers=workers)
@@ -148,6 +153,12 @@ def _check_image(
     elif mean < _DARK_MEAN:
         what = f"is almost black (mean {mean:.1f} of 255); check the exposure"
         problems.append(Problem("warning", where, what, "dark image"))
+    if record.roi is not None:
+        try:
+            record.roi.window((height, width))
+        except ImageError as error:
+            what = str(error).removeprefix("the image given ")
+            problems.append(Problem("error", where, what, "outside the region of interest"))
     if record.mask:
         problems += check_masks(catalog, record, (width, height), max_pixels)
     return _CheckedImage(record, _digest(record.path), (width, height), mode, tuple(problems))

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from snl.data.roi import Crop, Roi
 from snl.data.source import one_line
-from snl.data.upright import decoded
+from snl.data.upright import cropped, decoded
 from snl.errors import ImageError
 from snl.limits import MAX_PIXELS
 
@@ -22,6 +23,7 @@ class ImageFile:
         pixels: the network's input that was made of it, (side, side, 3) uint8; None: unknown.
         max_pixels: largest allowed height times width.
         white_level: see `snl.data.images.load_image`.
+        roi: region of interest that `pixels` shows; None: the whole image.
     """
 
     path: str
@@ -29,6 +31,7 @@ class ImageFile:
     pixels: np.ndarray | None = field(default=None, repr=False)
     max_pixels: int = MAX_PIXELS
     white_level: int = 0
+    roi: Roi | None = None
 
     def image(self) -> np.ndarray:
         """Return the image, (H, W, 3) uint8 upright RGB.
@@ -51,7 +54,8 @@ class ImageFile:
             same = image.size == self.size
             if same and self.pixels is not None:
                 height, width = self.pixels.shape[:2]
-                same = np.array_equal(image.resized(width, height), self.pixels)
+                part = cropped(image, Crop(self.path, (self.roi,)))
+                same = np.array_equal(part.resized(width, height), self.pixels)
             if not same:
                 raise ImageError(
                     f"{one_line(self.path)} has changed since it was inspected; inspect it again"

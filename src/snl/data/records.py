@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from snl.data.listing import inside
+from snl.data.roi import Crop, Readable, Roi
 from snl.data.words import Label as Label
 
 Split = Literal["train", "test"]
@@ -33,6 +34,13 @@ class Record:
     """`good`, the kind of defect, or empty if unknown."""
     part: str = ""
     """Name of the physical part, which several images may show; empty: unknown."""
+    roi: Roi | None = None
+    """The region of interest of the product; None: the whole image."""
+
+    @property
+    def source(self) -> Readable:
+        """What is read of the image: its file, or the region of interest in it."""
+        return self.path if self.roi is None else Crop(self.path, (self.roi,))
 
 
 def make_record(
@@ -43,13 +51,14 @@ def make_record(
     masks: tuple[Path, ...] = (),
     defect: str = "",
     part: str = "",
+    roi: Roi | None = None,
 ) -> Record:
     """Return a record with normalised paths; a normal image gets an empty mask, defect `good`."""
     path = Path(os.path.normpath(path))
     masks = tuple(Path(os.path.normpath(mask)) for mask in masks)
     if label == "normal":
-        return Record(path, product, split, label, (), True, "good", part)
-    return Record(path, product, split, label, masks, bool(masks), defect, part)
+        return Record(path, product, split, label, (), True, "good", part, roi)
+    return Record(path, product, split, label, masks, bool(masks), defect, part, roi)
 
 
 def assign_splits(

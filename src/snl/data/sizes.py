@@ -7,7 +7,8 @@ from typing import IO
 
 from PIL import Image
 
-from snl.data.source import ORIENTATION, TURNS, opened
+from snl.data.roi import Crop
+from snl.data.source import ORIENTATION, TURNS, name_of, opened
 from snl.limits import MAX_PIXELS
 
 _SWAPS_AXES = (
@@ -21,19 +22,23 @@ _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 """Tag numbers."""
 
 
-def upright_size(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def upright_size(path: str | Path | Crop, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return the (height, width) that `load_image` gives for a file, from its metadata.
 
     Only a PNG with its orientation stored after the pixel data is decoded.
 
     Args:
-        path: image file.
+        path: image file, or a crop of one, whose size is that of its region of interest.
         max_pixels: largest allowed height times width.
 
     Raises:
         ImageError: the header cannot be read (no other exception is raised). A readable header
             does not mean that the pixels can be decoded.
     """
+    if isinstance(path, Crop):
+        (roi,) = path.rois
+        size = upright_size(path.source, max_pixels=max_pixels)
+        return size if roi is None else roi.window(size, name_of(path.source)).size
     with opened(path, max_pixels=max_pixels) as image:
         width, height = image.size
         if image.format == "TIFF":  # only some versions of Pillow exchange width and height here

@@ -18,8 +18,9 @@ import numpy as np
 
 from snl.data.budget import DECODED_BYTES, Budget
 from snl.data.images import to_input
+from snl.data.roi import Crop, Roi
 from snl.data.tiles import Tile, cut
-from snl.data.upright import decoded
+from snl.data.upright import Decoded, cropped, decoded
 from snl.errors import ImageError
 from snl.limits import MAX_PIXELS
 
@@ -40,13 +41,17 @@ class Loaded:
     image: np.ndarray | None = None
     """The decoded image, (H, W, 3) uint8, or None if it was not kept; see `read`."""
     source: Any = None
-    """The source it was read from: a path, an array or a tile."""
+    """The source it was read from: a path, an array or a tile; of a crop, what is cropped."""
     picture: np.ndarray | None = None
     """The image at the size that `read` was asked for, (height, width, 3) uint8, or None."""
     kind: str | None = None
     """Depth and colour of a file, such as `12-bit grey`; None: it was not read from a file."""
     remarks: tuple[str, ...] = ()
     """What the conversion to 8 bits could not keep; see `snl.data.upright.Decoded`."""
+    roi: Roi | None = None
+    """The region of interest that `pixels` shows; None: the whole image."""
+    others: tuple[tuple[np.ndarray, Roi | None], ...] = ()
+    """Inputs of the other regions of interest that the source asks for and the image has."""
 
 
 class _SharedImage:
@@ -55,7 +60,9 @@ class _SharedImage:
     The image stays in memory as long as this object exists.
     """
 
-    def __init__(self, path: str | Path, decode: Callable[[], np.ndarray | ImageError]) -> None:
+    def __init__(
+        self, path: str | Path | Crop, decode: Callable[[], np.ndarray | ImageError]
+    ) -> None:
         self.path = path
         self._decode = decode
         self._lock = Lock()
@@ -107,7 +114,7 @@ class _Reader:
         """Free the last image as soon as its tiles are used."""
         self._shared = None
 
-    def _decode(self, number: int, path: str | Path) -> np.ndarray | ImageError:
+    def _decode(self, number: int, path: str | Path | Crop) -> np.ndarray | ImageError:
         """Return the whole image of tiles, or its error."""
         image: np.ndarray | None = None
         try:
@@ -118,7 +125,7 @@ class _Reader:
         finally:  # what decoding took is free here, because `_array` has returned
             self.budget.settle(number, image)
 
-    def _array(self, number: int, path: str | Path) -> np.ndarray:
+    def _array(self, number: int, path: str | Path | Crop) -> np.ndarray:
         with self._opened(path, admit=partial(self._admit, number, whole=True)) as image:
             return image.array()
 
@@ -135,7 +142,7 @@ class _Reader:
         kept: np.ndarray | None = None
         try:
             loaded = self._loaded(number, index, source)
-            kept = loaded.image if isinstance(source, str | Path) else None
+            kept = loaded.image if isinstance(loaded.source, str | Path) else None
             return loaded
         except ImageError as error:
             return _without_images(error)
@@ -143,14 +150,20 @@ class _Reader:
             self.budget.settle(number, kept)
 
     def _loaded(self, number: int, index: int, source: Any) -> Loaded:
-        keep = self._whole or not isinstance(source, str | Path)
-        with self._opened(source, admit=partial(self._admit, number, whole=keep)) as image:
+        crop = source if isinstance(source, Crop) else Crop(source, (None,))
+        keep = self._whole or not isinstance(crop.source, str | Path)
+        with self._opened(crop.source, admit=partial(self._admit, number, whole=keep)) as image:
+            (pixels, roi), *others = (
+                (view.resized(self._size, self._size), roi) for view, roi in _views(image, crop)
+            )
             return Loaded(
                 index=index,
-                pixels=image.resized(self._size, self._size),
+                pixels=pixels,
+                roi=roi,
+                others=tuple(others),
                 original=image.size,
                 image=image.array() if keep else None,
-                source=source,
+                source=crop.source,
                 picture=image.resized(*self._picture(image.size)) if self._picture else None,
                 kind=image.samples.kind(self._white_level) if image.samples else None,
                 remarks=image.remarks,
@@ -158,6 +171,24 @@ class _Reader:
 
     def _admit(self, number: int, size: int, pixels: int, whole: bool) -> None:
         self.budget.admit(number, size + (3 * pixels if whole else 0))
+
+
+def _views(image: Decoded, crop: Crop) -> list[tuple[Decoded, Roi | None]]:
+    """Return the regions of interest that an image has.
+
+    Raises:
+        ImageError: it has none of them.
+    """
+    views: list[tuple[Decoded, Roi | None]] = []
+    errors: list[ImageError] = []
+    for roi in crop.rois:
+        try:
+            views.append((cropped(image, Crop(crop.source, (roi,))), roi))
+        except ImageError as error:
+            errors.append(error)
+    if not views:
+        raise errors[0]
+    return views
 
 
 def _without_images(error: ImageError) -> ImageError:
@@ -190,7 +221,7 @@ def read(
     is yielded once.
 
     Args:
-        sources: image files, tiles, or anything else that `load_image` accepts.
+        sources: image files, tiles, crops, or anything else that `load_image` accepts.
         size: side of the square input in pixels.
         workers: number of decoding threads; None: one per core, at most 8.
         whole: keep the decoded images. Those that were not read from a file are always kept.
@@ -236,7 +267,8 @@ def read(
 def batches(
     items: Iterator[Loaded | ImageError], batch_size: int, errors: list[ImageError]
 ) -> Iterator[tuple[list[Loaded], np.ndarray]]:
-    """Yield groups of up to `batch_size` images, each with its pixels, (B, size, size, 3) uint8.
+    """Yield groups of up to `batch_size` images, each with its pixels, (B, size, size, 3) uint8,
+    without those of `Loaded.others`.
 
     A group ends early when its whole images, if they are kept, reach `DECODED_BYTES`.
 

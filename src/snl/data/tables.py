@@ -8,12 +8,13 @@ from snl.data.attach import marks_nothing
 from snl.data.listing import direct_images, folder_name, has_folder, posix_path, shown, subfolders
 from snl.data.reading import Reading
 from snl.data.records import Label, Record, Split, assign_splits, make_record
+from snl.data.roi import parse_roi
 from snl.data.sheets import Columns, Row, read_rows
 from snl.data.words import label_of, split_of
 from snl.errors import DataError
 
 MANIFEST_NAMES = ("manifest.csv", "manifest.parquet")
-_COLUMNS = ("path", "product", "split", "label", "mask", "defect", "part")
+_COLUMNS = ("path", "product", "split", "label", "mask", "defect", "part", "roi")
 
 _LABELS: dict[str, Label] = {
     "0": "normal",
@@ -48,6 +49,8 @@ def read_manifest(root: Path, reading: Reading) -> list[Record]:
             test for others.
         defect: the kind of defect.
         part: name of the physical part, which several images may show.
+        roi: region of interest of the product: left, top, width and height in pixels, as `X Y W H`;
+            the same in all rows of a product.
 
     Raises:
         DataError: the table cannot be read, or a row is malformed or repeated.
@@ -142,7 +145,8 @@ def _record(row: Row, base: Path) -> tuple[Record, bool]:
         split = "train" if label == "normal" else "test"
     product = row.get("product") or folder_name(base)
     path = base / posix_path(row.get("path"))
-    record = make_record(path, product, split, label, masks, defect, row.get("part"))
+    roi = parse_roi(row.get("roi"), f"{row.location}: roi") if row.get("roi") else None
+    record = make_record(path, product, split, label, masks, defect, row.get("part"), roi)
     return record, stated_split is not None
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from snl.data.roi import Readable
 from snl.data.sizes import upright_size
 from snl.errors import ImageError
 from snl.limits import MAX_PIXELS
@@ -36,14 +36,14 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A square of the upright image in a file."""
+    """A square of the upright image in a file, or of a region of interest in it."""
 
-    path: Path
+    path: Readable
     box: Box
 
 
-Source: TypeAlias = str | Path | Tile
-"""The source of one network input: a whole image or a tile."""
+Source: TypeAlias = str | Readable | Tile
+"""The source of one network input: a whole image, a region of interest or a tile."""
 
 
 def grid(size: tuple[int, int], side: int) -> list[Box]:
@@ -149,19 +149,23 @@ class Tiles(NamedTuple):
 
 
 def tiles_of(
-    paths: Sequence[Path], side: int, most: int | None = None, *, max_pixels: int = MAX_PIXELS
+    paths: Sequence[Readable],
+    side: int,
+    most: int | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Tiles:
     """Return the tiles of all images, in order. Only headers are read, no image is decoded.
 
     Args:
-        paths: image files.
+        paths: image files, or regions of interest in them.
         side: side of a tile in pixels.
         most: largest number of tiles; if there are more, this many are selected, evenly spread.
             None: no limit.
         max_pixels: largest allowed height times width of an image; others are errors.
     """
     grids: dict[tuple[int, int], list[Box]] = {}  # images of the same size share their boxes
-    readable: list[tuple[Path, list[Box]]] = []
+    readable: list[tuple[Readable, list[Box]]] = []
     errors: list[ImageError] = []
     for path in paths:
         try:
@@ -184,12 +188,12 @@ def tiles_of(
 
 
 def samples(
-    paths: Sequence[Path], side: int, most: int, *, max_pixels: int = MAX_PIXELS
+    paths: Sequence[Readable], side: int, most: int, *, max_pixels: int = MAX_PIXELS
 ) -> Sequence[Source]:
     """Return at most `most` images, evenly spread, or at most `most` of the tiles of such images.
 
     Args:
-        paths: image files.
+        paths: image files, or regions of interest in them.
         side: side of a tile in pixels; 0: whole images. With tiles, images with an unreadable
             header are skipped.
         most: largest number of images or tiles, at least 1.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from snl.data import bands
+from snl.data.roi import Crop, Window
 from snl.data.samples import Samples, samples_of
 from snl.data.source import name_of, opened, turn_of
 from snl.data.stored import Box, Stored, decode, of_array
@@ -136,6 +137,33 @@ class Upright:
         return 0, first, width, last
 
 
+class Cropped:
+    """A rectangle of a decoded image, with the methods of `Upright`.
+
+    Args:
+        whole: the image.
+        window: the rectangle, inside it.
+        name: what messages call the image.
+    """
+
+    def __init__(self, whole: Decoded, window: Window, name: str) -> None:
+        self._whole, self._window, self._name = whole, window, name
+        self.size = window.size
+        self.mode, self.samples = whole.mode, whole.samples
+        self.highest, self.remarks = whole.highest, whole.remarks
+
+    def rows(self, first: int, last: int) -> NDArray[np.uint8]:
+        top, left, _, right = self._window
+        return np.ascontiguousarray(self._whole.rows(top + first, top + last)[:, left:right])
+
+    def array(self) -> NDArray[np.uint8]:
+        return self.rows(0, self.size[0])
+
+    def resized(self, width: int, height: int) -> NDArray[np.uint8]:
+        _check_narrow(self.size, width, self._name)
+        return np.asarray(bands.resize(self.rows, self.size, width, height), np.uint8)
+
+
 class _Array:
     """An array that was given as an image, with the methods of `Upright`."""
 
@@ -169,7 +197,7 @@ def decoded(
     """Decode an image for the `with` block; its memory is free afterwards.
 
     Args:
-        source: what `load_image` accepts.
+        source: what `load_image` accepts, or a `Crop` of it with one region of interest.
         max_pixels: largest allowed height times width.
         white_level: sample value that is white, for images of more than 8 bits per sample whose
             file does not state it; 0: 65535.
@@ -180,6 +208,12 @@ def decoded(
         ImageError: the image cannot be read, or anything in the `with` block fails; no other
             exception is raised.
     """
+    if isinstance(source, Crop):
+        with decoded(
+            source.source, max_pixels=max_pixels, white_level=white_level, admit=admit
+        ) as whole:
+            yield cropped(whole, source)
+        return
     if isinstance(source, np.ndarray):
         yield _from_array(source, white_level)
         return
@@ -190,6 +224,17 @@ def decoded(
             admit(_decoding_bytes(image), image.width * image.height)
         stored = decode(image, name, white_level)
         yield Upright(stored, turn_of(image), name, not given)
+
+
+def cropped(whole: Decoded, crop: Crop) -> Decoded:
+    """Return the region of interest of a decoded image.
+
+    Raises:
+        ImageError: the image has another shape than those that the region was drawn on.
+    """
+    (roi,) = crop.rois
+    name = name_of(crop.source)
+    return whole if roi is None else Cropped(whole, roi.window(whole.size, name), name)
 
 
 def _from_array(array: NDArray[Any], white_level: int) -> Decoded:

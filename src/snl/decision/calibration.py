@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from snl.data.roi import Roi
 from snl.decision.conformal import Conformal
 from snl.decision.products import Prototypes
 from snl.decision.references import References, score_factor
@@ -170,6 +171,7 @@ class Calibration:
         rule: how thresholds follow from the held-out images, one of RULES.
         product_rules: of single products, instead.
         ignore_masks: bool (size, size) by product: pixels that never count.
+        rois: regions of interest by product; the others' images are processed whole.
         mm_per_pixel: by product, of the images as given.
         min_region_area: by product: smaller regions, in pixels, are not reported.
         tile: side in pixels of the tiles that images are processed in; 0: whole images.
@@ -189,6 +191,7 @@ class Calibration:
     rule: str = SHARED_TAIL
     product_rules: Mapping[str, str] = field(default_factory=dict)
     ignore_masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    rois: Mapping[str, Roi] = field(default_factory=dict)
     mm_per_pixel: Mapping[str, float] = field(default_factory=dict)
     min_region_area: Mapping[str, int] = field(default_factory=dict)
     tile: int = 0

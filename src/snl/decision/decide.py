@@ -11,6 +11,7 @@ from snl.decision.calibration import Calibration, Rates
 from snl.decision.inspection import ANOMALOUS, NORMAL, UNCERTAIN, UNKNOWN, Inspection, Verdict
 from snl.decision.maps import resize_mask
 from snl.decision.prediction import Prediction
+from snl.decision.recognition import recognise
 from snl.decision.references import score_factor
 from snl.decision.scoring import score_map
 
@@ -44,7 +45,7 @@ def decide(
         True
     """
     calibration.check_product(product)
-    nearest = calibration.prototypes.nearest(prediction.embedding)
+    nearest = recognise(prediction, calibration)
     name = product or nearest.product
     mask = calibration.ignore_masks.get(name)
     if mask is not None:

@@ -253,7 +253,7 @@ def remove_products(calibration: Calibration, products: Sequence[str]) -> Calibr
         **{
             name: others(getattr(calibration, name))
             for name in (
-                *("product_rates", "product_rules", "ignore_masks"),
+                *("product_rates", "product_rules", "ignore_masks", "rois"),
                 *("mm_per_pixel", "min_region_area"),
             )
         },

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePath
 
 import numpy as np
 
+from snl.data.roi import Roi, distinct
 from snl.decision.calibration import Calibration, CalibrationSet
 from snl.decision.conformal import log_score_stats
 from snl.decision.products import Prototypes, fit_prototypes
+from snl.decision.recognition import comparable
 from snl.decision.references import References, fit_references
 from snl.decision.sample import NormalSample
 from snl.settings import MapSettings
@@ -24,6 +26,8 @@ def fit_calibration(
     scoring: MapSettings | None = None,
     tile: int = 0,
     network: str = "",
+    rois: Mapping[str, Roi] | None = None,
+    ignore_masks: Mapping[str, np.ndarray] | None = None,
 ) -> Calibration:
     """Return the first calibration of a network.
 
@@ -35,7 +39,10 @@ def fit_calibration(
         scoring: of the network's map.
         tile: side of the tiles in pixels; 0: whole images.
         network: version of the network.
+        rois: regions of interest by product.
+        ignore_masks: bool (h, w) by product: pixels of the region that do not count.
     """
+    rois = rois or {}
     products = sorted(set(training.products))
     prototypes = fit_prototypes(training.embeddings, training.products, seed)
     references = fit_references(training.embeddings, training.products)
@@ -43,7 +50,7 @@ def fit_calibration(
     low = float(np.median(shown.backgrounds))
     high = max(2 * float(shown.scores.max()), low + 1e-6)
     return Calibration(
-        sets=calibration_sets(held_out, prototypes, products, references),
+        sets=calibration_sets(held_out, prototypes, products, references, rois),
         log_score_stats=log_score_stats(
             {name: training.scores[training.of(name)] for name in products}
         ),
@@ -51,6 +58,8 @@ def fit_calibration(
         scoring=scoring or MapSettings(),
         map_range=(low, high),
         network=network,
+        rois=rois,
+        ignore_masks=ignore_masks or {},
         tile=tile,
         created=timestamp(),
         references=references,
@@ -62,9 +71,19 @@ def calibration_sets(
     prototypes: Prototypes,
     products: Sequence[str],
     references: References | None = None,
+    rois: Mapping[str, Roi] | None = None,
 ) -> dict[str, CalibrationSet]:
-    """Return the calibration set of every product; of products without images an empty one."""
-    nearest = prototypes.distances(sample.embeddings).min(1).astype(np.float32)
+    """Return the calibration set of every product; of products without images an empty one.
+
+    Distances are those to the nearest prototype of a product with the same region of interest.
+    """
+    rois = rois or {}
+    nearest = np.zeros(len(sample), np.float32)
+    for roi in distinct(products, rois):
+        same = [name for name in products if rois.get(name) == roi]
+        rows = np.isin(sample.products, same)
+        near = comparable(prototypes, rois, roi)
+        nearest[rows] = near.distances(sample.embeddings[rows]).min(1)
     names = np.array([short_name(path) for path in sample.paths] or [""] * len(sample), np.str_)
     return {
         product: CalibrationSet(

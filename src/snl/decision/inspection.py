@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snl.data.bands import resize, resize_array
-from snl.decision.maps import highest_pixel, resize_map, resize_rows
+from snl.data.bands import resize_array
+from snl.decision.maps import highest_pixel
 from snl.decision.prediction import Prediction
 from snl.decision.references import STRANGE
 from snl.decision.regions import Region, find_regions_resized
@@ -107,6 +107,15 @@ class Inspection(Verdict):
         return self.prediction.size
 
     @property
+    def roi(self) -> tuple[int, int, int, int] | None:
+        """The part of the image that was inspected, as x, y, width, height in pixels; None: all of
+        it."""
+        if self.prediction.roi is None:
+            return None
+        top, left, bottom, right = self.prediction.window
+        return left, top, right - left, bottom - top
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What is unusual about the image, for example that samples were clipped, and about the
         decision."""
@@ -147,31 +156,32 @@ class Inspection(Verdict):
 
     @cached_property
     def anomaly_map(self) -> np.ndarray:
-        """float32 (H, W) at the size of the image, raw; 0 where pixels are ignored."""
-        return resize_map(self.prediction.anomaly_map, self.prediction.size)
+        """float32 (H, W) at the size of the image, raw; 0 where pixels are ignored and outside the
+        region of interest."""
+        return self.prediction.full_map()
 
     def map_at(self, width: int, height: int) -> np.ndarray:
         """Return `anomaly_map` resized (bilinear, antialiased), float32 (height, width).
 
         The map of full size is computed in bands of rows and not kept.
         """
-        small, size = self.prediction.anomaly_map, self.prediction.size
-        rows = partial(resize_rows, small, size)
-        return resize(lambda *band: np.asarray(rows(*band), np.float32), size, width, height)
+        return self.prediction.map_at(width, height)
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
         """Regions where the map is above `region_threshold`, highest peak first."""
         if self.region_threshold is None:
             return ()
-        return find_regions_resized(
+        top, left, _, _ = self.prediction.window
+        found = find_regions_resized(
             self.prediction.anomaly_map,
-            self.prediction.size,
+            self.prediction.window.size,
             self.region_threshold,
             smallest=self.min_region_area,
             mm_per_pixel=self.mm_per_pixel,
             p_value=self._p_value if self.maxima else None,
         )
+        return tuple(region.shifted(left, top) for region in found) if top or left else found
 
     def _p_value(self, peak: float) -> float | None:
         return self.maxima.p_value(peak, self.product) if self.maxima else None
@@ -187,15 +197,18 @@ class Inspection(Verdict):
         return draw(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values: everything but image and map, and the map's highest pixel (x, y)."""
-        x, y = highest_pixel(self.prediction.anomaly_map, self.prediction.size)
+        """Return JSON values: everything but image and map, the region of interest (x, y, width,
+        height; None: the whole image), and the map's highest pixel (x, y)."""
+        top, left, _, _ = self.prediction.window
+        x, y = highest_pixel(self.prediction.anomaly_map, self.prediction.window.size)
         height, width = self.prediction.size
         return {
             "path": self.path,
             **vars(self.verdict()),
             "width": width,
             "height": height,
-            "peak": [x, y],
+            "roi": None if self.roi is None else list(self.roi),
+            "peak": [x + left, y + top],
             "regions": [region.to_dict() for region in self.regions],
             "remarks": list(self.remarks),
         }

@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from snl.data.bands import resize
 from snl.data.image_file import ImageFile
+from snl.data.roi import Roi, Window
+from snl.decision.maps import resize_map, resize_rows
 from snl.errors import DataError
 from snl.files import strict_json
 
@@ -23,8 +26,8 @@ class Prediction:
     """What the network computed for one image.
 
     Attributes:
-        anomaly_map: float32 (h, w), raw; of the network's size, or of the image's own size where it
-            was processed in tiles.
+        anomaly_map: float32 (h, w), raw, of the region of interest; of the network's size, or of
+            the region's own size where it was processed in tiles.
         score: raw anomaly score.
         embedding: float32 (D,), by which the product is recognised.
         size: (height, width) of the image.
@@ -36,6 +39,7 @@ class Prediction:
         pixels: uint8 (size, size, 3), the network's input, or None in tiles; not serialised.
         index: position among the sources; not serialised.
         remarks: about the image, sentences without subject: `has samples above ...`.
+        roi: region of interest that was processed; None: the whole image.
     """
 
     anomaly_map: np.ndarray = field(repr=False)
@@ -50,6 +54,38 @@ class Prediction:
     pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
     index: int = field(default=0, compare=False)
     remarks: tuple[str, ...] = ()
+    roi: Roi | None = None
+
+    @property
+    def window(self) -> Window:
+        """The part of the image that the map shows."""
+        return Window(0, 0, *self.size) if self.roi is None else self.roi.window(self.size)
+
+    def map_rows(self, first: int, last: int) -> np.ndarray:
+        """Return rows `first` to `last - 1` of the map at the size of the image, float32
+        (last - first, W); 0 outside the region of interest."""
+        if self.roi is None:
+            return np.asarray(resize_rows(self.anomaly_map, self.size, first, last), np.float32)
+        top, left, bottom, right = self.window
+        rows = np.zeros((last - first, self.size[1]), np.float32)
+        begin, end = max(first, top), min(last, bottom)
+        if begin < end:
+            part = resize_rows(self.anomaly_map, self.window.size, begin - top, end - top)
+            rows[begin - first : end - first, left:right] = part
+        return rows
+
+    def full_map(self) -> np.ndarray:
+        """Return the map at the size of the image, float32 (H, W); see `map_rows`."""
+        if self.roi is None:
+            return resize_map(self.anomaly_map, self.size)
+        return self.map_rows(0, self.size[0])
+
+    def map_at(self, width: int, height: int) -> np.ndarray:
+        """Return `full_map` resized (bilinear, antialiased), float32 (height, width).
+
+        The map of full size is computed in bands of rows and not kept.
+        """
+        return resize(self.map_rows, self.size, width, height)
 
     def to_bytes(self) -> bytes:
         """Serialise all but the image itself, in the safetensors format.
@@ -68,6 +104,8 @@ class Prediction:
             "size": list(self.size),
             "path": self.path,
         }
+        if self.roi is not None:
+            facts["roi"] = self.roi.to_list()
         if self.remarks:  # without them, earlier versions can read it
             facts["remarks"] = list(self.remarks)
         document = {"format": _FORMAT, "crc32": _checksum(facts, arrays), **facts}
@@ -93,8 +131,7 @@ class Prediction:
             if document["format"] != _FORMAT:
                 raise ValueError(f"format {document['format']}, this snl reads {_FORMAT}")
             facts = {name: document[name] for name in ("score", "size", "path")}
-            if "remarks" in document:
-                facts["remarks"] = document["remarks"]
+            facts |= {name: document[name] for name in ("roi", "remarks") if name in document}
             if document["crc32"] != _checksum(facts, arrays):
                 raise ValueError("its checksum does not match")
             height, width = map(int, document["size"])
@@ -107,6 +144,7 @@ class Prediction:
                 document["path"],
                 {n[len(prefix) :]: a for n, a in arrays.items() if n.startswith(prefix)},
                 remarks=tuple(map(str, document.get("remarks", ()))),
+                roi=Roi.from_list(document["roi"]) if "roi" in document else None,
             )
             prediction._check()
             return prediction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,20 @@ class Region:
     peak: float
     peak_at: tuple[int, int]
     p_value: float | None
+
+    def shifted(self, x: int, y: int) -> Region:
+        """Return the region in the coordinates of an image of which the map shows a part.
+
+        Args:
+            x, y: left and top pixel of that part.
+        """
+        left, top, width, height = self.box
+        return replace(
+            self,
+            box=(left + x, top + y, width, height),
+            polygon=tuple((px + x, py + y) for px, py in self.polygon),
+            peak_at=(self.peak_at[0] + x, self.peak_at[1] + y),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; tuples become lists."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from snl.data.roi import Roi
 from snl.decision.calibration import CONFORMAL, RULES, Calibration, CalibrationSet, Rates, Retired
 from snl.decision.products import Prototypes
 from snl.decision.references import References
@@ -53,6 +54,8 @@ def to_document(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.
         "created": calibration.created,
         "reason": calibration.reason,
     }
+    if calibration.rois:
+        document["rois"] = {name: roi.to_list() for name, roi in calibration.rois.items()}
     if calibration.retired:
         document["retired"] = [
             {"log_score_stats": list(one.log_score_stats), "conformal": one.conformal}
@@ -111,9 +114,10 @@ def from_document(
     rule = str(document["rule"])
     product_rules = {str(k): str(v) for k, v in document["product_rules"].items()}
     _require({rule, *product_rules.values()} <= set(RULES), "rule of thresholds")
+    rois = {str(k): Roi.from_list(v) for k, v in document.get("rois", {}).items()}
     mm_per_pixel = {str(k): float(v) for k, v in document["mm_per_pixel"].items()}
     min_region_area = {str(k): int(v) for k, v in document["min_region_area"].items()}
-    by_product = {*product_rates, *product_rules, *mm_per_pixel, *min_region_area}
+    by_product = {*product_rates, *product_rules, *rois, *mm_per_pixel, *min_region_area}
     _require(by_product <= set(products), "list of products")
     _require(all(0 < v < np.inf for v in mm_per_pixel.values()), "scale")
     _require(all(v >= 1 for v in min_region_area.values()), "smallest region")
@@ -133,6 +137,7 @@ def from_document(
         rule=rule,
         product_rules=product_rules,
         ignore_masks=masks,
+        rois=rois,
         mm_per_pixel=mm_per_pixel,
         min_region_area=min_region_area,
         tile=tile,

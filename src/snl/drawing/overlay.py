@@ -19,6 +19,7 @@ __all__ = ["LONGEST", "SHORTEST", "Drawable", "DrawableRegion", "colours", "draw
 _GAP, _MARGIN, _EDGE = 6, 12, 16  # pixels: between panels, right margin, left margin
 _MIN_HEIGHT = 48  # pixels; leaves space for the region numbers
 _MAX_NUMBERED = 9  # only this many regions get a number
+_SHADE = 0.6  # how dark the image is outside the region of interest
 _MAX_NAME = 28  # characters of a product's name
 
 Box = tuple[float, float, float, float]
@@ -43,13 +44,16 @@ class Drawable(Protocol):
 
     `size` is the (height, width) of the image. `image_at` and `map_at` return image, uint8
     (height, width, 3), and anomaly map, float32 (height, width), resized (bilinear, antialiased).
-    `regions` are sorted by peak, highest first.
+    `regions` are sorted by peak, highest first. `roi` is the part that was inspected (x, y, width,
+    height); None: all of it.
     """
 
     @property
     def size(self) -> tuple[int, int]: ...
     def image_at(self, width: int, height: int) -> np.ndarray: ...
     def map_at(self, width: int, height: int) -> np.ndarray: ...
+    @property
+    def roi(self) -> tuple[int, int, int, int] | None: ...
     @property
     def map_range(self) -> tuple[float, float]: ...
     @property
@@ -102,7 +106,28 @@ def panels(inspection: Drawable) -> tuple[Image.Image, Image.Image]:
     for colour, thickness in ((INK, 3), (PAPER, 1)):
         for contour in contours:
             pen.line(contour, fill=colour, width=thickness)
+    if inspection.roi is not None:
+        overlay = _framed(overlay, inspection.roi, inspection.size)
     return image, overlay
+
+
+def _framed(
+    overlay: Image.Image, roi: tuple[int, int, int, int], size: tuple[int, int]
+) -> Image.Image:
+    """Return an overlay that is darker outside the region of interest.
+
+    Args:
+        overlay: of the image.
+        roi: x, y, width, height in pixels of the image.
+        size: (height, width) of the image.
+    """
+    x, y, width, height = roi
+    across, down = overlay.width / size[1], overlay.height / size[0]
+    left, top = round(x * across), round(y * down)
+    box = (left, top, round((x + width) * across), round((y + height) * down))
+    framed = Image.blend(overlay, Image.new("RGB", overlay.size, INK), _SHADE)
+    framed.paste(overlay.crop(box), box)
+    return framed
 
 
 def draw(inspection: Drawable) -> Image.Image:

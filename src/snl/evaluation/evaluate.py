@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from snl.decision.decide import decide
 from snl.decision.inspection import Verdict
 from snl.decision.maps import resize_map
 from snl.decision.prediction import Prediction
+from snl.decision.recognition import nearest_view, source_of
 from snl.errors import DataError, ImageError
 from snl.evaluation.image_score import ImageScore
 from snl.evaluation.metrics import DetectionMetrics, LocalizationMetrics, pro_curve, roc_curve
@@ -99,28 +102,34 @@ def evaluate(
     remarks: Counter[str] = Counter()
     predictions = predict_images(
         model,
-        [record.path for record in records],
+        [_source(record, calibration, products_given) for record in records],
         errors,
         batch_size,
         tile=tile,
         scoring=calibration.scoring if calibration else None,
-        keep_images=visit is not None and tile > 0,
+        keep_images=visit is not None and (tile > 0 or bool(calibration and calibration.rois)),
         max_pixels=max_pixels,
+        choose=partial(nearest_view, calibration=calibration) if calibration else None,
     )
     for prediction in predictions:
         record = records[prediction.index]
         remarks.update(prediction.remarks)
         prediction, verdict = _decided(prediction, record, calibration, products_given)
         anomaly_map, size = prediction.anomaly_map, prediction.size
+        if prediction.roi is not None:  # masks are of whole images
+            side = model.image_size
+            anomaly_map = prediction.map_at(side, side) if tile == 0 else prediction.full_map()
         detection[record.product].update(prediction.score, record.label == "anomalous")
         mask = None
         if record.mask_known:
             shape = size if resolution == "original" else anomaly_map.shape
             mask = _mask(record, shape, size, max_pixels, mask_errors)
         if mask is not None:
-            localization[record.product].update(resize_map(anomaly_map, mask.shape), mask)
+            exact = resolution == "original" and prediction.roi is not None
+            shown = prediction.full_map() if exact else resize_map(anomaly_map, mask.shape)
+            localization[record.product].update(shown, mask)
         if save_maps is not None:
-            _save_map(maps[record.path], resize_map(anomaly_map, size))
+            _save_map(maps[record.path], prediction.full_map())
         known = calibration is None or record.product in calibration.products
         label = str(record.label)
         scores.append(
@@ -136,7 +145,7 @@ def evaluate(
             )
         )
         if visit:
-            image = prediction.image if prediction.pixels is None else prediction.pixels
+            image = prediction.pixels if prediction.image is None else prediction.image
             assert image is not None  # one of the two is there
             visit(EvaluatedImage(scores[-1], image, size, anomaly_map, mask))
         if progress:
@@ -148,14 +157,25 @@ def evaluate(
     return replace(evaluation, remarks=dict(remarks), parts=parts)
 
 
+def _source(record: Record, calibration: Calibration | None, given: bool) -> Any:
+    """Return what is read of an image: of one that is inspected, as its product asks for."""
+    if calibration is None:
+        return record.source
+    return source_of(record.path, calibration, _product(record, calibration, given))
+
+
+def _product(record: Record, calibration: Calibration, given: bool) -> str | None:
+    """Return the product of an image if it is given; None: it is recognised."""
+    return record.product if given and record.product in calibration.products else None
+
+
 def _decided(
     prediction: Prediction, record: Record, calibration: Calibration | None, given: bool
 ) -> tuple[Prediction, Verdict | None]:
     """Return the prediction without ignored pixels, and the verdict, if there is a calibration."""
     if calibration is None:
         return prediction, None
-    product = record.product if given and record.product in calibration.products else None
-    inspection = decide(prediction, calibration, product)
+    inspection = decide(prediction, calibration, _product(record, calibration, given))
     return inspection.prediction, inspection.verdict()
 
 

@@ -94,7 +94,7 @@ def probe(
         pools[name], normal[name] = _read_normals(
             predictor if name in rows else None,
             read(
-                [records[name][i].path for i in indices[name]],
+                [records[name][i].source for i in indices[name]],
                 predictor.image_size,
                 max_pixels=max_pixels,
                 white_level=getattr(predictor, "white_level", 0),

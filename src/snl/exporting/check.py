@@ -12,6 +12,7 @@ import numpy as np
 
 from snl.data.images import to_input
 from snl.data.stream import batches, read
+from snl.decision.recognition import source_of
 from snl.demo.dataset import PRODUCTS, demo_image
 from snl.errors import ImageError, SnlError
 from snl.evaluation.evaluate import evaluate
@@ -70,7 +71,7 @@ def check_images(inspector: Inspector, data: Catalog | None) -> np.ndarray:
         ]
         errors: list[ImageError] = []
         stream = read(
-            [record.path for record in records],
+            [source_of(record.path, inspector.calibration, record.product) for record in records],
             inspector.image_size,
             max_pixels=inspector.max_pixels,
             white_level=inspector.settings.white_level,

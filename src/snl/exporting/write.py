@@ -14,6 +14,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +213,10 @@ def _finish_openvino(
 
 def _normal_images(inspector: Inspector, data: Catalog, batch: int) -> list[np.ndarray]:
     """Return normal training images, or tiles of them, uint8 (batch, size, size, 3) each."""
-    paths = [record.path for record in data.train()]
+    rois = inspector.calibration.rois
+    images = [replace(record, roi=rois.get(record.product)).source for record in data.train()]
     most = inspector.max_pixels
-    sources = samples(paths, inspector.tile, INT8_IMAGES, max_pixels=most)
+    sources = samples(images, inspector.tile, INT8_IMAGES, max_pixels=most)
     level = inspector.settings.white_level
     stream = read(sources, inspector.image_size, max_pixels=most, white_level=level)
     errors: list[ImageError] = []

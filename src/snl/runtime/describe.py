@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from snl.data.roi import Roi
 from snl.decision.calibration import Calibration, Rates
 from snl.errors import BundleError, SettingsError
 from snl.files import FORMATS, OLDEST, check_readable, load_tensors, strict_json
@@ -132,9 +133,18 @@ def _product(name: str, training_images: int, calibration: Calibration) -> dict[
             "uncertain": _threshold(name, rates.uncertain, calibration),
         },
         "ignore_mask": name in calibration.ignore_masks,
+        "roi": _roi(calibration.rois.get(name)),
         "mm_per_pixel": calibration.mm_per_pixel.get(name),
         "min_region_area": calibration.min_region_area.get(name, 1),
     }
+
+
+def _roi(roi: Roi | None) -> dict[str, list[int]] | None:
+    """Return a region of interest as JSON values: `box` (x, y, width, height) in pixels of images
+    of the size `image` (width, height)."""
+    if roi is None or roi.image is None:
+        return None
+    return {"box": [roi.x, roi.y, roi.width, roi.height], "image": list(roi.image)}
 
 
 def _threshold(product: str, rate: float, calibration: Calibration) -> dict[str, Any]:

@@ -135,12 +135,13 @@ def _thresholds(metadata: ModelMetadata) -> dict[str, dict[str, float | None]]:
     """Return the scores above which an image of a product is anomalous, or at least uncertain.
 
     They are for programs that process whole images and have no other calibration, so products that
-    need tiles or a mask are missing. None: the held-out images allow no threshold.
+    need tiles, a mask or a region of interest are missing. None: the held-out images allow no
+    threshold.
     """
     calibration = metadata.calibrations[-1]
     thresholds = {}
     for product in calibration.products:
-        if calibration.tile or product in calibration.ignore_masks:
+        if calibration.tile or {product} & {*calibration.ignore_masks, *calibration.rois}:
             continue
         rates = calibration.rates_for(product)
         thresholds[product] = {

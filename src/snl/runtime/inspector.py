@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,6 +14,7 @@ from snl.data.opening import check_max_pixels
 from snl.decision.calibration import Calibration, Rates
 from snl.decision.decide import decide
 from snl.decision.inspection import Inspection
+from snl.decision.recognition import nearest_view, source_of
 from snl.dependencies import require
 from snl.drawing.panel import panel_size
 from snl.errors import BundleError, ImageError, SettingsError
@@ -264,12 +266,13 @@ class Inspector:
         calibration = self.calibration
         errors: list[ImageError] = []
         predictions = self.predictor.predict_images(
-            sources,
+            (source_of(source, calibration, product) for source in sources),
             errors,
             batch_size,
             tile=calibration.tile if tile is None else tile,
             keep_images=keep_images,
             picture=panel_size if overlays else None,
+            choose=partial(nearest_view, calibration=calibration),
         )
         for prediction in predictions:
             yield decide(prediction, calibration, product, rates)

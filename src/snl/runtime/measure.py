@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from snl.data.records import Record
 from snl.decision.calibration import Calibration
 from snl.decision.maps import resize_mask
-from snl.decision.products import Prototypes
+from snl.decision.recognition import nearest_view, recognise, source_of
 from snl.decision.regions import peaks
 from snl.decision.sample import PEAKS, NormalSample
 from snl.decision.scoring import score_map
@@ -24,7 +27,7 @@ def measure(
     *,
     tile: int = 0,
     ignore_masks: Mapping[str, np.ndarray] | None = None,
-    prototypes: Prototypes | None = None,
+    recognise_by: Calibration | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> NormalSample:
     """Return the measurements of normal images. Every image is processed once.
@@ -34,8 +37,9 @@ def measure(
         records: normal images.
         errors: list to which the errors of unreadable images are appended.
         tile: side of the tiles in pixels; 0: whole images.
-        ignore_masks: bool (size, size) by product: pixels that do not count.
-        prototypes: by which products are recognised; None: the records name their products.
+        ignore_masks: bool (h, w) by product: pixels of the map that do not count.
+        recognise_by: by which products are recognised; None: the records name their products and
+            their regions of interest.
         progress: called with (done, total).
     """
     masks = ignore_masks or {}
@@ -43,12 +47,16 @@ def measure(
     products: list[str] = []
     read: list[str] = []
     rows: list[tuple[float, np.ndarray, np.ndarray, float, int]] = []
-    paths = [record.path for record in records]
-    for prediction in predictor.predict_images(paths, errors, tile=tile):
+    sources: list[Any] = [record.source for record in records]
+    choose = None
+    if recognise_by is not None:
+        sources = [source_of(record.path, recognise_by) for record in records]
+        choose = partial(nearest_view, calibration=recognise_by)
+    for prediction in predictor.predict_images(sources, errors, tile=tile, choose=choose):
         record = records[prediction.index]
         product = record.product
-        if prototypes is not None:
-            product = prototypes.nearest(prediction.embedding).product
+        if recognise_by is not None:
+            product = recognise(prediction, recognise_by).product
         anomaly_map, score = prediction.anomaly_map, prediction.score
         if product in masks:
             ignored = resize_mask(masks[product], anomaly_map.shape)
@@ -88,8 +96,8 @@ def measure_usable(
     note: Callable[[str], None],
     progress: Callable[[int, int], None] | None = None,
 ) -> NormalSample:
-    """Return the measurements of those images that can be used, with tiles and ignore masks of a
-    calibration.
+    """Return the measurements of those images that can be used, with tiles, regions of interest
+    and ignore masks of a calibration.
 
     Args:
         predictor: of the network.
@@ -101,7 +109,7 @@ def measure_usable(
     errors: list[ImageError] = []
     sample = measure(
         predictor,
-        records,
+        [replace(record, roi=calibration.rois.get(record.product)) for record in records],
         errors,
         tile=calibration.tile,
         ignore_masks=calibration.ignore_masks,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +12,7 @@ import numpy as np
 from snl.data.image_file import ImageFile
 from snl.data.images import name_of
 from snl.data.opening import check_max_pixels
+from snl.data.roi import Crop
 from snl.data.stream import Fit, Loaded, batches, read
 from snl.decision.prediction import Prediction
 from snl.decision.scoring import score_map
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
 
     from snl.model.network import Network
 
-    Source = str | Path | PIL.Image.Image | np.ndarray
+    Source = str | Path | PIL.Image.Image | np.ndarray | Crop
+
+
+Choose = Callable[[Sequence[Prediction]], Prediction]
+"""From the predictions of an image's regions of interest to one of them."""
 
 
 class BatchModel(Protocol):
@@ -52,6 +58,7 @@ def predict_images(
     keep_images: bool = False,
     picture: Fit | None = None,
     max_pixels: int = MAX_PIXELS,
+    choose: Choose | None = None,
 ) -> Iterator[Prediction]:
     """Yield the prediction of every readable image, in order, in bounded memory.
 
@@ -61,8 +68,8 @@ def predict_images(
 
     Args:
         model: any `BatchModel`.
-        sources: paths, PIL images, or arrays (H, W, 3) RGB or (H, W) grey, uint8 or uint16; any
-            iterable.
+        sources: paths, PIL images, or arrays (H, W, 3) RGB or (H, W) grey, uint8 or uint16, or
+            crops of them; any iterable.
         errors: list to which the errors of unreadable images, and of results that are not finite,
             are appended.
         batch_size: images per call of the model.
@@ -73,6 +80,7 @@ def predict_images(
             not read from a file. `Prediction.file` reads the others again.
         picture: the size of the pictures that are kept, by the size of the image; None: none is.
         max_pixels: largest allowed height times width of an image.
+        choose: returns one of the predictions of an image's regions of interest; None: the first.
     """
     loaded = read(
         sources,
@@ -84,68 +92,85 @@ def predict_images(
         white_level=_white_level(model),
     )
     for group, pixels in batches(loaded, 1 if tile else batch_size, errors):
-        if tile:
-            source = group[0].source
-            tiled = _tiled(
-                model, group.pop(), tile, scoring or MapSettings(), keep_images, max_pixels
+        results = (
+            _tiled(model, group, tile, scoring or MapSettings(), keep_images)
+            if tile
+            else _whole(model, group, pixels)
+        )
+        for item, found in results:
+            chosen = found[0] if choose is None else choose(found)
+            values: tuple[Any, ...] = (
+                chosen.anomaly_map,
+                chosen.score,
+                chosen.embedding,
+                *chosen.outputs.values(),
             )
-            if _is_finite(tiled.anomaly_map, tiled.score, tiled.embedding):
-                yield tiled
-            else:
-                errors.append(not_finite(model, source))
-            del tiled
-            continue
-        maps, scores, *rest = model.predict(pixels)
-        embeddings = rest[0] if rest else np.empty((len(maps), 0), np.float32)
-        extra = rest[1] if len(rest) > 1 else {}
-        for row, item in enumerate(group):
-            outputs = {name: values[row] for name, values in extra.items()}
-            if not _is_finite(maps[row], scores[row], embeddings[row], *outputs.values()):
+            if not all(bool(np.isfinite(value).all()) for value in values):
                 errors.append(not_finite(model, item.source))
                 continue
-            yield Prediction(
-                anomaly_map=maps[row],
-                score=float(scores[row]),
-                embedding=embeddings[row],
-                size=item.original,
-                path=_path(item),
-                outputs=outputs,
-                image=item.image,
-                picture=item.picture,
-                file=_file(item, item.pixels, max_pixels, _white_level(model)),
-                pixels=item.pixels,
-                index=item.index,
+            yield replace(
+                chosen,
+                file=_file(item, chosen, max_pixels, _white_level(model)),
                 remarks=_remarks(item, model),
             )
+            del chosen, found
+
+
+def _whole(
+    model: BatchModel, group: Sequence[Loaded], pixels: np.ndarray
+) -> Iterator[tuple[Loaded, list[Prediction]]]:
+    """Yield the images of a batch with the predictions of their regions of interest."""
+    maps, scores, *rest = model.predict(pixels)
+    embeddings = rest[0] if rest else np.empty((len(maps), 0), np.float32)
+    extra = rest[1] if len(rest) > 1 else {}
+    for row, item in enumerate(group):
+        prediction = Prediction(
+            anomaly_map=maps[row],
+            score=float(scores[row]),
+            embedding=embeddings[row],
+            size=item.original,
+            path=_path(item),
+            outputs={name: values[row] for name, values in extra.items()},
+            image=item.image,
+            picture=item.picture,
+            pixels=item.pixels,
+            index=item.index,
+            roi=item.roi,
+        )
+        others: list[Prediction] = []
+        if item.others:
+            views = [replace(item, pixels=view, roi=roi, others=()) for view, roi in item.others]
+            stacked = np.stack([view.pixels for view in views])
+            others = [one for _, (one,) in _whole(model, views, stacked)]
+        yield item, [prediction, *others]
 
 
 def _tiled(
-    model: BatchModel,
-    item: Loaded,
-    tile: int,
-    scoring: MapSettings,
-    keep: bool,
-    max_pixels: int,
-) -> Prediction:
+    model: BatchModel, group: list[Loaded], tile: int, scoring: MapSettings, keep: bool
+) -> Iterator[tuple[Loaded, list[Prediction]]]:
+    """Yield the only image of a batch with the predictions of its regions of interest."""
+    item = group.pop()
     assert item.image is not None  # requested for tiles
-    anomaly_map, embedding = predict_tiled(model.predict, item.image, tile, model.image_size)
-    return Prediction(
-        anomaly_map=anomaly_map,
-        score=score_map(anomaly_map, scoring),
-        embedding=embedding,
-        size=item.original,
-        path=_path(item),
-        image=item.image if keep or _path(item) is None else None,
-        picture=item.picture,
-        file=_file(item, item.pixels, max_pixels, _white_level(model)),
-        index=item.index,
-        remarks=_remarks(item, model),
-    )
-
-
-def _is_finite(*values: Any) -> bool:
-    """Return whether all numbers are finite."""
-    return all(bool(np.isfinite(value).all()) for value in values)
+    predictions = []
+    for roi in (item.roi, *(roi for _, roi in item.others)):
+        part = item.image if roi is None else roi.window(item.original).of(item.image)
+        anomaly_map, embedding = predict_tiled(model.predict, part, tile, model.image_size)
+        predictions.append(
+            Prediction(
+                anomaly_map=anomaly_map,
+                score=score_map(anomaly_map, scoring),
+                embedding=embedding,
+                size=item.original,
+                path=_path(item),
+                image=item.image if keep or _path(item) is None else None,
+                picture=item.picture,
+                index=item.index,
+                roi=roi,
+            )
+        )
+    item = replace(item, image=None)  # it may be large
+    del part
+    yield item, predictions
 
 
 def not_finite(model: BatchModel, source: object) -> NotFiniteError:
@@ -164,9 +189,13 @@ def _path(item: Loaded) -> str | None:
     return str(item.source) if isinstance(item.source, str | Path) else None
 
 
-def _file(item: Loaded, pixels: np.ndarray, max_pixels: int, white_level: int) -> ImageFile | None:
-    path = _path(item)
-    return None if path is None else ImageFile(path, item.original, pixels, max_pixels, white_level)
+def _file(item: Loaded, chosen: Prediction, max_pixels: int, white_level: int) -> ImageFile | None:
+    """Return what reads the image of a file again; its input is compared with what it was."""
+    if chosen.path is None:
+        return None
+    # in tiles, the input is that of the first region of interest
+    pixels, roi = (item.pixels, item.roi) if chosen.pixels is None else (chosen.pixels, chosen.roi)
+    return ImageFile(chosen.path, item.original, pixels, max_pixels, white_level, roi)
 
 
 def _white_level(model: BatchModel) -> int:
@@ -279,6 +308,7 @@ class Predictor:
         tile: int = 0,
         keep_images: bool = False,
         picture: Fit | None = None,
+        choose: Choose | None = None,
     ) -> Iterator[Prediction]:
         """Yield the prediction of every readable image; see `predict_images` of this module."""
         return predict_images(
@@ -291,4 +321,5 @@ class Predictor:
             keep_images=keep_images,
             picture=picture,
             max_pixels=self.max_pixels,
+            choose=choose,
         )

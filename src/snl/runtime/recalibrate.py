@@ -157,7 +157,11 @@ def add_normals(
     if comparable:
         feedback.doubts_about_normals(calibration, sample, named=named).decide(note, force)
     sets = calibration_sets(
-        sample, calibration.prototypes, calibration.products, calibration.references
+        sample,
+        calibration.prototypes,
+        calibration.products,
+        calibration.references,
+        calibration.rois,
     )
     if comparable:
         new_distances = {product: sets[product].distances for product in products}
@@ -242,7 +246,8 @@ def learn_false_alarms(
             calibration, sample, named=product is not None, single=True
         ).decide(note, force)
         before, sets = calibration, calibration_sets(
-            sample, calibration.prototypes, calibration.products, calibration.references
+            sample, calibration.prototypes, calibration.products, calibration.references,
+            calibration.rois,
         )  # fmt: skip
         added = {name: data for name, data in sets.items() if len(data)}
         calibration = edit.set_calibration_sets(before, added, add=True, reason="false alarms")
@@ -278,13 +283,14 @@ def _flagged(
         ImageError: one of them cannot be used.
     """
     errors: list[ImageError] = []
+    roi = calibration.rois.get(product or "")
     sample = measure(
         inspector.predictor,
-        [Record(path, product or "", "test", "normal") for path in paths],
+        [Record(path, product or "", "test", "normal", roi=roi) for path in paths],
         errors,
         tile=calibration.tile,
         ignore_masks=calibration.ignore_masks,
-        prototypes=None if product else calibration.prototypes,
+        recognise_by=None if product else calibration,
     )
     if errors:
         raise errors[0]

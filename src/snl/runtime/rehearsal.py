@@ -119,7 +119,7 @@ def remember(
         places = np.unique(np.linspace(0, max(len(own) - 1, 0), most).astype(int))
         chosen = [own[place] for place in places.tolist()] if own and most else []
         stream = read(
-            [r.path for r in chosen], size, max_pixels=max_pixels, white_level=white_level
+            [r.source for r in chosen], size, max_pixels=max_pixels, white_level=white_level
         )
         read_images = [one for one in stream if not isinstance(one, ImageError)]
         budget = MAX_BYTES * max(1.0, most / USUAL)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace as changed
 from pathlib import Path
@@ -23,6 +23,7 @@ from snl.data.catalog import Catalog
 from snl.data.inputs import catalog_files
 from snl.data.opening import check_max_pixels
 from snl.data.records import Record
+from snl.data.rois import Regions, RoiLike, rois_of, with_rois
 from snl.errors import BundleError, DataError, SettingsError, TrainingError
 from snl.kinds import BUNDLE
 from snl.limits import MAX_PIXELS
@@ -59,6 +60,7 @@ def add(
     replace: bool = False,
     quick: bool = False,
     steps: int | None = None,
+    rois: Mapping[str, RoiLike] | None = None,
     force: bool = False,
     layout: str = "auto",
     device: str = "auto",
@@ -81,6 +83,8 @@ def add(
         replace: the products are known, and these are their new versions.
         quick: only make the products known, without training.
         steps: of the training; None: a tenth of the steps of the whole training.
+        rois: regions of interest of the new products, see `snl.train`. A new version of a product
+            keeps the region that it has.
         force: take the images even if they look like those of a known product, or are in folders of
             anomalous images.
         layout: of `normals`; `auto` detects it.
@@ -111,8 +115,9 @@ def add(
     if product is not None and not product.strip():
         raise SettingsError("product '': give a name")
     catalog = _catalog(normals, product, layout)
+    regions = Regions.read(rois, max_pixels=max_pixels)
     output_file = Output("-o", target, BUNDLE, anything=target == source)
-    check_outputs([output_file], catalog_files(catalog, None))
+    check_outputs([output_file], [*catalog_files(catalog, None), *regions.files])
     for text in (*catalog.notes, *catalog.unused()):
         note(f"note: {text}")
     with ExitStack() as stack:
@@ -120,10 +125,14 @@ def add(
         stack.enter_context(locked_run(target, folder))
         temporary = stack.enter_context(temporary_folder("snl-add"))
         hashes = content_hashes(catalog.train(), _bar("comparing images", quiet))
-        identity = contents.fingerprint(hashes)
+        identity = contents.fingerprint(hashes, regions.fingerprint)
         inspector = _start(source, target, identity, device, max_pixels)
-        images = Images.of(catalog, inspector.settings)
-        addition = Addition(images, hashes, identity, temporary, max_pixels, quiet)
+        known_rois = {**inspector.calibration.rois, **rois_of(catalog.records)}
+        kept = {name: roi for name, roi in known_rois.items() if name in catalog.products}
+        records = with_rois(catalog.records, {**kept, **regions.rois}, max_pixels=max_pixels)
+        images = Images.of(changed(catalog, records=records), inspector.settings)
+        masks = regions.ignore_masks(inspector.image_size)
+        addition = Addition(images, hashes, identity, temporary, masks, max_pixels, quiet)
         stack.enter_context(devices.cpu_threads(inspector.settings.training.threads))
         last = _last_addition(inspector)
         known = last.get("contents") == identity and last["products"] == addition.products
@@ -192,7 +201,7 @@ def _catalog(normals: Catalog | str | Path, product: str | None, layout: str) ->
             raise DataError(f"{folder}: is no folder; give a folder of normal images of {product}")
         catalog = Catalog(folder, "folders", tuple(normal_images(folder, product)))
     used = tuple(
-        Record(r.path, product or r.product, "train", "normal", part=r.part)
+        Record(r.path, product or r.product, "train", "normal", part=r.part, roi=r.roi)
         for r in catalog.records
         if r.label == "normal" and (product is not None or r.split == "train")
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 
 from snl import progress
 from snl.data.records import Record
+from snl.data.rois import rois_of
 from snl.data.stream import read
 from snl.decision.calibration import Calibration, CalibrationSet
 from snl.decision.conformal import log_score_stats
@@ -69,6 +70,7 @@ class Addition:
         hashes: content hashes of their files.
         identity: fingerprint of their contents.
         folder: for temporary files.
+        ignore_masks: bool (h, w) by new product: pixels of the map that do not count.
         max_pixels: largest allowed height times width of an image.
         quiet: no progress bars.
     """
@@ -77,6 +79,7 @@ class Addition:
     hashes: Hashes
     identity: str
     folder: Path
+    ignore_masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     max_pixels: int = MAX_PIXELS
     quiet: bool = False
 
@@ -148,7 +151,7 @@ class Addition:
         }
         data = TrainingData(
             network,
-            [*old, *(record.path for record in self.images.used)],
+            [*old, *(record.source for record in self.images.used)],
             budget=cache,
             folder=options.folder,
             batch_size=stored.training.batch_size,
@@ -156,8 +159,9 @@ class Addition:
             progress=self._bar("reading images"),
         )
         with closing(data):
+            replayed = set(old)
             order = half_and_half(
-                [str(source) not in set(map(str, old)) for source in data.sources],
+                [source not in replayed for source in data.sources],
                 network.settings.training,
             )
             facts = fit(network, data, sources, options, order=order)
@@ -187,7 +191,7 @@ class Addition:
         """Add a bank of the new products' patches to the network's memory."""
         memory = network.memory
         assert memory is not None
-        paths = [record.path for record in self.images.used]
+        paths = [record.source for record in self.images.used]
         most = min(network.settings.map.memory, MOST_REMEMBERED * len(self.products))
         bank = bank_for(network, paths, most, PATCHES_PER_REMEMBERED, max_pixels=self.max_pixels)
         if bank is None:
@@ -220,7 +224,7 @@ class Addition:
     ) -> tuple[list[str], np.ndarray]:
         """Return products and embeddings (M, D) of the readable images among new ones."""
         stream = read(
-            [record.path for record in records],
+            [record.source for record in records],
             network.settings.image_size,
             max_pixels=self.max_pixels,
             white_level=network.settings.white_level,
@@ -249,7 +253,7 @@ class Addition:
         new = few_per_product(self.images.used, REFERENCE_IMAGES)
         fit_statistics(
             network.eval(),
-            [*replayed, *(record.path for record in new)],
+            [*replayed, *(record.source for record in new)],
             self._bar("errors on normal images"),
             memory=False,
             moments=moments,
@@ -269,7 +273,12 @@ class Addition:
 
         Prototypes and references of the earlier products stay, because the teacher is the same.
         """
-        masks = {k: v for k, v in old.ignore_masks.items() if k not in self.products}
+        rois = {k: v for k, v in old.rois.items() if k not in self.products}
+        rois |= rois_of(self.images.used)
+        masks = {**old.ignore_masks, **self.ignore_masks}
+        for product in self.products:
+            if product not in self.ignore_masks and old.rois.get(product) != rois.get(product):
+                masks.pop(product, None)  # it was drawn on another part of the image
         earlier = [name for name in old.products if name not in self.products]
         training, held_out = (
             self._sample(predictor, files, new, masks, held_out=held)
@@ -290,7 +299,7 @@ class Addition:
         if old.references is not None:
             references = old.references.select(earlier).merge(fit_references(embeddings, names))
         products = sorted({*earlier, *self.products})
-        sets = calibration_sets(held_out, prototypes, products, references)
+        sets = calibration_sets(held_out, prototypes, products, references, rois)
         shown = held_out if len(held_out) else training
         low = float(np.median(shown.backgrounds))
         return replace(
@@ -304,6 +313,7 @@ class Addition:
             map_range=(low, max(2 * float(shown.scores.max()), low + 1e-6)),
             network=predictor.metadata.network,
             ignore_masks=masks,
+            rois=rois,
             created=timestamp(),
             reason=f"added {self.names}",
             retired=(),

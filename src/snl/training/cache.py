@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snl.data.roi import Readable
 from snl.data.stream import batches, read
 from snl.data.tiles import Source, Tile, tiles_of
 from snl.errors import ImageError, TrainingError
@@ -45,7 +46,7 @@ class TrainingData:
     """Batches of images or tiles with their teacher features, by index.
 
     Attributes:
-        paths: readable training images.
+        paths: readable training images, or regions of interest in them.
         sources: what an index refers to: these images, or their tiles.
         skipped: errors of unreadable images.
         pixels_in, features_in: where they are cached: `memory`, `disk` or `off`.
@@ -71,7 +72,7 @@ class TrainingData:
     def __init__(
         self,
         network: Network,
-        paths: Sequence[Path],
+        paths: Sequence[Readable],
         *,
         budget: CacheBudget,
         folder: Path,
@@ -194,7 +195,7 @@ class TrainingData:
                 )
             yield loaded.pixels
 
-    def _tiles(self, paths: Sequence[Path], note: Callable[[str], None]) -> list[Source]:
+    def _tiles(self, paths: Sequence[Readable], note: Callable[[str], None]) -> list[Source]:
         """Return the tiles of all images, at most `MOST_TILES`; errors are added to `skipped`."""
         side = self.network.settings.tile
         tiles, total, errors = tiles_of(paths, side, MOST_TILES, max_pixels=self._max_pixels)
@@ -291,10 +292,11 @@ class TrainingData:
         return sorted(place for places, _ in found for place in places)
 
 
-def _file(source: Source) -> Path:
-    return Path(source.path if isinstance(source, Tile) else source)
+def _file(source: Source) -> Readable:
+    image = source.path if isinstance(source, Tile) else source
+    return Path(image) if isinstance(image, str) else image
 
 
-def _files(sources: Iterable[Source]) -> list[Path]:
-    """Return the image files of sources, in order, each once."""
+def _files(sources: Iterable[Source]) -> list[Readable]:
+    """Return the images of sources, in order, each once."""
     return list(dict.fromkeys(map(_file, sources)))

@@ -43,9 +43,15 @@ def content_hashes(
     return hashes
 
 
-def fingerprint(hashes: Hashes) -> str:
-    """Return the sha256 of the contents of files, in their order; their names do not count."""
-    text = " ".join("-" if value is None else f"{value:016x}" for value in hashes.values())
+def fingerprint(hashes: Hashes, further: str = "") -> str:
+    """Return the sha256 of the contents of files, in their order; their names do not count.
+
+    Args:
+        hashes: of the files.
+        further: text that enters, too, if it is not empty.
+    """
+    texts = ["-" if value is None else f"{value:016x}" for value in hashes.values()]
+    text = " ".join([*texts, further] if further else texts)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from snl.data.roi import Readable
 from snl.data.stream import batches, read
 from snl.data.tiles import Source, samples
 from snl.limits import MAX_PIXELS
@@ -39,7 +39,7 @@ Features = tuple[Tensor, list[Tensor]]
 @torch.no_grad()
 def fit_statistics(
     network: Network,
-    paths: Sequence[Path],
+    paths: Sequence[Readable],
     progress: Callable[[int, int], None] | None = None,
     *,
     groups: ProductGroups | None = None,
@@ -97,7 +97,7 @@ def fit_statistics(
 @torch.no_grad()
 def bank_for(
     network: Network,
-    paths: Sequence[Path],
+    paths: Sequence[Readable],
     most: int,
     per_remembered: int,
     *,

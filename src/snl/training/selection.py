@@ -135,7 +135,7 @@ def group(
     if len({record.product for record in records}) != 1:
         return catalog
     stream = read(
-        [record.path for record in records],
+        [record.source for record in records],
         network.settings.image_size,
         max_pixels=max_pixels,
         white_level=network.settings.white_level,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from snl.data.roi import Readable
 from snl.data.stream import read
 from snl.data.tiles import Source, samples
 from snl.decision.products import fit_prototypes
@@ -32,14 +32,14 @@ class ProductGroups:
         owners: the group of every gate.
     """
 
-    paths: tuple[tuple[Path, ...], ...]
+    paths: tuple[tuple[Readable, ...], ...]
     gates: Tensor
     owners: tuple[int, ...]
 
 
 def group_products(
     network: Network,
-    products: Mapping[Path, str],
+    products: Mapping[Readable, str],
     progress: Callable[[int, int], None] | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
@@ -55,7 +55,7 @@ def group_products(
     Returns:
         None for so few products that they are one group.
     """
-    by_product: dict[str, list[Path]] = {}
+    by_product: dict[str, list[Readable]] = {}
     for path, product in products.items():
         by_product.setdefault(product, []).append(path)
     if len(by_product) <= PRODUCTS_PER_UNIT:

@@ -19,6 +19,7 @@ from snl.data.catalog import Catalog
 from snl.data.inputs import catalog_files
 from snl.data.local_copy import is_elsewhere, local_copy
 from snl.data.opening import check_max_pixels
+from snl.data.rois import Regions, RoiLike, with_rois
 from snl.data.white_level import describe, sample_range
 from snl.errors import SettingsError
 from snl.limits import MAX_PIXELS, STEPS_PER_PRODUCT
@@ -70,6 +71,7 @@ def train(
     tensorboard: bool = False,
     max_pixels: int = MAX_PIXELS,
     part_pattern: str | None = None,
+    rois: Mapping[str, RoiLike] | None = None,
     data_cache: str | Path | None = None,
     quiet: bool = False,
     note: Note = lambda text: None,
@@ -96,6 +98,9 @@ def train(
             memory. The inspector returned has the same limit; the bundle does not store it.
         part_pattern: names the parts that several images show, see `Catalog.read`; whole parts are
             held out.
+        rois: regions of interest by product: (left, top, width, height) in pixels, or the file of a
+            mask; only that part of the product's images is inspected (docs/products.md). A manifest
+            may state them in its column `roi` instead.
         data_cache: folder for such copies; None: `snl/data` in the user's cache folder.
         quiet: no progress bars.
         note: called with a sentence about every step.
@@ -122,7 +127,8 @@ def train(
         if not ranks.is_first:
             quiet, note = True, _ignore
         call = _Call(data, target, layout, part_pattern, resume or distributed.is_restarted(),
-                     overwrite, max_pixels, data_cache, quiet, note)  # fmt: skip
+                     overwrite, max_pixels, data_cache, quiet, note,
+                     Regions.read(rois, max_pixels=max_pixels))  # fmt: skip
         options = partial(
             RunOptions, resume=call.resume, checkpoint_every=checkpoint_every,
             tensorboard=tensorboard, quiet=quiet,
@@ -150,6 +156,7 @@ class _Call:
     data_cache: str | Path | None
     quiet: bool
     note: Note
+    regions: Regions
 
     def catalog(self, settings: Settings) -> Catalog:
         """Read the data, after a check of the output."""
@@ -165,10 +172,12 @@ class _Call:
         )
         if self.target is not None:
             given = None if isinstance(data, Catalog) else data
-            check_output(self.target, settings, catalog_files(catalog, given))
+            inputs = [*catalog_files(catalog, given), *self.regions.files]
+            check_output(self.target, settings, inputs)
         for text in (*catalog.notes, *catalog.unused()):
             self.note(f"note: {text}")
-        return catalog
+        records = with_rois(catalog.records, self.regions.rois, max_pixels=self.max_pixels)
+        return replace(catalog, records=records)
 
 
 def _train(
@@ -199,8 +208,9 @@ def _train(
     hashes = ranks.call_first(
         lambda: content_hashes(catalog.train(), _bar("comparing images", quiet))
     )
+    masks = call.regions.ignore_masks(settings.image_size)
     sources = {
-        "data": catalog.fingerprint(),
+        "data": catalog.fingerprint(call.regions.fingerprint if masks else ""),
         "image contents": contents.fingerprint(hashes),
         "teacher": fingerprint(network.teacher),
     }
@@ -229,6 +239,8 @@ def _train(
         stack.enter_context(devices.cpu_threads(recorded or settings.training.threads))
         network.to(chosen)
         images = ranks.call_first(lambda: _prepare(network, images, max_pixels, quiet, note))
+        named = {record.path: record.product for record in catalog.train()}  # before grouping
+        masks = {r.product: masks[named[r.path]] for r in images.used if named[r.path] in masks}
         network.size_for(len({record.product for record in images.used}))
         ranks.copy(network)
         note(_summary(network.settings, images, chosen, ranks))
@@ -244,7 +256,8 @@ def _train(
             rehearsal=small_images(images, hashes, network.settings, max_pixels),
         )
         predictor = Predictor(TorchEngine(network, device), metadata, max_pixels=max_pixels)
-        inspector = calibrated(predictor, images, reading.skip_bad, _bar("calibrating", quiet))
+        bar = _bar("calibrating", quiet)
+        inspector = calibrated(predictor, images, reading.skip_bad, bar, masks)
         skipped = facts["skipped"]
         if skipped:
             note(f"{len(skipped)} images could not be read and were skipped, first: {skipped[0]}")
@@ -263,7 +276,7 @@ def _prepare(network: Network, images: Images, max_pixels: int, quiet: bool, not
     """Standardise an untrained teacher, or group images without product names by a trained one."""
     settings = network.settings
     if settings.teacher.weights == "random":
-        standardise(network, [record.path for record in images.used], max_pixels)
+        standardise(network, [record.source for record in images.used], max_pixels)
     elif settings.training.product_groups == "auto":
         bar = _bar("grouping images", quiet)
         grouped = group(images.catalog, network, bar, max_pixels=max_pixels)
@@ -312,7 +325,7 @@ def _fit(
     settings = network.settings
     data = TrainingData(
         network,
-        [record.path for record in images.used],
+        [record.source for record in images.used],
         budget=reading.cache,
         folder=options.folder,
         batch_size=settings.training.batch_size,
@@ -328,7 +341,7 @@ def _fit(
         return images, facts
     check_finite(network)
     began = perf_counter()
-    products = {record.path: record.product for record in images.used}
+    products = {record.source: record.product for record in images.used}
     groups = None
     if network.memory is not None:
         groups = group_products(
@@ -350,7 +363,7 @@ def _fit(
     facts["teacher"] = sources["teacher"]
     facts["skipped"] = [str(error) for error in data.skipped]
     readable = set(data.paths)
-    return replace(images, used=[r for r in images.used if r.path in readable]), facts
+    return replace(images, used=[r for r in images.used if r.source in readable]), facts
 
 
 def _bar(title: str, quiet: bool, unit: str = "image") -> Callable[[int, int], None] | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from snl.data.catalog import Catalog
 from snl.data.records import Record
+from snl.data.rois import rois_of
 from snl.decision.fit import fit_calibration
 from snl.errors import ImageError, NotFiniteError, TrainingError
 from snl.model.network import Network
@@ -80,6 +81,7 @@ def calibrated(
     images: Images,
     skip_bad: bool,
     bar: Callable[[int, int], None] | None,
+    ignore_masks: Mapping[str, np.ndarray],
 ) -> Inspector:
     """The inspector with its first calibration; unreadable images are added to the facts."""
     settings = predictor.settings
@@ -88,7 +90,14 @@ def calibrated(
     errors: list[ImageError] = []
     total = len(reference) + len(images.held_out)
     training, held_out = (
-        measure(predictor, records, errors, tile=settings.tile, progress=_part(bar, before, total))
+        measure(
+            predictor,
+            records,
+            errors,
+            tile=settings.tile,
+            ignore_masks=ignore_masks,
+            progress=_part(bar, before, total),
+        )
         for records, before in ((reference, 0), (images.held_out, len(reference)))
     )
     for error in errors:
@@ -96,6 +105,7 @@ def calibrated(
             raise diverged(settings, str(error))
     if errors and not skip_bad:
         raise errors[0]
+    known = set(training.products)
     predictor.training.facts["skipped"].extend(str(error) for error in errors)
     calibration = fit_calibration(
         training,
@@ -104,6 +114,8 @@ def calibrated(
         scoring=settings.map,
         tile=settings.tile,
         network=predictor.metadata.network,
+        rois=rois_of(images.used),
+        ignore_masks={name: ignore_masks[name] for name in ignore_masks if name in known},
     )
     inspector = Inspector(predictor, [calibration])
     inspector.log("training")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from snl.data.roi import Readable
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
 from snl.limits import MAX_PIXELS
@@ -40,7 +41,7 @@ def untrained(settings: Settings, note: Callable[[str], None]) -> Network:
     return network
 
 
-def standardise(network: Network, paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> None:
+def standardise(network: Network, paths: Sequence[Readable], max_pixels: int = MAX_PIXELS) -> None:
     """Fit an untrained teacher's normalisation layers to a sample of the training images."""
     sources = samples(paths, network.settings.tile, STANDARDISE_SAMPLE, max_pixels=max_pixels)
     stream = read(
