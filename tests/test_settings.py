@@ -231,7 +231,6 @@ OUT_OF_RANGE = [
     ("training.threads", [-1, 1025]),
     ("training.holdout", [-0.1, 0.51, "nan"]),
     ("training.holdout_min", [-1, 1_000_001]),
-    ("training.rehearsal", [-1, 201]),
 ]
 
 

@@ -203,9 +203,6 @@ class TrainingSettings:
     """Share of each product's normal training images that is held out for calibration; 0: none."""
     holdout_min: Annotated[int, Range(0, 1e6)] = 20
     """Images held out per product at the least, but at most a third of a product's images."""
-    rehearsal: Annotated[int, Range(0, 200)] = 24
-    """Training images of each product, and as many held-out ones, that the bundle keeps as small
-    JPEG files, so that products can be added later (`snl add`). 0: none."""
     product_groups: Literal["auto", "off"] = "auto"
     """`auto`: divide images without product names into groups that the teacher's features clearly
     separate; each group is then a product with its own calibration."""

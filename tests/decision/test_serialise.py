@@ -60,6 +60,11 @@ def at(index: Any, value: float) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
+def roi(product: str, values: Any) -> Damage:
+    """Return what gives a product a region of interest."""
+    return lambda d, a: d.setdefault("rois", {}).update({product: values})
+
+
 PARTS = [f.name for f in dataclasses.fields(CalibrationSet) if f.name != "names"]
 DAMAGES: dict[str, Damage] = {
     **{f"no {part}": (lambda d, a, n=part: a.pop(f"0.{n}")) for part in PARTS},
@@ -132,14 +137,12 @@ DAMAGES: dict[str, Damage] = {
     "a scale of null": lambda d, a: d["mm_per_pixel"].update(bolt=None),
     "a scale of other products": lambda d, a: d["mm_per_pixel"].update(c=0.1),
     "a region area of zero": lambda d, a: d["min_region_area"].update(bolt=0),
-    "a region of interest outside its images": lambda d, a: d["rois"].update(
-        bolt=[40, 2, 30, 20, 64, 48]),
-    "a region of interest without its images": lambda d, a: d["rois"].update(bolt=[4, 2, 30, 20]),
-    "a region of interest of no width": lambda d, a: d["rois"].update(bolt=[4, 2, 0, 20, 64, 48]),
-    "a region of interest left of its images": lambda d, a: d["rois"].update(
-        bolt=[-4, 2, 30, 20, 64, 48]),
-    "a region of interest as text": lambda d, a: d["rois"].update(bolt="4,2,30,20"),
-    "regions of interest of other products": lambda d, a: d["rois"].update(c=d["rois"]["bolt"]),
+    "a region of interest outside its images": roi("bolt", [40, 2, 30, 20, 64, 48]),
+    "a region of interest without its images": roi("bolt", [4, 2, 30, 20]),
+    "a region of interest of no width": roi("bolt", [4, 2, 0, 20, 64, 48]),
+    "a region of interest left of its images": roi("bolt", [-4, 2, 30, 20, 64, 48]),
+    "a region of interest as text": roi("bolt", "4,2,30,20"),
+    "regions of interest of other products": roi("c", [4, 2, 30, 20, 64, 48]),
     "tiles of one pixel": lambda d, a: d.update(tile=1),
     "tiles of infinite size": lambda d, a: d.update(tile=math.inf),
     "tiles of negative size": lambda d, a: d.update(tile=-64),

@@ -329,7 +329,7 @@ def test_close_releases_the_network(bundle: Path, image: Path) -> None:
 def test_a_bundle_contains_everything_needed(bundle: Path) -> None:
     arrays, document = load_tensors(bundle, "bundle")
     sections = document["sections"]
-    known = {"network", "model", "training", "calibration", "history", "rehearsal"}
+    known = {"network", "model", "training", "calibration", "history"}
     assert set(sections) == known
     model, training = sections["model"], sections["training"]
     assert training["products"] == {"bolt": 2, "plate": 2}

@@ -45,9 +45,10 @@ def add_parser(verbs: Any) -> None:
         "snl add parts.snl gears-new-light/ --product gear --replace",
         "snl add parts.snl gears/ --product gear --quick",
         "snl add parts.snl gears/ --product gear --roi 40,20,300,200",
-        more="The products can be inspected after some seconds; then the student is trained on "
-        "them, for a tenth of its former steps. An interrupted command goes on if it is given "
-        "again. snl undo FILE takes it back.",
+        more="The products can be inspected after some seconds; then adapters of the student are "
+        "trained for them, for a tenth of its former steps. Nothing changes for the other "
+        "products. An interrupted command goes on if it is given again. snl undo FILE takes it "
+        "back.",
     )
     verb.add_argument("file", metavar="FILE", help="bundle of snl train; it is changed in place")
     verb.add_argument(

@@ -9,7 +9,7 @@ from snl.cli import options as shared
 from snl.cli.changes import changing
 from snl.cli.common import OK, say
 
-SUMMARY = "remove products from a bundle or an export, with the small images of them"
+SUMMARY = "remove products from a bundle or an export"
 
 
 class Options(shared.QuietOption):

@@ -39,7 +39,6 @@ class Options(
     on_bad_image: str
     tensorboard: bool
     devices: str | None
-    no_rehearsal: bool
     data_cache: Path | None
 
 
@@ -83,12 +82,6 @@ def add_parser(verbs: Any) -> None:
     shared.add_budget(verb)
     verb.add_argument(
         "--tensorboard", action="store_true", help="write scalars to FILE.run/tensorboard"
-    )
-    verb.add_argument(
-        "--no-rehearsal",
-        action="store_true",
-        help="keep no small images of the products in FILE; then products cannot be added to it "
-        "later (snl add), only by a new training of all",
     )
     verb.add_argument(
         "--data-cache",
@@ -135,10 +128,7 @@ def run(options: Options) -> int:
             output=options.output,
             method=options.method,
             preset=options.preset,
-            overrides={
-                **options.overrides(),
-                **({"training.rehearsal": 0} if options.no_rehearsal else {}),
-            },
+            overrides=options.overrides(),
             layout=options.layout,
             part_pattern=options.part_pattern,
             rois=rois.rois_of(options.roi),

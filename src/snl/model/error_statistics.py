@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snl.kmeans import kmeans
+from snl.model.adapters import chosen, current_groups
 from snl.model.base import Stage
 
 _EPS = 1e-8
@@ -33,6 +34,9 @@ class ErrorStatistics(nn.Module):
     Until `set_moments` and `set_clusters` are called, every mean is 0, and every standard deviation
     and normal score is 1.
 
+    Products that were added later have statistics of their own, `more`, which are used for images
+    of their group, see `snl.model.adapters`.
+
     Args:
         stages: of the teacher.
         clusters: number of clusters; 0: no score normalisation.
@@ -51,12 +55,35 @@ class ErrorStatistics(nn.Module):
         self.register_buffer("centres", torch.full((clusters, width), _FAR))
         self.register_buffer("spread", torch.ones(()))
         self.register_buffer("normal_scores", torch.ones(clusters))
+        self.stages, self.clusters = tuple(stages), clusters
+        self.more = nn.ModuleList()
+
+    @property
+    def groups(self) -> int:
+        """Number of groups of products."""
+        return 1 + len(self.more)
+
+    def resize(self, groups: int) -> None:
+        """Make room for the statistics of a number of groups."""
+        while self.groups < groups:
+            one = ErrorStatistics(self.stages, self.clusters)
+            self.more.append(one.to(self.centres.device))
+
+    def of(self, group: int) -> ErrorStatistics:
+        """Return the statistics of one group."""
+        if not group:
+            return self
+        one = self.more[group - 1]
+        assert isinstance(one, ErrorStatistics)
+        return one
 
     def standardised(self, stage: int, t: Tensor, s: Tensor) -> Tensor:
         """Return (B, h, w) from features (B, C, h, w) of a stage: the mean square over channels of
         the standardised difference of the unit features."""
-        mean, deviation = self._moments(stage)
-        z = (unit_difference(t, s) - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1)
+        shape = (-1, t.shape[1], 1, 1)
+        mean = self._chosen(f"mean{stage}").view(shape)
+        deviation = self._chosen(f"deviation{stage}").view(shape)
+        z = (unit_difference(t, s) - mean) / deviation
         squares: Tensor = z.square().mean(1)
         return squares
 
@@ -66,6 +93,11 @@ class ErrorStatistics(nn.Module):
         softmax(-distance^2 / spread)."""
         if not len(self.normal_scores):
             return torch.ones(len(teacher[0]), device=teacher[0].device)
+        if len(self.more) and (groups := current_groups()) is not None:
+            apart = (embed(teacher)[:, None] - self._chosen("centres")).square().sum(2)
+            spread = chosen(self._stacked("spread"), groups)[:, None]
+            shares = torch.softmax(-apart / spread, dim=1)
+            return (shares * self._chosen("normal_scores")).sum(1)
         return torch.softmax(self._logits(embed(teacher)), dim=1) @ self.normal_scores
 
     @torch.no_grad()
@@ -103,6 +135,17 @@ class ErrorStatistics(nn.Module):
         shares = torch.softmax(torch.log_softmax(logits, dim=1), dim=0)
         self.normal_scores.fill_(1)
         self.normal_scores[:count] = (shares.T @ scores.to(self.normal_scores)).clamp_min(_EPS)
+
+    def _chosen(self, name: str) -> Tensor:
+        """Return a value for every image that is being processed, (B, ...) or (1, ...)."""
+        groups = current_groups()
+        if groups is None or not len(self.more):
+            own: Tensor = getattr(self, name)
+            return own[None]
+        return chosen(self._stacked(name), groups)
+
+    def _stacked(self, name: str) -> Tensor:
+        return torch.stack([getattr(self.of(group), name) for group in range(self.groups)])
 
     def _moments(self, stage: int) -> tuple[Tensor, Tensor]:
         mean: Tensor = getattr(self, f"mean{stage}")

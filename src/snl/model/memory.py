@@ -135,13 +135,7 @@ class PatchMemory(nn.Module):
         if len(banks) == 1:
             kept, owners = others, [0] * len(others)
         else:
-            known = torch.cat([others, strangers]).to(self.gates)
-            nearest = torch.cdist(self.gates, known).argmin(1) if len(known) else None
-            remains = [
-                row
-                for row in range(len(self.gates))
-                if nearest is None or int(nearest[row]) < len(others)
-            ]
+            remains = remaining(self.gates, others, strangers)
             kept = self.gates[remains]
             owners = [int(self.banks[row]) for row in remains]
         used = sorted(set(owners))
@@ -196,6 +190,16 @@ class PatchMemory(nn.Module):
     def _resize(self, name: str, count: int) -> None:
         old: Tensor = getattr(self, name)
         setattr(self, name, old.new_zeros(count, *old.shape[1:]))
+
+
+def remaining(gates: Tensor, others: Tensor, strangers: Tensor) -> list[int]:
+    """Return the rows of gates (Q, E) that are not nearer to a stranger (S, E) than to all others
+    (R, E)."""
+    known = torch.cat([others, strangers]).to(gates)
+    if not len(known):
+        return list(range(len(gates)))
+    nearest = torch.cdist(gates, known).argmin(1).tolist()
+    return [row for row, place in enumerate(nearest) if place < len(others)]
 
 
 def _padded(patches: Sequence[Tensor]) -> Tensor:

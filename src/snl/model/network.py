@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from snl.errors import SettingsError
+from snl.model.adapters import Router, adapt, grouped
 from snl.model.anomaly import anomaly_map, score, smoothed
 from snl.model.error_statistics import ErrorStatistics, embed
-from snl.model.memory import PatchMemory
+from snl.model.memory import PatchMemory, remaining
 from snl.model.student import make_student
 from snl.model.teacher import Teacher
 from snl.settings import Settings
@@ -68,6 +69,42 @@ class Network(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         self.statistics = self.empty_statistics()
         self.memory = self.empty_memory()
+        self.router: Router | None = None
+        """The group of an image, once products were added; see `snl.model.adapters`."""
+
+    @property
+    def groups(self) -> int:
+        """Number of groups of products: the first training, and every addition."""
+        return self.statistics.groups
+
+    def resize_groups(self, groups: int, gates: int) -> None:
+        """Make room for a number of groups of products, and gates of the router."""
+        adapt(self.student, groups)
+        self.statistics.resize(groups)
+        width = sum(stage.channels for stage in self.teacher.stages)
+        self.router = Router(width, gates).to(self.mean.device)
+
+    def add_group(self, new: Tensor, others: Tensor, strangers: Tensor) -> int:
+        """Add a group of products, whose adapters are zero; return its number.
+
+        Args:
+            new: embeddings (Q, E) of the new products.
+            others: embeddings (R, E) of the products that are there.
+            strangers: embeddings (S, E) of products that are no longer there: gates that are nearer
+                to them than to all others are removed.
+        """
+        number, old = self.groups, self.router
+        gates, groups = others, torch.zeros(len(others), dtype=torch.long)
+        if old is not None:
+            rows = remaining(old.gates, others, strangers)
+            gates, groups = old.gates[rows], old.groups[rows]
+        self.resize_groups(number + 1, 1)
+        assert self.router is not None
+        self.router.set_gates(
+            torch.cat([gates.to(new), new]),
+            torch.cat([groups.cpu(), torch.full((len(new),), number)]),
+        )
+        return number
 
     def size_for(self, products: int) -> None:
         """Give the untrained student and the statistics room for a number of products, unless the
@@ -114,8 +151,10 @@ class Network(nn.Module):
         uint8 (B, H, W, 3) of the input size; see `snl.model.error_statistics.embed`."""
         images = self.normalise(pixels)
         features = self.teacher_features(images)
-        maps, scores = self.compare(features, self.student(images, features).features)
-        return maps, scores, embed(features)
+        embeddings = embed(features)
+        with grouped(None if self.router is None else self.router(embeddings)):
+            maps, scores = self.compare(features, self.student(images, features).features)
+        return maps, scores, embeddings
 
     def compare(
         self, teacher: Sequence[Tensor], student: Sequence[Tensor]

@@ -13,6 +13,7 @@ import torch
 
 from snl.errors import BundleError, PluginError, SettingsError
 from snl.files import load_tensors, save_tensors
+from snl.model.adapters import groups_in
 from snl.model.network import Network
 from snl.runtime import previous
 from snl.runtime.convert import is_format_2, sections_of_format_2
@@ -39,7 +40,7 @@ def write_sections(
         metadata: has the previous one.
     """
     if metadata.previous is not None:
-        before = previous.to_sections(metadata.previous, sections, metadata.rehearsal)
+        before = previous.to_sections(metadata.previous, sections)
         sections = {**sections, **before}
     document, arrays = join_sections(sections)
     save_tensors(path, arrays, KIND, document)
@@ -73,6 +74,8 @@ def load(path: str | Path) -> tuple[Network, ModelMetadata]:
         metadata = from_sections(sections)
         network = Network(metadata.settings)
         weights = sections[NETWORK].arrays
+        if (groups := groups_in(weights)) > 1:
+            network.resize_groups(groups, len(weights["router.gates"]))
         _check_weights(weights, network)
         network.load_state_dict({name: torch.from_numpy(v) for name, v in weights.items()})
         width = network.statistics.centres.shape[1]
@@ -97,12 +100,14 @@ def check_finite(weights: Mapping[str, np.ndarray]) -> None:
     for name, array in weights.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"the weights '{name}' are not finite")
-        key = name.removeprefix("statistics.")
+        key = name.rpartition(".")[2]
         scales = key.startswith("deviation") or key in ("spread", "normal_scores")
-        if key != name and scales and not (array > 0).all():
+        if name.startswith("statistics.") and scales and not (array > 0).all():
             raise ValueError(f"the error statistics '{key}' are not above 0")
         if name == "memory.scales" and not (array > 0).all():
             raise ValueError("the memory's scale is not above 0")
+        if name == "router.groups" and not ((array >= 0) & (array < groups_in(weights))).all():
+            raise ValueError("the router names groups that the network does not have")
         if name == "memory.banks" and "memory.patches" in weights:
             count = len(weights["memory.scales"])
             if not ((array >= 0) & (array < count)).all():

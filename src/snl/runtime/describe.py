@@ -19,7 +19,7 @@ from snl.runtime.convert import is_format_2, sections_of_format_2
 from snl.runtime.engine import read_export
 from snl.runtime.metadata import ModelMetadata, from_sections
 from snl.runtime.onnx_file import split
-from snl.runtime.sections import NETWORK, REHEARSAL, Section, split_sections
+from snl.runtime.sections import NETWORK, Section, split_sections
 
 
 @dataclass(frozen=True)
@@ -245,4 +245,4 @@ def _sections(
 def _is_large(name: str) -> bool:
     """Return whether an array is one of those that are not described."""
     section = name.partition("/")[0]
-    return section in (NETWORK, REHEARSAL) or previous.belongs(section)
+    return section == NETWORK or previous.belongs(section)

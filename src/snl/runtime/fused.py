@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from snl.model.adapters import Adapted
 from snl.model.network import Network
 
 _Convolution = nn.Conv2d | nn.ConvTranspose2d
@@ -96,5 +97,9 @@ def _fold(convolution: _Convolution, norm: _BatchNorm) -> None:
         transpose=isinstance(convolution, nn.ConvTranspose2d),
     )
     convolution.weight, convolution.bias = weight, bias
+    adapted: Any = convolution
+    if isinstance(adapted, Adapted):
+        factors = (norm.running_var + norm.eps).rsqrt()
+        adapted.scale(factors if norm.weight is None else norm.weight * factors)
     remaining = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
     norm.forward = nn.Sequential(*remaining).forward  # type: ignore[method-assign]

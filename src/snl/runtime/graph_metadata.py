@@ -35,9 +35,9 @@ KEYS = (KEY, _SIZE, _THRESHOLDS, _GRAPH)
 def to_metadata(metadata: ModelMetadata, graph: str) -> dict[str, str]:
     """Return all keys and values; `graph` is the checksum of the graph.
 
-    What only training needs is left out: the small images, and the network's previous state.
+    What only training needs is left out: the network's previous state.
     """
-    metadata = replace(metadata, rehearsal=None, previous=None)
+    metadata = replace(metadata, previous=None)
     others = {
         _SIZE: str(metadata.settings.image_size),
         _THRESHOLDS: json.dumps(_thresholds(metadata), ensure_ascii=False, allow_nan=False),

@@ -14,16 +14,14 @@ from snl.decision.serialise import from_document, to_document
 from snl.errors import PluginError
 from snl.files import content_hash
 from snl.registry import REGISTRIES
-from snl.runtime import history, previous, rehearsal
+from snl.runtime import history, previous
 from snl.runtime.history import Event
 from snl.runtime.previous import Previous
-from snl.runtime.rehearsal import Rehearsal
 from snl.runtime.sections import (
     CALIBRATION,
     EVENTS,
     MODEL,
     NETWORK,
-    REHEARSAL,
     TRAINING,
     Section,
 )
@@ -79,8 +77,6 @@ class ModelMetadata:
         network: version of the network.
         plugins: kind, name, package and version of every plug-in that the network needs.
         events: the history of the file, oldest first.
-        rehearsal: small copies of normal images, by which products can be added; None: the bundle
-            keeps none.
         previous: what the bundle was before its network was changed; None: it was not.
         extra: sections of later versions, kept as they are.
     """
@@ -93,7 +89,6 @@ class ModelMetadata:
     network: str = ""
     plugins: Sequence[Mapping[str, str]] = ()
     events: tuple[Event, ...] = ()
-    rehearsal: Rehearsal | None = None
     previous: Previous | None = None
     extra: Mapping[str, Section] = field(default_factory=dict)
 
@@ -141,8 +136,6 @@ def to_sections(metadata: ModelMetadata) -> dict[str, Section]:
     }
     if metadata.events:
         sections[EVENTS] = history.to_section(metadata.events)
-    if metadata.rehearsal is not None:
-        sections[REHEARSAL] = rehearsal.to_section(metadata.rehearsal)
     return {**sections, **metadata.extra}
 
 
@@ -194,16 +187,15 @@ def from_sections(sections: Mapping[str, Section], *, exported: bool = False) ->
     if len({calibration.prototypes.centres.shape[1] for calibration in calibrations}) > 1:
         raise ValueError("the prototypes are damaged")
     events = history.from_section(sections[EVENTS]) if EVENTS in sections else ()
-    kept = rehearsal.from_section(sections[REHEARSAL]) if REHEARSAL in sections else None
-    before = previous.from_sections(sections, kept)
-    known = {MODEL, TRAINING, CALIBRATION, NETWORK, EVENTS, REHEARSAL}
+    before = previous.from_sections(sections)
+    known = {MODEL, TRAINING, CALIBRATION, NETWORK, EVENTS}
     extra = {
         name: section
         for name, section in sections.items()
         if name not in known and not previous.belongs(name)
     }
     return ModelMetadata(
-        settings, info, calibrations, mean, std, network, plugins, events, kept, before, extra
+        settings, info, calibrations, mean, std, network, plugins, events, before, extra
     )
 
 

@@ -2,22 +2,20 @@
 
 Adding products changes the network. The state before is kept in the file, so that the change can be
 undone: its sections under names that begin with `previous.`. What is equal in both states, such as
-the teacher's weights, is stored once.
+the weights of teacher and student, is stored once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from snl.runtime import rehearsal
-from snl.runtime.rehearsal import Rehearsal
-from snl.runtime.sections import NETWORK, REHEARSAL, Section
+from snl.runtime.sections import NETWORK, Section
 
 _PREFIX = "previous."
-_SAME, _SHARED = "same", "shared"
+_SAME = "same"
 
 
 @dataclass(frozen=True)
@@ -25,12 +23,10 @@ class Previous:
     """A state of a bundle.
 
     Attributes:
-        sections: as in a bundle of its own, without its rehearsal and its own previous state.
-        rehearsal: its small copies of normal images; None: it had none.
+        sections: as in a bundle of its own, without its own previous state.
     """
 
     sections: Mapping[str, Section]
-    rehearsal: Rehearsal | None
 
 
 def belongs(name: str) -> bool:
@@ -38,15 +34,12 @@ def belongs(name: str) -> bool:
     return name.startswith(_PREFIX)
 
 
-def to_sections(
-    state: Previous, current: Mapping[str, Section], kept: Rehearsal | None
-) -> dict[str, Section]:
+def to_sections(state: Previous, current: Mapping[str, Section]) -> dict[str, Section]:
     """Return the sections of the previous state, as they are stored.
 
     Args:
         state: to store.
         current: sections of the present state.
-        kept: rehearsal of the present state.
     """
     sections = dict(state.sections)
     weights, present = sections[NETWORK].arrays, current[NETWORK].arrays
@@ -57,22 +50,11 @@ def to_sections(
     ]
     own = {name: array for name, array in weights.items() if name not in same}
     sections[NETWORK] = Section({_SAME: same}, own)
-    if state.rehearsal is not None:
-        images: Sequence[rehearsal.Kept] = kept.images if kept is not None else ()
-        places = {image: place for place, image in enumerate(images)}
-        shared = [places[image] for image in state.rehearsal.images if image in places]
-        rest = Rehearsal(tuple(i for i in state.rehearsal.images if i not in places))
-        stored = rehearsal.to_section(rest)
-        sections[REHEARSAL] = Section({**stored.document, _SHARED: shared}, stored.arrays)
     return {_PREFIX + name: section for name, section in sections.items()}
 
 
-def from_sections(sections: Mapping[str, Section], kept: Rehearsal | None) -> Previous | None:
+def from_sections(sections: Mapping[str, Section]) -> Previous | None:
     """Inverse of `to_sections`; None: the file has no previous state.
-
-    Args:
-        sections: of the file.
-        kept: rehearsal of the present state.
 
     Raises:
         LookupError, TypeError, ValueError, AttributeError: the sections are damaged.
@@ -85,12 +67,7 @@ def from_sections(sections: Mapping[str, Section], kept: Rehearsal | None) -> Pr
     network, present = found[NETWORK], sections[NETWORK].arrays
     same = {str(name): present[str(name)] for name in network.document[_SAME]}
     found[NETWORK] = Section({}, {**same, **network.arrays})
-    stored = found.pop(REHEARSAL, None)
-    if stored is None:
-        return Previous(found, None)
-    images = kept.images if kept is not None else ()
-    shared = tuple(images[int(place)] for place in stored.document[_SHARED])
-    return Previous(found, Rehearsal(shared + rehearsal.from_section(stored).images))
+    return Previous(found)
 
 
 def _is_equal(one: np.ndarray, other: np.ndarray) -> bool:

@@ -1,10 +1,9 @@
 """Model files as named sections, the same in a bundle and in the metadata of an exported graph.
 
 A section is a JSON document and arrays; in the file an array's name begins with its section's. This
-version writes `model`, `training`, `calibration`, `history` and, in a bundle, `network`, perhaps
-`rehearsal`, and the sections of the state before the last change of the network. Sections that it
-does not know are kept and written back, so that a file of a later version survives a change by this
-one.
+version writes `model`, `training`, `calibration`, `history` and, in a bundle, `network`, and
+perhaps the sections of the state before the last change of the network. Sections that it does not
+know are kept and written back, so that a file of a later version survives a change by this one.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 NETWORK, MODEL, TRAINING, CALIBRATION = "network", "model", "training", "calibration"
-EVENTS, REHEARSAL = "history", "rehearsal"
+EVENTS = "history"
 
 
 @dataclass(frozen=True)

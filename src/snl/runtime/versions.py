@@ -18,7 +18,7 @@ from snl.runtime.sections import MODEL, NETWORK
 
 
 def remove(inspector: Inspector, products: str | Sequence[str]) -> None:
-    """Remove products from an inspector: their calibration and the small images of them.
+    """Remove products from an inspector: their calibration, and names and hashes of their images.
 
     The network stays, and with it the decisions about the other products. `Inspector.save` makes it
     permanent. It cannot be undone, because the images are gone; earlier versions, which know the
@@ -45,7 +45,6 @@ def remove(inspector: Inspector, products: str | Sequence[str]) -> None:
     inspector.predictor.metadata = replace(
         metadata,
         training=replace(training, products=counts),
-        rehearsal=None if metadata.rehearsal is None else metadata.rehearsal.without(names),
         previous=None,
     )
     inspector.calibrations = [calibration]
@@ -116,6 +115,6 @@ def _restore(target: Path, metadata: ModelMetadata, what: str) -> None:
     state = from_sections(before.sections)
     network, count = str(before.sections[MODEL].document["network"]), len(state.training.products)
     events = (*metadata.events, event(f"undone: {what}", network, count))
-    metadata = replace(state, events=events[-MOST:], rehearsal=before.rehearsal)
+    metadata = replace(state, events=events[-MOST:])
     sections = {NETWORK: before.sections[NETWORK], **to_sections(metadata)}
     bundle.write_sections(target, sections, metadata)

@@ -1,10 +1,10 @@
 """`snl.add`: new products for a trained inspector, without the images of the earlier ones.
 
 It happens in two stages. First the new products become known: their prototypes, their patches in
-the memory, and a calibration; the student is unchanged, so its errors on them are large but usual.
-That takes seconds, and the file can be used. Then the student is trained for a tenth of its former
-steps: half of every batch shows the new products, half the small images of the earlier ones that
-the bundle keeps. Afterwards statistics and calibrations of all products are measured anew.
+the memory, the statistics of the student's errors on them, and a calibration. That takes seconds,
+and the file can be used. Then adapters of the student are trained for them
+(`snl.model.adapters`), for a tenth of the steps of the whole training. Nothing changes for the
+other products: for their images, the network computes what it computed before.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from snl.runtime.feedback import doubts_about_folders
 from snl.runtime.inspector import Inspector, load
 from snl.runtime.sections import MODEL
 from snl.signals import deferred
-from snl.temporary import temporary_folder
 from snl.training import contents
 from snl.training.addition import ADDITIONS, Addition
 from snl.training.cache import CacheBudget
@@ -75,7 +74,7 @@ def add(
     An addition that was interrupted goes on with the same call. `snl.undo` takes it back.
 
     Args:
-        file: bundle that keeps small images of its products (`training.rehearsal`).
+        file: bundle of `snl.train`.
         normals: normal images of the new products, one folder for each, or a manifest or a catalog;
             with `product` any folder of images. At least four of each product.
         product: the product that `normals` show; None: as the folders or the manifest say.
@@ -100,8 +99,8 @@ def add(
 
     Raises:
         DataError: too few images, or images that look wrong.
-        SettingsError: a bundle without small images, one that works in tiles, a product that is
-            known (without `replace`) or unknown (with it).
+        SettingsError: a bundle that works in tiles, a product that is known (without `replace`) or
+            unknown (with it).
         BundleError, TrainingError: see `snl.load` and `snl.train`.
 
     Example:
@@ -123,7 +122,6 @@ def add(
     with ExitStack() as stack:
         folder = folder_of(target)
         stack.enter_context(locked_run(target, folder))
-        temporary = stack.enter_context(temporary_folder("snl-add"))
         hashes = content_hashes(catalog.train(), _bar("comparing images", quiet))
         identity = contents.fingerprint(hashes, regions.fingerprint)
         inspector = _start(source, target, identity, device, max_pixels)
@@ -132,7 +130,7 @@ def add(
         records = with_rois(catalog.records, {**kept, **regions.rois}, max_pixels=max_pixels)
         images = Images.of(changed(catalog, records=records), inspector.settings)
         masks = regions.ignore_masks(inspector.image_size)
-        addition = Addition(images, hashes, identity, temporary, masks, max_pixels, quiet)
+        addition = Addition(images, hashes, identity, masks, max_pixels, quiet)
         stack.enter_context(devices.cpu_threads(inspector.settings.training.threads))
         last = _last_addition(inspector)
         known = last.get("contents") == identity and last["products"] == addition.products
@@ -142,13 +140,7 @@ def add(
             return inspector
         if not known:
             _check(inspector, addition, replace, force, note)
-            before, inspector = inspector, addition.introduce(inspector)
-            if lost := _held_out_lost(before, inspector, addition):
-                note(
-                    f"note: {lost} held-out images of earlier products have no small copy in the "
-                    f"bundle and do not count any more; snl calibrate {target} NORMALS --add "
-                    "brings them back"
-                )
+            inspector = addition.introduce(inspector)
             inspector.log(f"added {addition.names}, not trained on")
             with deferred():
                 inspector.save(target)
@@ -232,13 +224,6 @@ def _start(source: Path, target: Path, identity: str, device: str, max_pixels: i
     return left
 
 
-def _held_out_lost(before: Inspector, after: Inspector, addition: Addition) -> int:
-    """Return how many held-out images of the earlier products do not calibrate any more."""
-    sets = [one.calibration.sets for one in (before, after)]
-    earlier = [name for name in before.products if name not in addition.products]
-    return sum(len(sets[0][name]) - len(sets[1][name]) for name in earlier)
-
-
 def _last_addition(inspector: Inspector) -> dict[str, Any]:
     """Return the facts of the last addition of products; empty: there was none."""
     additions = inspector.training.facts.get(ADDITIONS, ())
@@ -251,13 +236,8 @@ def _check(
     """Check that products can be added, and that their images are what they are said to be."""
     if inspector.tile:
         raise SettingsError(
-            "this inspector works in tiles, whose small images would not be enough; train all "
+            "this inspector works in tiles, which do not show what product they are of; train all "
             "products again"
-        )
-    if not inspector.predictor.metadata.rehearsal:
-        raise SettingsError(
-            "this bundle keeps no small images of its products (it was trained with "
-            "snl train --no-rehearsal, or by an earlier version of snl); train all products again"
         )
     known = [name for name in addition.products if name in inspector.products]
     if known and not replace:

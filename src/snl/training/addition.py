@@ -1,4 +1,4 @@
-"""The two stages of adding products: they become known, then the student is trained on them."""
+"""The two stages of adding products: they become known, then adapters are trained for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from snl import progress
 from snl.data.records import Record
 from snl.data.rois import rois_of
 from snl.data.stream import read
-from snl.decision.calibration import Calibration, CalibrationSet
+from snl.decision.calibration import Calibration
 from snl.decision.conformal import log_score_stats
 from snl.decision.fit import calibration_sets, timestamp
 from snl.decision.products import Prototypes, fit_prototypes
@@ -26,6 +25,8 @@ from snl.decision.references import fit_references
 from snl.decision.sample import NormalSample
 from snl.errors import ImageError, TrainingError
 from snl.limits import MAX_PIXELS
+from snl.model import adapters
+from snl.model.memory import Bank
 from snl.model.network import Network
 from snl.runtime.convert import network_version
 from snl.runtime.inspector import Inspector
@@ -33,23 +34,17 @@ from snl.runtime.measure import measure
 from snl.runtime.metadata import ModelMetadata, to_sections
 from snl.runtime.predictor import Predictor
 from snl.runtime.previous import Previous
-from snl.runtime.rehearsal import Kept
 from snl.runtime.sections import NETWORK, Section
 from snl.runtime.torch_engine import TorchEngine
-from snl.settings import TrainingSettings
 from snl.training.cache import CacheBudget, TrainingData
 from snl.training.contents import Hashes
 from snl.training.fit_statistics import bank_for, fit_statistics
-from snl.training.loop import Order, RunOptions, fit, indices
+from snl.training.loop import RunOptions, fit
 from snl.training.selection import embeddings_of
-from snl.training.trained import (
-    REFERENCE_IMAGES,
-    Images,
-    check_finite,
-    few_per_product,
-    small_images,
-)
+from snl.training.trained import REFERENCE_IMAGES, Images, check_finite, few_per_product
 
+LEARNING_RATE = 4.0
+"""Learning rate of adapters, as a multiple of that of the student's training."""
 PATCHES_PER_REMEMBERED = 8
 """Patches of the new images for each one in their bank of the memory. A bank of one product needs
 more of its patches than one that products share, to which hard products contribute more
@@ -69,7 +64,6 @@ class Addition:
         images: of the new products.
         hashes: content hashes of their files.
         identity: fingerprint of their contents.
-        folder: for temporary files.
         ignore_masks: bool (h, w) by new product: pixels of the map that do not count.
         max_pixels: largest allowed height times width of an image.
         quiet: no progress bars.
@@ -78,7 +72,6 @@ class Addition:
     images: Images
     hashes: Hashes
     identity: str
-    folder: Path
     ignore_masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     max_pixels: int = MAX_PIXELS
     quiet: bool = False
@@ -94,15 +87,19 @@ class Addition:
         return ", ".join(self.products)
 
     def introduce(self, inspector: Inspector) -> Inspector:
-        """Return an inspector that knows the new products, with the same student."""
-        network, metadata = inspector.network, inspector.metadata
-        before = Previous(_sections(network, metadata), metadata.rehearsal)
-        new = small_images(self.images, self.hashes, inspector.settings, self.max_pixels)
-        assert metadata.rehearsal is not None and new is not None  # checked before
-        rehearsal = metadata.rehearsal.without(self.products).merge(new)
-        network = deepcopy(network)
+        """Return an inspector that knows the new products, with adapters that change nothing."""
+        metadata, old = inspector.metadata, inspector.calibration.prototypes
+        before = Previous(_sections(inspector.network, metadata))
+        network = deepcopy(inspector.network)
+        others = [name for name in old.names if name not in self.products]
+        gone = [name for name in old.names if name in self.products]
+        new, known, strangers = (
+            torch.from_numpy(one.centres)
+            for one in (self._prototypes(network), old.select(others), old.select(gone))
+        )
         if network.memory is not None:
-            self._remember(network, inspector.calibration)
+            network.memory.add_bank(self._bank(network), new, known, strangers)
+        network.add_group(new, known, strangers)
         trained = metadata.training
         products = {**trained.products, **Counter(r.product for r in self.images.used)}
         hashes = [self.hashes[record.path] for record in self.images.used]
@@ -121,15 +118,14 @@ class Addition:
                 hashes=np.union1d(trained.hashes, added),
                 facts=facts,
             ),
-            rehearsal=rehearsal,
             previous=before,
         )
-        return self._measured(network, metadata, inspector, moments=False)
+        return self._measured(network, metadata, inspector.calibration)
 
     def train(
         self, inspector: Inspector, steps: int, options: RunOptions, cache: CacheBudget
     ) -> Inspector:
-        """Return the inspector after its student was trained on all products.
+        """Return the inspector after adapters were trained for the new products.
 
         Args:
             inspector: as `introduce` returned it, perhaps by way of a file.
@@ -143,28 +139,20 @@ class Addition:
         metadata = inspector.metadata
         network = deepcopy(inspector.network)
         stored = network.settings
-        network.settings = stored.replace({"training.steps": steps})
-        old = [path for path, kept in self._files(metadata).items() if self._replays(kept)]
-        sources = {
-            "network": metadata.network,
-            "image contents": self.identity,
-        }
+        rate = min(LEARNING_RATE * stored.training.lr, 1e3)
+        network.settings = stored.replace({"training.steps": steps, "training.lr": rate})
+        sources = {"network": metadata.network, "image contents": self.identity}
         data = TrainingData(
             network,
-            [*old, *(record.source for record in self.images.used)],
+            [record.source for record in self.images.used],
             budget=cache,
             folder=options.folder,
             batch_size=stored.training.batch_size,
             max_pixels=self.max_pixels,
             progress=self._bar("reading images"),
         )
-        with closing(data):
-            replayed = set(old)
-            order = half_and_half(
-                [source not in replayed for source in data.sources],
-                network.settings.training,
-            )
-            facts = fit(network, data, sources, options, order=order)
+        with closing(data), adapters.training(network.student, stored.training.seed):
+            facts = fit(network, data, sources, options, is_new=False)
         network.settings = stored
         check_finite(network)
         trained = metadata.training
@@ -176,48 +164,7 @@ class Addition:
         }
         facts = {**trained.facts, ADDITIONS: [*before, addition]}
         metadata = replace(metadata, training=replace(trained, facts=facts))
-        return self._measured(network, metadata, inspector, moments=True)
-
-    def _replays(self, kept: Kept) -> bool:
-        """Return whether an image is of an earlier product, and to be trained on."""
-        return not kept.held_out and kept.product not in self.products
-
-    def _files(self, metadata: ModelMetadata) -> dict[Path, Kept]:
-        """Return the small images as files."""
-        assert metadata.rehearsal is not None
-        return metadata.rehearsal.write(self.folder)
-
-    def _remember(self, network: Network, calibration: Calibration) -> None:
-        """Add a bank of the new products' patches to the network's memory."""
-        memory = network.memory
-        assert memory is not None
-        paths = [record.source for record in self.images.used]
-        most = min(network.settings.map.memory, MOST_REMEMBERED * len(self.products))
-        bank = bank_for(network, paths, most, PATCHES_PER_REMEMBERED, max_pixels=self.max_pixels)
-        if bank is None:
-            raise self._unreadable()
-        old = calibration.prototypes
-        others = [name for name in old.names if name not in self.products]
-        gone = [name for name in old.names if name in self.products]
-        memory.add_bank(
-            bank,
-            *(
-                torch.from_numpy(prototypes.centres)
-                for prototypes in (self.prototypes(network), old.select(others), old.select(gone))
-            ),
-        )
-
-    def prototypes(self, network: Network) -> Prototypes:
-        """Return the prototypes of the new products.
-
-        Raises:
-            TrainingError: none of a product's images can be read.
-        """
-        records = few_per_product(self.images.used, REFERENCE_IMAGES)
-        names, embeddings = self.embeddings(network, records)
-        if set(names) != set(self.products):
-            raise self._unreadable()
-        return fit_prototypes(embeddings, names, network.settings.training.seed)
+        return self._measured(network, metadata, inspector.calibration)
 
     def embeddings(
         self, network: Network, records: Sequence[Record]
@@ -232,163 +179,114 @@ class Addition:
         readable, embeddings = embeddings_of(network, stream, len(records), None)
         return [records[index].product for index in readable], embeddings
 
+    def _bank(self, network: Network) -> Bank:
+        """Return the new products' bank of the memory."""
+        sources = [record.source for record in self.images.used]
+        most = min(network.settings.map.memory, MOST_REMEMBERED * len(self.products))
+        bank = bank_for(network, sources, most, PATCHES_PER_REMEMBERED, max_pixels=self.max_pixels)
+        if bank is None:
+            raise self._unreadable()
+        return bank
+
+    def _prototypes(self, network: Network) -> Prototypes:
+        """Return the prototypes of the new products.
+
+        Raises:
+            TrainingError: none of a product's images can be read.
+        """
+        names, embeddings = self.embeddings(network, self._few)
+        if set(names) != set(self.products):
+            raise self._unreadable()
+        return fit_prototypes(embeddings, names, network.settings.training.seed)
+
+    @property
+    def _few(self) -> list[Record]:
+        """Training images for prototypes and statistics."""
+        return few_per_product(self.images.used, REFERENCE_IMAGES)
+
     def _unreadable(self) -> TrainingError:
         return TrainingError(
             f"the images of {self.names} cannot be read; snl doctor NORMALS lists what is wrong"
         )
 
     def _measured(
-        self, network: Network, metadata: ModelMetadata, before: Inspector, *, moments: bool
+        self, network: Network, metadata: ModelMetadata, before: Calibration
     ) -> Inspector:
-        """Return the inspector with statistics and calibrations of all products.
+        """Return the inspector with statistics and calibration of the new products.
 
         Args:
-            network: with its student.
-            metadata: with the small images of all products.
-            before: inspector whose calibration is continued.
-            moments: whether the student has changed, so that its errors are measured anew.
+            network: whose last group is that of the new products.
+            metadata: of the network, except for its version.
+            before: calibration that is continued.
         """
-        files = self._files(metadata)
-        replayed = [path for path, kept in files.items() if self._replays(kept)]
-        new = few_per_product(self.images.used, REFERENCE_IMAGES)
         fit_statistics(
             network.eval(),
-            [*replayed, *(record.source for record in new)],
+            [record.source for record in self._few],
             self._bar("errors on normal images"),
-            memory=False,
-            moments=moments,
+            added=network.groups - 1,
             max_pixels=self.max_pixels,
         )
         check_finite(network)
         metadata = replace(metadata, network=network_version(_weights(network)), calibrations=())
         engine = TorchEngine(network, str(network.mean.device))
         predictor = Predictor(engine, metadata, max_pixels=self.max_pixels)
-        calibration = self._calibration(predictor, before.calibration, files)
-        return Inspector(predictor, [calibration])
+        return Inspector(predictor, [self._calibration(predictor, before)])
 
-    def _calibration(
-        self, predictor: Predictor, old: Calibration, files: Mapping[Path, Kept]
-    ) -> Calibration:
-        """Return the calibration of all products.
-
-        Prototypes and references of the earlier products stay, because the teacher is the same.
-        """
+    def _calibration(self, predictor: Predictor, old: Calibration) -> Calibration:
+        """Return the calibration of all products; nothing changes for the earlier ones."""
         rois = {k: v for k, v in old.rois.items() if k not in self.products}
         rois |= rois_of(self.images.used)
         masks = {**old.ignore_masks, **self.ignore_masks}
         for product in self.products:
             if product not in self.ignore_masks and old.rois.get(product) != rois.get(product):
                 masks.pop(product, None)  # it was drawn on another part of the image
-        earlier = [name for name in old.products if name not in self.products]
         training, held_out = (
-            self._sample(predictor, files, new, masks, held_out=held)
-            for new, held in (
-                (few_per_product(self.images.used, REFERENCE_IMAGES), False),
-                (self.images.held_out, True),
-            )
+            self._sample(predictor, records, masks) for records in (self._few, self.images.held_out)
         )
-        of_new = np.isin(training.products, self.products)
-        embeddings = training.embeddings[of_new]
-        names = [name for name in training.products if name in self.products]
-        if set(names) != set(self.products):
+        if set(training.products) != set(self.products):
             raise self._unreadable()
+        earlier = [name for name in old.products if name not in self.products]
+        seed = predictor.settings.training.seed
         prototypes = old.prototypes.select(earlier).merge(
-            fit_prototypes(embeddings, names, predictor.settings.training.seed)
+            fit_prototypes(training.embeddings, training.products, seed)
         )
         references = None
         if old.references is not None:
-            references = old.references.select(earlier).merge(fit_references(embeddings, names))
-        products = sorted({*earlier, *self.products})
-        sets = calibration_sets(held_out, prototypes, products, references, rois)
+            new = fit_references(training.embeddings, training.products)
+            references = old.references.select(earlier).merge(new)
+        sets = {name: old.sets[name] for name in earlier}
+        sets |= calibration_sets(held_out, prototypes, self.products, references, rois)
+        stats = {name: old.log_score_stats[name] for name in earlier}
+        stats |= log_score_stats(
+            {name: training.scores[training.of(name)] for name in self.products}
+        )
         shown = held_out if len(held_out) else training
-        low = float(np.median(shown.backgrounds))
+        low, high = old.map_range
         return replace(
             old,
-            sets=sets | {name: _continued(old.sets[name], sets[name]) for name in earlier},
-            log_score_stats=log_score_stats(
-                {name: training.scores[training.of(name)] for name in products}
-            ),
+            sets=dict(sorted(sets.items())),
+            log_score_stats=stats,
             prototypes=prototypes,
             references=references,
-            map_range=(low, max(2 * float(shown.scores.max()), low + 1e-6)),
+            map_range=(low, max(high, 2 * float(shown.scores.max()))),
             network=predictor.metadata.network,
-            ignore_masks=masks,
             rois=rois,
+            ignore_masks=masks,
             created=timestamp(),
             reason=f"added {self.names}",
-            retired=(),
         )
 
     def _sample(
-        self,
-        predictor: Predictor,
-        files: Mapping[Path, Kept],
-        new: Sequence[Record],
-        masks: Mapping[str, np.ndarray],
-        *,
-        held_out: bool,
+        self, predictor: Predictor, records: Sequence[Record], masks: Mapping[str, np.ndarray]
     ) -> NormalSample:
-        """Measure the small images of earlier products, and the images of the new ones."""
-        old = [
-            Record(path, kept.product, "train", "normal")
-            for path, kept in files.items()
-            if kept.held_out == held_out and kept.product not in self.products
-        ]
+        """Measure images of the new products."""
         errors: list[ImageError] = []
-        sample = measure(
-            predictor,
-            [*old, *new],
-            errors,
-            ignore_masks=masks,
-            progress=self._bar("calibrating"),
+        return measure(
+            predictor, records, errors, ignore_masks=masks, progress=self._bar("calibrating")
         )
-        hashes, paths = sample.hashes.copy(), list(sample.paths)
-        for row, path in enumerate(sample.paths):
-            if kept := files.get(Path(path)):
-                hashes[row], paths[row] = kept.hash, kept.name
-        return replace(sample, hashes=hashes, paths=tuple(paths))
 
     def _bar(self, title: str) -> Callable[[int, int], None] | None:
         return None if self.quiet else progress.bar(title, "image")
-
-
-def half_and_half(new: Sequence[bool], settings: TrainingSettings) -> Order:
-    """Return batches with as many images of new products as of earlier ones.
-
-    Args:
-        new: of every image, whether it shows a new product.
-        settings: batch size and seed.
-    """
-    rows = [np.flatnonzero(np.array(new) == value) for value in (True, False)]
-    half = settings.batch_size - settings.batch_size // 2
-    sizes = [half, settings.batch_size - half]
-    if not len(rows[1]):
-        sizes = [settings.batch_size, 0]
-
-    def order(step: int) -> np.ndarray:
-        parts = [
-            places[indices(step, len(places), replace(settings, batch_size=size))]
-            for places, size in zip(rows, sizes, strict=True)
-            if size
-        ]
-        return np.concatenate(parts)
-
-    return order
-
-
-def _continued(old: CalibrationSet, new: CalibrationSet) -> CalibrationSet:
-    """Return new measurements of held-out images, with what the network does not change.
-
-    The distances to references and prototypes were measured on the images themselves, not on their
-    small copies; a new product may be nearer.
-    """
-    places = {content: row for row, content in enumerate(old.hashes.tolist())}
-    rows = np.array([places.get(content, -1) for content in new.hashes.tolist()], int)
-    known = rows >= 0
-    distances, neighbours = new.distances.copy(), new.neighbours.copy()
-    distances[known] = np.minimum(distances[known], old.distances[rows[known]])
-    neighbours[known] = old.neighbours[rows[known]]
-    return replace(new, distances=distances, neighbours=neighbours)
 
 
 def _weights(network: Network) -> dict[str, np.ndarray]:
@@ -396,6 +294,6 @@ def _weights(network: Network) -> dict[str, np.ndarray]:
 
 
 def _sections(network: Network, metadata: ModelMetadata) -> dict[str, Section]:
-    """Return the sections of a bundle, without its small images and its previous state."""
-    metadata = replace(metadata, rehearsal=None, previous=None, events=())
+    """Return the sections of a bundle, without its previous state."""
+    metadata = replace(metadata, previous=None, events=())
     return {NETWORK: Section({}, _weights(network)), **to_sections(metadata)}

@@ -13,8 +13,9 @@ from snl.data.roi import Readable
 from snl.data.stream import batches, read
 from snl.data.tiles import Source, samples
 from snl.limits import MAX_PIXELS
+from snl.model.adapters import grouped
 from snl.model.anomaly import score
-from snl.model.error_statistics import embed, unit_difference
+from snl.model.error_statistics import ErrorStatistics, embed, unit_difference
 from snl.model.memory import Bank, bank_of, patch_features
 from snl.model.network import Network
 from snl.registry import DISTANCES
@@ -43,8 +44,7 @@ def fit_statistics(
     progress: Callable[[int, int], None] | None = None,
     *,
     groups: ProductGroups | None = None,
-    memory: bool = True,
-    moments: bool = True,
+    added: int = 0,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Replace the network's `statistics` and `memory` by those of the training images.
@@ -58,20 +58,34 @@ def fit_statistics(
         paths: training images; with `settings.tile` their tiles are used.
         progress: called with (done, total).
         groups: of similar products, each with a bank of the memory; None: one bank for all images.
-        memory: whether the memory is replaced.
-        moments: whether the moments are replaced.
+        added: group of products that were added to the network: only its statistics are replaced,
+            and the memory stays. 0: those of all.
         max_pixels: largest allowed height times width of an image.
     """
+    with grouped(torch.tensor(added, device=network.mean.device) if added else None):
+        _fit_all(network, paths, progress, groups, added, max_pixels)
+
+
+def _fit_all(
+    network: Network,
+    paths: Sequence[Readable],
+    progress: Callable[[int, int], None] | None,
+    groups: ProductGroups | None,
+    added: int,
+    max_pixels: int,
+) -> None:
     settings, tile = network.settings.map, network.settings.tile
     sampled = partial(samples, side=tile, max_pixels=max_pixels)
-    if moments:
+    if not added:
         network.statistics = network.empty_statistics()
-    if memory:
         network.memory = network.empty_memory()
+    statistics = network.statistics.of(added)
     passes: list[tuple[Callable[[Network, Iterator[Features]], None], Sequence[Source]]] = []
-    if moments and DISTANCES.get(settings.distance).statistics and settings.kind != "affinity":
-        passes.append((_fit_moments, sampled(paths, most=MAX_FOR_MOMENTS)))
-    if memory and network.memory is not None:
+    if DISTANCES.get(settings.distance).statistics and settings.kind != "affinity":
+        passes.append(
+            (partial(_fit_moments, statistics=statistics), sampled(paths, most=MAX_FOR_MOMENTS))
+        )
+    if not added and network.memory is not None:
         banks: list[Bank | None] = []
         for chosen in groups.paths if groups else [paths]:
             sources = sampled(chosen, most=MAX_FOR_MEMORY)
@@ -79,7 +93,7 @@ def fit_statistics(
         passes.append((partial(_set_banks, banks=banks, groups=groups), ()))
     if settings.normalisation_clusters:  # last: of the scores as they will be
         most = network.settings.sized(MAX_FOR_CLUSTERS)
-        passes.append((_fit_clusters, sampled(paths, most=most)))
+        passes.append((partial(_fit_clusters, statistics=statistics), sampled(paths, most=most)))
     done, total = 0, sum(len(sources) for _, sources in passes)
 
     def count(images: int) -> None:
@@ -128,7 +142,9 @@ def _features(
         count(len(group))
 
 
-def _fit_clusters(network: Network, stream: Iterator[Features]) -> None:
+def _fit_clusters(
+    network: Network, stream: Iterator[Features], statistics: ErrorStatistics
+) -> None:
     """Clusters of embeddings and the mean score of each."""
     embeddings, scores = [], []
     for images, teacher in stream:
@@ -137,7 +153,7 @@ def _fit_clusters(network: Network, stream: Iterator[Features]) -> None:
         scores.append(score(network.unnormalised(teacher, student), network.settings.map))
     if embeddings:
         seed = network.settings.training.seed
-        network.statistics.set_clusters(torch.cat(embeddings), torch.cat(scores), seed)
+        statistics.set_clusters(torch.cat(embeddings), torch.cat(scores), seed)
 
 
 def _fit_bank(
@@ -177,7 +193,7 @@ def _set_banks(
     )
 
 
-def _fit_moments(network: Network, stream: Iterator[Features]) -> None:
+def _fit_moments(network: Network, stream: Iterator[Features], statistics: ErrorStatistics) -> None:
     """Mean and standard deviation of every stage's differences, accumulated in float64."""
     sums = [torch.zeros(2, stage.channels, dtype=torch.float64) for stage in network.teacher.stages]
     counts = [0] * len(sums)
@@ -194,4 +210,4 @@ def _fit_moments(network: Network, stream: Iterator[Features]) -> None:
         (total[1] / n - mean.square()).clamp_min(0).sqrt()
         for total, mean, n in zip(sums, means, counts, strict=True)
     ]
-    network.statistics.set_moments(means, deviations)
+    statistics.set_moments(means, deviations)

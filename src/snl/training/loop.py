@@ -6,7 +6,6 @@ import importlib.util
 import json
 import math
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,8 +36,6 @@ LOG = "log.jsonl"
 LOG_EVERY = 10
 DIVERGED = 10.0
 """A training whose last loss is more than this many times its first one has failed."""
-Order = Callable[[int], np.ndarray]
-"""From a step, counted from 0, to the image indices (B,) of its batch."""
 INITIALISATION_ROWS = 20_000
 """Feature vectors that data-initialised modules are initialised from."""
 
@@ -71,7 +68,7 @@ def fit(
     options: RunOptions,
     ranks: Ranks = ALONE,
     *,
-    order: Order | None = None,
+    is_new: bool = True,
 ) -> dict[str, Any]:
     """Train the network's student for `settings.training.steps` steps.
 
@@ -81,9 +78,9 @@ def fit(
         sources: fingerprints of data and teacher, which must be the same in a resumed run.
         options: see `RunOptions`.
         ranks: processes that compute a part of every batch each.
-        order: the batches, for a student that is trained already: it continues from its weights,
-            and its batch normalisation keeps the statistics that it has. None: seeded shuffles of
-            all images, for a new student.
+        is_new: whether modules are initialised from data. A student that is trained already
+            continues from its weights, and its batch normalisation keeps the statistics that it
+            has.
 
     Returns:
         Training facts: steps, seconds, images per second, last loss and its terms.
@@ -97,7 +94,7 @@ def fit(
     torch.manual_seed(settings.seed)
     student = network.student
     student.train()
-    if order is not None:
+    if not is_new:
         freeze_normalisation(student)
     student.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(student, settings)
@@ -109,7 +106,7 @@ def fit(
     found = ranks.call_first(lambda: _read_checkpoint(options, identity))
     if found is not None:
         start, seconds, precision, record = checkpoint.restore(found, network, optimizer)
-    elif order is None:
+    elif is_new:
         ranks.call_first(lambda: initialise(network, data))
         torch.set_rng_state(ranks.share(torch.get_rng_state()))
     ranks.copy(student)
@@ -125,8 +122,7 @@ def fit(
         )
 
     own = ranks.part(settings.batch_size)
-    batch_of = order or (lambda step: indices(step, len(data), settings))
-    schedule = (batch_of(step)[own] for step in range(start, settings.steps))
+    schedule = (indices(step, len(data), settings)[own] for step in range(start, settings.steps))
     bar = tqdm(
         total=settings.steps,
         initial=start,

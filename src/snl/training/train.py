@@ -39,7 +39,7 @@ from snl.training.loop import RunOptions, check_tensorboard, fit
 from snl.training.run_files import check_output, finished_run, locked_run, run_folder
 from snl.training.selection import check_numbers, format_groups, group
 from snl.training.similar_products import group_products
-from snl.training.trained import Images, calibrated, check_finite, metadata_of, small_images
+from snl.training.trained import Images, calibrated, check_finite, metadata_of
 from snl.training.untrained import fingerprint, standardise, untrained
 
 Note = Callable[[str], None]
@@ -251,10 +251,7 @@ def _train(
             return None
         facts["image_kinds"] = found.kinds(network.settings.white_level)
         facts["highest_samples"] = dict(found.highest)
-        metadata = replace(
-            metadata_of(network, images, sources, hashes, facts),
-            rehearsal=small_images(images, hashes, network.settings, max_pixels),
-        )
+        metadata = metadata_of(network, images, sources, hashes, facts)
         predictor = Predictor(TorchEngine(network, device), metadata, max_pixels=max_pixels)
         bar = _bar("calibrating", quiet)
         inspector = calibrated(predictor, images, reading.skip_bad, bar, masks)

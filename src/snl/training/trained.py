@@ -22,7 +22,6 @@ from snl.runtime.inspector import Inspector
 from snl.runtime.measure import measure
 from snl.runtime.metadata import ModelMetadata, TrainingInfo
 from snl.runtime.predictor import Predictor
-from snl.runtime.rehearsal import Rehearsal, remember
 from snl.settings import Settings, plugins_used
 from snl.training.contents import Hashes
 from snl.training.selection import split
@@ -120,29 +119,6 @@ def calibrated(
     inspector = Inspector(predictor, [calibration])
     inspector.log("training")
     return inspector
-
-
-def small_images(
-    images: Images, hashes: Hashes, settings: Settings, max_pixels: int
-) -> Rehearsal | None:
-    """Return small copies of the images for the bundle; None: the settings ask for none, or the
-    model works in tiles."""
-    most = settings.training.rehearsal
-    if not most or settings.tile:
-        return None
-    trained, held_out = (
-        remember(
-            records,
-            hashes,
-            held_out=held,
-            most=most,
-            size=settings.image_size,
-            max_pixels=max_pixels,
-            white_level=settings.white_level,
-        )
-        for records, held in ((images.used, False), (images.held_out, True))
-    )
-    return trained.merge(held_out)
 
 
 def check_finite(network: Network) -> None:
