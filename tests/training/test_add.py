@@ -156,10 +156,10 @@ def test_several_products_at_once_and_one_after_another(
     assert memory is not None and len(memory.patches) == 3
 
 
-def _darken(path: Path) -> None:
+def _darken(path: Path, factor: int = 6) -> None:
     from PIL import Image
 
-    pixels = np.asarray(Image.open(path)) // 6
+    pixels = np.asarray(Image.open(path)) // factor
     Image.fromarray(pixels).save(path)
 
 
@@ -194,6 +194,33 @@ def test_a_calibration_is_undone_before_the_products(added: Path, tmp_path: Path
     with pytest.raises(SettingsError, match="nothing to undo"):
         snl.undo(path)
     assert snl.load(path, "cpu").products == ("bolt", "plate")
+
+
+def test_additions_are_undone_one_after_another(
+    added: Path, calibrated: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.snl"
+    shutil.copy(added, path)
+    names = [f"dim{number}" for number in range(5)]
+    states = [load_tensors(path, "bundle")[0]]
+    for number, name in enumerate(names):
+        for n in range(5):
+            image = save_varied(tmp_path / name / f"{n}.png", n, product="plate")
+            _darken(image, 3 + 2 * number)
+        words: dict[str, Any] = {"force": True, "quick": True, "device": "cpu", "quiet": True}
+        snl.add(path, tmp_path / name, product=name, **words)
+        states.append(load_tensors(path, "bundle")[0])
+    for number, name in reversed(list(enumerate(names))):
+        assert snl.undo(path) == f"added {name}"
+        found, expected = load_tensors(path, "bundle")[0], states[number]
+        for key, array in expected.items():
+            if not key.startswith("previous."):
+                np.testing.assert_array_equal(found[key], array, err_msg=key)
+        assert snl.load(path, "cpu").products == tuple(
+            sorted(["bolt", "plate", NEW, *names[:number]])
+        )
+    with pytest.raises(SettingsError, match="nothing to undo"):
+        snl.undo(path)  # a bundle keeps five states
 
 
 def test_what_both_states_share_is_stored_once(added: Path, gears: Path, tmp_path: Path) -> None:

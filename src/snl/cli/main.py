@@ -29,6 +29,8 @@ from snl.cli import (
     probe,
     remove,
     report,
+    serve,
+    token,
     train,
     undo,
 )
@@ -56,6 +58,8 @@ VERBS: dict[str, Any] = {
     "info": info,
     "history": history,
     "undo": undo,
+    "serve": serve,
+    "token": token,
 }
 """The modules of the verbs, in the order of `snl --help`."""
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from snl.data.aspect import same_aspect
 from snl.data.catalog import Catalog
 from snl.data.diagnosis import Problem
-from snl.data.masks import MaskValues, load_mask, read_values, same_aspect
+from snl.data.masks import MaskValues, load_mask, read_values
 from snl.data.records import Record
 from snl.data.source import name_of
 from snl.errors import ImageError

@@ -19,14 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from snl.data.aspect import same_aspect
 from snl.data.labelme import read_labelme
 from snl.data.source import name_of, open_image, opened
 from snl.data.stored import deep_samples
 from snl.errors import ImageError
 from snl.limits import MAX_PIXELS
-
-SAME_ASPECT = 0.01
-"""Largest relative difference of the aspect ratios of a mask and its image."""
 
 _LOSSY_THRESHOLD = 127
 _LOSSY_MARGIN = 48
@@ -132,11 +130,6 @@ def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskValues:
     if image.mode == "1":
         values = values.astype(np.uint8)
     return MaskValues(values, lossy)
-
-
-def same_aspect(first: tuple[int, int], second: tuple[int, int]) -> bool:
-    """Return True if two sizes have nearly the same ratio of height to width."""
-    return abs((first[1] * second[0]) / (first[0] * second[1]) - 1) <= SAME_ASPECT
 
 
 def is_marked(path: Path) -> bool:

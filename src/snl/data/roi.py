@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
 
-from snl.data.masks import same_aspect
+from snl.data.aspect import same_aspect
 from snl.errors import DataError, ImageError
 
 SMALLEST = 16

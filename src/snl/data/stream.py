@@ -264,6 +264,32 @@ def read(
             del result  # while the next one is awaited, the consumer alone decides what is kept
 
 
+def load(
+    source: Any,
+    size: int,
+    *,
+    whole: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    white_level: int = 0,
+) -> Loaded:
+    """Return what `read` yields for one image, decoded by the calling thread.
+
+    Args: as for `read`.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    reader = _Reader(size, whole, None, max_pixels, white_level, DECODED_BYTES)
+    try:
+        _, job = reader.job(0, source)
+        loaded = job()
+    finally:
+        reader.budget.close()
+    if isinstance(loaded, ImageError):
+        raise loaded
+    return loaded
+
+
 def batches(
     items: Iterator[Loaded | ImageError], batch_size: int, errors: list[ImageError]
 ) -> Iterator[tuple[list[Loaded], np.ndarray]]:

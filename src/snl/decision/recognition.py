@@ -8,12 +8,14 @@ nearest to a product with that region is taken.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snl.data.roi import Crop, Roi, distinct
 from snl.decision.calibration import Calibration
-from snl.decision.prediction import Prediction
 from snl.decision.products import Nearest, Prototypes
+
+if TYPE_CHECKING:
+    from snl.decision.prediction import Prediction
 
 
 def source_of(image: Any, calibration: Calibration, product: str | None = None) -> Any:

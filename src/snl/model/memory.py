@@ -157,28 +157,30 @@ class PatchMemory(nn.Module):
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
-        """Store no repeated patches: banks of different sizes are stored one behind the other."""
+        """Store no repeated patches: banks of different sizes are stored on their own. So what two
+        versions of a network share is equal."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if len(set(self.sizes)) > 1:
-            parts = [self.patches[i, :size] for i, size in enumerate(self.sizes)]
-            destination[f"{prefix}patches"] = torch.cat(parts)
-            destination[f"{prefix}sizes"] = torch.tensor(self.sizes)
+            del destination[f"{prefix}patches"]
+            for bank, size in enumerate(self.sizes):
+                destination[f"{prefix}patches.{bank}"] = self.patches[bank, :size].clone()
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any
     ) -> None:
         """Take as many banks, patches and gates as are stored; other shapes are refused."""
-        sizes = state_dict.pop(f"{prefix}sizes", None)
-        if sizes is not None:
-            lengths, flat = sizes.tolist(), state_dict[f"{prefix}patches"]
-            if flat.ndim != 2 or min(lengths) < 1 or sum(lengths) != len(flat):
-                raise ValueError("the memory's patches do not fit the sizes of its banks")
-            state_dict[f"{prefix}patches"] = _padded(torch.split(flat, lengths))
+        own: list[Tensor] = []
+        while (key := f"{prefix}patches.{len(own)}") in state_dict:
+            own.append(state_dict.pop(key))
+        if own:
+            if any(rows.ndim != 2 or not len(rows) for rows in own):
+                raise ValueError("a bank of the memory has no patches")
+            state_dict[f"{prefix}patches"] = _padded(own)
         stored = {name: state_dict.get(f"{prefix}{name}") for name in self._buffers}
         patches, gates = stored["patches"], stored["gates"]
         if patches is not None and patches.ndim == 3 and 1 <= patches.shape[1] <= self.size:
             full = [patches.shape[1]] * len(patches)
-            self.sizes = tuple(full if sizes is None else sizes.tolist())
+            self.sizes = tuple(map(len, own)) if own else tuple(full)
             for name in ("patches", "centres", "axes", "scales"):
                 self._resize(name, len(patches))
             self.patches = self.patches.new_zeros(*patches.shape[:2], self.patches.shape[2])

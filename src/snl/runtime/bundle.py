@@ -108,7 +108,7 @@ def check_finite(weights: Mapping[str, np.ndarray]) -> None:
             raise ValueError("the memory's scale is not above 0")
         if name == "router.groups" and not ((array >= 0) & (array < groups_in(weights))).all():
             raise ValueError("the router names groups that the network does not have")
-        if name == "memory.banks" and "memory.patches" in weights:
+        if name == "memory.banks" and "memory.scales" in weights:
             count = len(weights["memory.scales"])
             if not ((array >= 0) & (array < count)).all():
                 raise ValueError("the memory's gates name banks that it does not have")

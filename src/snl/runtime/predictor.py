@@ -99,21 +99,59 @@ def predict_images(
         )
         for item, found in results:
             chosen = found[0] if choose is None else choose(found)
-            values: tuple[Any, ...] = (
-                chosen.anomaly_map,
-                chosen.score,
-                chosen.embedding,
-                *chosen.outputs.values(),
-            )
-            if not all(bool(np.isfinite(value).all()) for value in values):
-                errors.append(not_finite(model, item.source))
-                continue
-            yield replace(
-                chosen,
-                file=_file(item, chosen, max_pixels, _white_level(model)),
-                remarks=_remarks(item, model),
-            )
-            del chosen, found
+            del found
+            result = _complete(model, item, chosen, max_pixels)
+            del chosen
+            if isinstance(result, NotFiniteError):
+                errors.append(result)
+            else:
+                yield result
+
+
+def predict_loaded(
+    model: BatchModel,
+    group: Sequence[Loaded],
+    *,
+    tile: int = 0,
+    scoring: MapSettings | None = None,
+    choose: Choose | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> list[Prediction | NotFiniteError]:
+    """Return the predictions of images that are decoded already, processed together.
+
+    Args:
+        model: any `BatchModel`.
+        group: as `snl.data.stream.load` returns them; with `tile` each has its whole image.
+        tile, scoring, choose, max_pixels: as for `predict_images`.
+    """
+    if tile:
+        results = [
+            pair
+            for item in group
+            for pair in _tiled(model, [item], tile, scoring or MapSettings(), False)
+        ]
+    else:
+        results = list(_whole(model, group, np.stack([item.pixels for item in group])))
+    return [
+        _complete(model, item, found[0] if choose is None else choose(found), max_pixels)
+        for item, found in results
+    ]
+
+
+def _complete(
+    model: BatchModel, item: Loaded, chosen: Prediction, max_pixels: int
+) -> Prediction | NotFiniteError:
+    """Return the prediction with everything about its image, or the error of one whose numbers are
+    not finite."""
+    outputs = chosen.outputs.values()
+    values: list[Any] = [chosen.anomaly_map, chosen.score, chosen.embedding, *outputs]
+    if not all(bool(np.isfinite(value).all()) for value in values):
+        return not_finite(model, item.source)
+    return replace(
+        chosen,
+        file=_file(item, chosen, max_pixels, _white_level(model)),
+        remarks=_remarks(item, model),
+    )
 
 
 def _whole(

@@ -1,8 +1,9 @@
 """The state of a bundle before the last change of its network, in the same file.
 
 Adding products changes the network. The state before is kept in the file, so that the change can be
-undone: its sections under names that begin with `previous.`. What is equal in both states, such as
-the weights of teacher and student, is stored once.
+undone: its sections under names that begin with `previous.`, those of the state before that one
+under `previous.previous.`, and so on. Of the network, what is equal in two successive states, such
+as the weights of teacher and student, is stored once.
 """
 
 from __future__ import annotations
@@ -23,10 +24,23 @@ class Previous:
     """A state of a bundle.
 
     Attributes:
-        sections: as in a bundle of its own, without its own previous state.
+        sections: as in a bundle of its own, with those of the state before it, if there is one.
     """
 
     sections: Mapping[str, Section]
+
+
+STATES = 5
+"""Most states that a bundle keeps besides the present one."""
+
+
+def shortened(sections: Mapping[str, Section], most: int = STATES - 1) -> dict[str, Section]:
+    """Return the sections of a state with at most `most` states before it."""
+    return {
+        name: section
+        for name, section in sections.items()
+        if not name.startswith(_PREFIX * (most + 1))
+    }
 
 
 def belongs(name: str) -> bool:

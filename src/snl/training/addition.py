@@ -28,6 +28,7 @@ from snl.limits import MAX_PIXELS
 from snl.model import adapters
 from snl.model.memory import Bank
 from snl.model.network import Network
+from snl.runtime import previous
 from snl.runtime.convert import network_version
 from snl.runtime.inspector import Inspector
 from snl.runtime.measure import measure
@@ -294,6 +295,14 @@ def _weights(network: Network) -> dict[str, np.ndarray]:
 
 
 def _sections(network: Network, metadata: ModelMetadata) -> dict[str, Section]:
-    """Return the sections of a bundle, without its previous state."""
-    metadata = replace(metadata, previous=None, events=())
-    return {NETWORK: Section({}, _weights(network)), **to_sections(metadata)}
+    """Return the sections of a bundle, with those of some of its previous states."""
+    sections = {
+        NETWORK: Section({}, _weights(network)),
+        **to_sections(replace(metadata, previous=None, events=())),
+    }
+    before = metadata.previous
+    return (
+        sections
+        if before is None
+        else previous.shortened({**sections, **previous.to_sections(before, sections)})
+    )

@@ -107,6 +107,8 @@ INPUTS = {
     *(("calibrate", "false_alarms"), ("calibrate", "misses"), ("calibrate", "ignore")),
     *(("export", "data"), ("doctor", "data"), ("info", "file"), ("bench", "root")),
     *(("bench", "task"), ("evaluate", "data"), ("report", "data"), ("probe", "data")),
+    # the service's own folder: a database, and files that are named by the hash of their content
+    *(("serve", "data"), ("token", "data")),
     # a cache: only folders in it that are named by an address's hash are written
     ("train", "data_cache"),
 }

@@ -1,0 +1,1 @@
+"""The inspection service: an HTTP server, its store, and a client."""

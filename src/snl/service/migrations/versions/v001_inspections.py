@@ -1,0 +1,83 @@
+"""Inspections, reviews, tokens, audit."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "001", None
+branch_labels, depends_on = None, None
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    time = sa.DateTime(timezone=True)
+    op.create_table(
+        "inspections",
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("created", time, nullable=False),
+        sa.Column("idempotency_key", sa.String(200)),
+        sa.Column("client", sa.String(100), nullable=False),
+        sa.Column("name", sa.String(300), nullable=False),
+        sa.Column("part", sa.String(200), nullable=False),
+        sa.Column("product", sa.String(200), nullable=False),
+        sa.Column("decision", sa.String(20), nullable=False),
+        sa.Column("score", sa.Float, nullable=False),
+        sa.Column("p_value", sa.Float),
+        sa.Column("network", sa.String(16), nullable=False),
+        sa.Column("calibration", sa.String(40), nullable=False),
+        sa.Column("result", sa.JSON, nullable=False),
+        sa.Column("image", sa.String(64), nullable=False),
+        sa.Column("image_type", sa.String(40), nullable=False),
+        sa.Column("prediction", sa.String(64), nullable=False),
+        sa.Column("review", sa.String(20)),
+        sa.PrimaryKeyConstraint("id", name="pk_inspections"),
+        sa.UniqueConstraint("idempotency_key", name="uq_inspections_idempotency_key"),
+    )
+    for name, columns in (
+        ("product", ["product", "id"]),
+        ("decision", ["decision", "id"]),
+        ("review", ["review", "id"]),
+        ("created", ["created"]),
+        ("image", ["image"]),
+    ):
+        op.create_index(f"ix_inspections_{name}", "inspections", columns)
+    op.create_table(
+        "reviews",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("inspection", sa.String(32), nullable=False),
+        sa.Column("created", time, nullable=False),
+        sa.Column("who", sa.String(100), nullable=False),
+        sa.Column("verdict", sa.String(20), nullable=False),
+        sa.Column("note", sa.Text, nullable=False),
+        sa.Column("regions", sa.JSON, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_reviews"),
+        sa.ForeignKeyConstraint(["inspection"], ["inspections.id"], name="fk_reviews_inspection"),
+    )
+    op.create_index("ix_reviews_inspection", "reviews", ["inspection"])
+    op.create_table(
+        "tokens",
+        sa.Column("id", sa.String(16), nullable=False),
+        sa.Column("name", sa.String(100), nullable=False),
+        sa.Column("role", sa.String(10), nullable=False),
+        sa.Column("hash", sa.String(64), nullable=False),
+        sa.Column("created", time, nullable=False),
+        sa.Column("revoked", time),
+        sa.PrimaryKeyConstraint("id", name="pk_tokens"),
+    )
+    op.create_table(
+        "audit",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("created", time, nullable=False),
+        sa.Column("who", sa.String(100), nullable=False),
+        sa.Column("action", sa.String(60), nullable=False),
+        sa.Column("subject", sa.String(200), nullable=False),
+        sa.Column("details", sa.JSON, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_audit"),
+    )
+
+
+def downgrade() -> None:
+    """Remove the tables."""
+    for table in ("audit", "tokens", "reviews", "inspections"):
+        op.drop_table(table)

@@ -1,0 +1,332 @@
+"""The store: a database that keeps what was acknowledged.
+
+SQLite by default (write-ahead log, every commit on the disk before it counts), PostgreSQL by its
+address. New rows are written by one thread, which commits whatever waits at once (group commit): a
+request is answered after its row is on the disk, and one disk write serves many requests.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+from sqlalchemy import Connection, Engine, Select, create_engine, event, func, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from snl.errors import SnlError
+from snl.service.tables import AuditRow, Base, InspectionRow, ReviewRow, TokenRow
+
+BUSY_SECONDS = 30
+"""How long a write waits for another process that has locked an SQLite file."""
+MOST_TOGETHER = 256
+"""Rows of one commit."""
+
+
+class StoreError(SnlError):
+    """The store cannot be read or written."""
+
+
+class DuplicateError(SnlError):
+    """A row with the same idempotency key is there already."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which inspections are listed; None or empty: any.
+
+    Attributes:
+        product, decision: their values.
+        review: verdict of the last review, or `none`: not reviewed.
+        since, until: times; `until` itself is not included.
+        after: id of the last inspection of the page before.
+        newest_first: the order.
+    """
+
+    product: str = ""
+    decision: str = ""
+    review: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    after: str = ""
+    newest_first: bool = True
+
+    def select(self) -> Select[Any]:
+        """Return the query."""
+        row = InspectionRow
+        query = select(row).order_by(row.id.desc() if self.newest_first else row.id)
+        if self.product:
+            query = query.where(row.product == self.product)
+        if self.decision:
+            query = query.where(row.decision == self.decision)
+        if self.review:
+            none = self.review == "none"
+            query = query.where(row.review.is_(None) if none else row.review == self.review)
+        if self.since is not None:
+            query = query.where(row.created >= self.since)
+        if self.until is not None:
+            query = query.where(row.created < self.until)
+        if self.after:
+            query = query.where(row.id < self.after if self.newest_first else row.id > self.after)
+        return query
+
+
+class Store:
+    """A database with the tables of `snl.service.tables`, brought to their newest version.
+
+    Args:
+        url: as SQLAlchemy takes it; `sqlite:///FILE` or `postgresql+psycopg://...`.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self.engine = _engine(url)
+            self._shown = make_url(url).render_as_string(hide_password=True)
+            with self.engine.connect() as connection:
+                _migrate(connection)
+        except (ArgumentError, DBAPIError, ImportError) as error:
+            raise StoreError(f"the store cannot be opened: {_reason(error)}") from error
+        self._session = sessionmaker(self.engine, expire_on_commit=False)
+        self._waiting: queue.Queue[tuple[InspectionRow, Future[None]] | None] = queue.Queue()
+        self._writer = threading.Thread(target=self._write, name="snl-store", daemon=True)
+        self._writer.start()
+
+    def __repr__(self) -> str:
+        return f"Store({self._shown})"
+
+    # --- inspections ---
+
+    def add(self, row: InspectionRow) -> Future[None]:
+        """Write an inspection; the future is done when it is on the disk.
+
+        It fails with `DuplicateError`, or with `StoreError` where nothing was written.
+        """
+        future: Future[None] = Future()
+        self._waiting.put((row, future))
+        return future
+
+    def inspection(self, id: str) -> InspectionRow | None:
+        """Return an inspection; None: there is none."""
+        with self._reading() as session:
+            return session.get(InspectionRow, id)
+
+    def by_key(self, key: str) -> InspectionRow | None:
+        """Return the inspection of an idempotency key; None: there is none."""
+        with self._reading() as session:
+            query = select(InspectionRow).where(InspectionRow.idempotency_key == key)
+            return session.scalars(query).one_or_none()
+
+    def list(self, which: Filter, most: int) -> Sequence[InspectionRow]:
+        """Return at most `most` inspections."""
+        with self._reading() as session:
+            return session.scalars(which.select().limit(most)).all()
+
+    def counts(self, since: datetime | None = None) -> dict[tuple[str, str], int]:
+        """Return the number of inspections by product and decision."""
+        row = InspectionRow
+        query = select(row.product, row.decision, func.count()).group_by(row.product, row.decision)
+        if since is not None:
+            query = query.where(row.created >= since)
+        with self._reading() as session:
+            found = session.execute(query).all()
+            return {(product, decision): count for product, decision, count in found}
+
+    # --- reviews ---
+
+    def review(self, review: ReviewRow) -> bool:
+        """Add a review, with an audit row; False: there is no such inspection."""
+        with self._writing() as session:
+            row = session.get(InspectionRow, review.inspection)
+            if row is None:
+                return False
+            row.review = review.verdict
+            details = {"verdict": review.verdict, "note": review.note}
+            session.add_all([review, audit(review.who, "review", review.inspection, details)])
+            return True
+
+    def reviews(self, inspection: str) -> Sequence[ReviewRow]:
+        """Return the reviews of an inspection, oldest first."""
+        with self._reading() as session:
+            query = select(ReviewRow).where(ReviewRow.inspection == inspection)
+            return session.scalars(query.order_by(ReviewRow.id)).all()
+
+    # --- tokens and audit ---
+
+    def tokens(self) -> Sequence[TokenRow]:
+        """Return all tokens, oldest first."""
+        with self._reading() as session:
+            return session.scalars(select(TokenRow).order_by(TokenRow.created)).all()
+
+    def token(self, id: str) -> TokenRow | None:
+        """Return a token; None: there is none."""
+        with self._reading() as session:
+            return session.get(TokenRow, id)
+
+    def add_token(self, token: TokenRow, who: str) -> None:
+        """Add a token, with an audit row."""
+        with self._writing() as session:
+            details = {"name": token.name, "role": token.role}
+            session.add_all([token, audit(who, "token create", token.id, details)])
+
+    def revoke(self, id: str, who: str) -> bool:
+        """Revoke a token, with an audit row; False: there is none, or it was revoked before."""
+        with self._writing() as session:
+            token = session.get(TokenRow, id)
+            if token is None or token.revoked is not None:
+                return False
+            token.revoked = datetime.now(UTC)
+            session.add(audit(who, "token revoke", id, {"name": token.name}))
+            return True
+
+    def audit(self, most: int = 100) -> Sequence[AuditRow]:
+        """Return the newest audit rows."""
+        with self._reading() as session:
+            return session.scalars(select(AuditRow).order_by(AuditRow.id.desc()).limit(most)).all()
+
+    # --- the database itself ---
+
+    def check(self) -> None:
+        """Check that the store can be read.
+
+        Raises:
+            StoreError: it cannot.
+        """
+        with self._reading() as session:
+            session.execute(select(1))
+
+    def close(self) -> None:
+        """Write what waits, and close the database."""
+        self._waiting.put(None)
+        self._writer.join()
+        self.engine.dispose()
+
+    def _write(self) -> None:
+        """Commit what waits, until `close`."""
+        while (first := self._waiting.get()) is not None:
+            group, last = [first], False
+            while len(group) < MOST_TOGETHER:
+                try:
+                    more = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    last = True
+                    break
+                group.append(more)
+            self._commit(group)
+            if last:
+                return
+
+    def _commit(self, group: Sequence[tuple[InspectionRow, Future[None]]]) -> None:
+        """Write a group in one transaction; if that fails, each of its rows on its own."""
+        error: Exception
+        try:
+            with self._writing() as session:
+                session.add_all([row for row, _ in group])
+        except (SnlError, DBAPIError) as failed:
+            if len(group) > 1:
+                for one in group:
+                    self._commit([one])
+                return
+            error = failed
+            if isinstance(failed.__cause__, IntegrityError):
+                error = DuplicateError("an inspection with this idempotency key exists")
+            group[0][1].set_exception(error)
+            return
+        for _, future in group:
+            future.set_result(None)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        with _explained(), self._session() as session:
+            yield session
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with _explained(), self._session.begin() as session:
+            yield session
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn an error of the database into a StoreError."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise StoreError(f"the store cannot be used now: {_reason(error)}") from error
+
+
+def audit(who: str, action: str, subject: str, details: dict[str, Any] | None = None) -> AuditRow:
+    """Return an audit row of this moment."""
+    return AuditRow(
+        created=datetime.now(UTC), who=who, action=action, subject=subject, details=details or {}
+    )
+
+
+def sqlite_url(folder: Path) -> str:
+    """Return the address of the SQLite file in a folder."""
+    return f"sqlite:///{folder / 'snl.db'}"
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=10)
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    return engine
+
+
+def _migrate(connection: Connection) -> None:
+    """Bring the tables to their newest version.
+
+    Raises:
+        StoreError: they are of a newer one.
+    """
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    try:
+        alembic.command.upgrade(config, "head")
+    except alembic.util.CommandError as error:
+        raise StoreError(
+            f"the store was made by a newer version of snl ({error}): pip install -U snl-ad"
+        ) from error
+    connection.commit()
+
+
+def tables() -> list[str]:
+    """Return the names of the tables."""
+    return sorted(Base.metadata.tables)
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, without the statement that failed."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    lines = str(cause).strip().splitlines()
+    text = lines[0][:200] if lines else type(cause).__name__
+    if isinstance(error, OperationalError) and "unable to open" in text:
+        return f"{text}; check that its folder exists and can be written"
+    return text
