@@ -39,6 +39,7 @@ NEEDED_FOR = {
     "plots": "snl probe --picture",
     "remote": "images at addresses such as s3://, and many images (snl inspect -o)",
     "ray": "a Ray cluster (snl inspect --ray)",
+    "service": "the HTTP server (snl serve, snl token)",
     "pretrain": "pretraining of the teacher (pretraining/)",
     "tensorboard": "snl train --tensorboard",
     "dev": "tests and development",
