@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # OpenVINO, ONNX Runtime and the quantisers have thread pools and signal handlers of their own: tests
-# that load them run in a process of their own.
+# that load them run in processes of their own.
 RUNTIMES := tests/exporting $(addprefix tests/runtime/,test_runtimes.py test_cpp.py test_threads.py \
   test_without_torch.py)
 # a worker that crashes ends the run; a restarted one may wait for ever
@@ -30,7 +30,7 @@ types: .venv/ready
 
 unit: .venv/ready
 	$(BIN)/pytest $(PARALLEL) $(RUNTIMES:%=--ignore=%)
-	$(BIN)/pytest $(RUNTIMES)
+	$(BIN)/pytest $(PARALLEL) $(RUNTIMES)
 
 fast: .venv/ready
 	$(BIN)/pytest -q $(PARALLEL) -m 'not slow'
@@ -41,7 +41,7 @@ hostile: .venv/ready
 # measures all tests and chooses those that `make check` leaves out
 durations: .venv/ready
 	-$(BIN)/pytest $(PARALLEL) $(RUNTIMES:%=--ignore=%) $(REPORT)/durations.xml
-	-$(BIN)/pytest $(RUNTIMES) $(REPORT)/durations-runtimes.xml
+	-$(BIN)/pytest $(PARALLEL) $(RUNTIMES) $(REPORT)/durations-runtimes.xml
 	$(BIN)/python tests/mark_slow.py build/durations.xml build/durations-runtimes.xml
 
 format: .venv/ready
