@@ -15,7 +15,7 @@ from tests.conftest import Run
 
 HEAVY = (
     *("torch", "torchvision", "timm", "onnxruntime", "openvino", "onnx", "onnxscript", "nncf"),
-    *("av", "pyarrow", "matplotlib", "sympy", "tensorboard", "skimage"),
+    *("av", "pyarrow", "matplotlib", "sympy", "tensorboard", "skimage", "fastapi"),
 )
 
 
