@@ -194,9 +194,25 @@ def test_wrong_bodies(served: Server, content: bytes, status: int) -> None:
 )
 def test_bodies_without_a_sensible_length(served: Server, headers: str, status: bytes) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
-        text = f"POST /v1/inspections HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n"
+        text = f"POST /v1/inspections HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n\r\n"
         connection.sendall(text.encode() + b"5\r\nhello\r\n0\r\n\r\n")
         assert connection.recv(200).split()[1] == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:8000"}, 200),
+    ],
+)
+def test_pages_of_others_are_refused_without_a_token(
+    served: Server, headers: dict[str, str], status: int
+) -> None:
+    with served.client() as client:
+        assert client.get("/v1/inspections", headers=headers).status_code == status
 
 
 def test_what_cannot_be_served(run_snl: Run, calibrated: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -69,6 +70,16 @@ def caller_of(store: Store, token: str) -> Caller | None:
     if row is None or not same or row.revoked is not None:
         return None
     return Caller(row.name, row.role)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host, by name or address, is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _hash(secret: str) -> str:

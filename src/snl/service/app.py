@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
@@ -23,7 +24,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from snl import __version__
 from snl.errors import DataError, ImageError, SettingsError, SnlError
 from snl.service import schemas
-from snl.service.access import LOCAL, Caller, caller_of
+from snl.service.access import LOCAL, Caller, caller_of, is_loopback
 from snl.service.batching import ClosedError, FullError, LateError
 from snl.service.inspecting import Line, Upload
 from snl.service.store import DuplicateError, Filter, Store, StoreError
@@ -499,6 +500,10 @@ def _guard(app: FastAPI, settings: ServerSettings, metrics: _Metrics) -> None:
             response: Response = _answer(
                 413, "too_large", f"the body is larger than {settings.most_bytes} bytes"
             )
+        elif settings.open and not _is_from_here(request):
+            response = _answer(
+                403, "origin", "without a token only programs of this machine may use the server"
+            )
         elif request.method in ("POST", "PUT") and not length.isdecimal():
             response = _answer(411, "no_length", "give the Content-Length")
         else:
@@ -507,6 +512,14 @@ def _guard(app: FastAPI, settings: ServerSettings, metrics: _Metrics) -> None:
             response.headers.setdefault(name, value)
         metrics.requests.labels(request.method, str(response.status_code)).inc()
         return response
+
+
+def _is_from_here(request: Request) -> bool:
+    """Return whether neither the address that was asked for nor the page that asks is another's: a
+    browser on this machine also runs pages of others."""
+    origin = request.headers.get("origin")
+    hosts = [request.url.hostname, *([] if origin is None else [urlsplit(origin).hostname])]
+    return all(host is not None and is_loopback(host) for host in hosts)
 
 
 _UPLOAD: dict[str, Any] = {

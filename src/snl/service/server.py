@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 
 import uvicorn
@@ -10,6 +9,7 @@ from fastapi import FastAPI
 
 from snl.errors import SettingsError
 from snl.runtime.inspector import load
+from snl.service.access import is_loopback
 from snl.service.app import ServerSettings, make_app
 from snl.service.blobs import Blobs
 from snl.service.inspecting import Line
@@ -17,16 +17,6 @@ from snl.service.store import Store, sqlite_url
 
 GRACE_SECONDS = 30
 """How long requests that were accepted may take after a signal to stop."""
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a server that listens on a host."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def open_store(data: Path, url: str | None) -> Store:
