@@ -123,9 +123,11 @@ def add(
         folder = folder_of(target)
         stack.enter_context(locked_run(target, folder))
         hashes = content_hashes(catalog.train(), _bar("comparing images", quiet))
-        identity = contents.fingerprint(hashes, regions.fingerprint)
+        stated = rois_of(catalog.records)
+        texts = [f"{name} {roi}" for name, roi in sorted(stated.items())]
+        identity = contents.fingerprint(hashes, " ".join([*texts, regions.fingerprint]).strip())
         inspector = _start(source, target, identity, device, max_pixels)
-        known_rois = {**inspector.calibration.rois, **rois_of(catalog.records)}
+        known_rois = {**inspector.calibration.rois, **stated}
         kept = {name: roi for name, roi in known_rois.items() if name in catalog.products}
         records = with_rois(catalog.records, {**kept, **regions.rois}, max_pixels=max_pixels)
         images = Images.of(changed(catalog, records=records), inspector.settings)
