@@ -49,7 +49,7 @@ def decided(**counts: int) -> dict[str, Any]:
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """Results of two methods, of which one decides, with two draws of two numbers."""
+    """Two draws at two numbers of images, for snl, which makes decisions, and PatchCore."""
     few = {"decisions": decided(uncertain=8), "threshold_from": {"none": 16}, "held_out": {"x": 2}}
     many = {
         "decisions": decided(normal=5, uncertain=2, anomalous=1),

@@ -215,17 +215,26 @@ def test_pages_of_others_are_refused_without_a_token(
         assert client.get("/v1/inspections", headers=headers).status_code == status
 
 
-def test_what_cannot_be_served(run_snl: Run, calibrated: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_served(
+    served: Server, run_snl: Run, calibrated: Path, tmp_path: Path
+) -> None:
     for words, message in (
         (["none.snl"], "none.snl"),
         ([calibrated, "--host", "0.0.0.0"], "no token"),
         ([calibrated, "--store", "nonsense"], "the store cannot be opened"),
         ([calibrated, "--store", f"sqlite:///{tmp_path}/none/x.db"], "its folder exists"),
         ([calibrated, "--port", "70000"], "70000"),
+        ([calibrated, "--port", served.port], "cannot listen there"),
     ):
         done = run_snl("serve", *words, "--data", tmp_path / "data")
         assert done.returncode == 2 and message in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "data" / "files").exists()
+    other = run_snl("serve", calibrated, "--port", 0, "--data", served.data)
+    assert other.returncode == 2 and "another snl serve uses this folder" in other.stderr
+    with served.client() as client:
+        assert client.get("/").json()["api"] == "/v1/openapi.json"
 
 
 # --- access ---

@@ -87,9 +87,9 @@ def run(options: Options) -> int:
         "service",
         "The service",
     )
-    from snl.service.server import make_server
+    from snl.service.server import serving
 
-    server = make_server(
+    with serving(
         options.file,
         host=options.host,
         port=options.port,
@@ -99,7 +99,7 @@ def run(options: Options) -> int:
         threads=options.threads,
         batch_size=options.batch_size,
         waiting=options.waiting,
-    )
-    say(f"{options.file}: http://{options.host}:{options.port}, data in {options.data}")
-    server.run()
+    ) as (address, run_server):
+        say(f"{options.file}: {address}, data in {options.data}")
+        run_server()
     return OK

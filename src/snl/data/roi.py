@@ -127,7 +127,8 @@ class Crop:
 
     Attributes:
         source: image file, PIL image or array.
-        rois: one region, or several of which the product decides; None: the whole image.
+        rois: the regions to read; None among them is the whole image. Where there are several, the
+            product that is recognised decides which of them counts.
     """
 
     source: Any
@@ -147,7 +148,7 @@ def parse_roi(text: str, what: str = "region of interest") -> Roi:
     >>> parse_roi("40, 20, 300, 200")
     Roi(x=40, y=20, width=300, height=200, image=None)
     """
-    parts = re.split(r"[\s,;x]+", text.strip())
+    parts = re.split(r"[\s,;]+", text.strip())
     if len(parts) != 4 or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
         raise DataError(
             f"{what} '{text[:60]}': give left, top, width and height in pixels as X,Y,W,H, such as "
@@ -158,16 +159,13 @@ def parse_roi(text: str, what: str = "region of interest") -> Roi:
 
 
 def checked(roi: Roi, what: str) -> Roi:
-    """Return a region if its numbers can be those of one.
+    """Return a region if it is large enough.
 
     Raises:
-        DataError: a negative number, or a side of fewer than `SMALLEST` pixels.
+        DataError: a side of fewer than `SMALLEST` pixels.
     """
-    if min(roi.x, roi.y) < 0 or min(roi.width, roi.height) < SMALLEST:
-        raise DataError(
-            f"{what} {roi}: left and top are at least 0, width and height at least {SMALLEST} "
-            "pixels"
-        )
+    if min(roi.width, roi.height) < SMALLEST:
+        raise DataError(f"{what} {roi}: width and height are at least {SMALLEST} pixels")
     return roi
 
 

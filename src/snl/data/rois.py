@@ -138,7 +138,9 @@ def with_rois(
         DataError: a region of no product among the records, one that is not inside its images, or
             different ones of a product's images.
     """
-    given = list(records)
+    given = tuple(records)
+    if not rois and all(record.roi is None for record in given):
+        return given
     products = {record.product for record in given}
     for product in rois:
         if product not in products:

@@ -41,10 +41,10 @@ class Region:
     p_value: float | None
 
     def shifted(self, x: int, y: int) -> Region:
-        """Return the region in the coordinates of an image of which the map shows a part.
+        """Return the region moved from the coordinates of a crop to those of the whole image.
 
         Args:
-            x, y: left and top pixel of that part.
+            x, y: left and top pixel of the crop.
         """
         left, top, width, height = self.box
         return replace(

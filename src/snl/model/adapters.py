@@ -151,10 +151,6 @@ class Adapted(nn.Module):
         weight = weight + F.pad(change[:, :, None, None], place)
         return layer._conv_forward(x, weight, total)  # type: ignore[no-any-return]
 
-    def groups(self) -> int:
-        """Return the number of groups."""
-        return self.adapter_down.shape[0]
-
     @torch.no_grad()
     def resize(self, groups: int) -> None:
         """Make room for a number of groups; new adapters are zero."""

@@ -2,94 +2,48 @@
 
 # no postponed annotations: FastAPI could not resolve those of the routes, which are local
 
-import io
+import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
-import numpy as np
-from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from snl import __version__
-from snl.errors import DataError, ImageError, SettingsError, SnlError
-from snl.service import schemas
-from snl.service.access import LOCAL, Caller, caller_of, is_loopback
+from snl.errors import ImageError, SettingsError
+from snl.service import pictures, schemas
+from snl.service.access import Caller
+from snl.service.answers import RefusedError, handle_errors
 from snl.service.batching import ClosedError, FullError, LateError
+from snl.service.guard import Access, Metrics, ServerSettings, guard
 from snl.service.inspecting import Line, Upload
 from snl.service.store import DuplicateError, Filter, Store, StoreError
 from snl.service.tables import InspectionRow, ReviewRow
 
 log = logging.getLogger("snl.service")
 
-MOST_BYTES = 64 * 2**20
-"""Largest body of a request."""
 MOST_IMAGES = 32
 """Images of one request."""
 PAGE, MOST_PAGE = 50, 1000
 """Inspections of a page, and the most that a client may ask for."""
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """Limits of the server.
-
-    Attributes:
-        open: whether requests without a token are allowed; only for servers on this machine.
-        most_bytes: largest body of a request.
-        seconds: within which a request is answered, if it does not say so itself.
-    """
-
-    open: bool = False
-    most_bytes: int = MOST_BYTES
-    seconds: float = 30.0
-
-
-class _RefusedError(Exception):
-    """An answer with a status and a message."""
-
-    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.headers = status, code, headers
 
 
 def make_app(line: Line, settings: ServerSettings | None = None) -> FastAPI:
     """Return the application.
 
     Args:
-        line: that inspects. It is closed when the application shuts down, and its store with it.
+        line: that inspects; it and its store belong to the caller.
         settings: limits.
     """
     settings = settings or ServerSettings()
     store = line.store
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await run_in_threadpool(line.close)
-        await run_in_threadpool(store.close)
-
     app = FastAPI(
         title="snl inspection service",
         version=__version__,
-        lifespan=lifespan,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         openapi_url="/v1/openapi.json",
@@ -98,10 +52,14 @@ def make_app(line: Line, settings: ServerSettings | None = None) -> FastAPI:
             for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)
         },
     )
-    metrics = _Metrics(line)
-    _handle_errors(app)
-    _guard(app, settings, metrics)
-    access = _Access(store, settings)
+    metrics = Metrics(line)
+    handle_errors(app)
+    guard(app, settings, metrics)
+    access = Access(store, settings)
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> dict[str, str]:
+        return {"service": f"snl {__version__}", "api": "/v1/openapi.json", "ready": "/readyz"}
 
     @app.get("/healthz", tags=["operation"], summary="Whether the process lives")
     async def healthz() -> dict[str, str]:
@@ -148,14 +106,16 @@ def make_app(line: Line, settings: ServerSettings | None = None) -> FastAPI:
             )
             for number, (called, content) in enumerate(images)
         ]
-        results = [await run_in_threadpool(_inspect, line, upload, metrics) for upload in uploads]
-        refused = next((one for one in results if isinstance(one, _RefusedError)), None)
+        results = await asyncio.gather(  # together, so that they make a batch
+            *(run_in_threadpool(_inspect, line, upload, metrics) for upload in uploads)
+        )
+        refused = next((one for one in results if isinstance(one, RefusedError)), None)
         if refused is not None and len(results) == 1:
             raise refused
         return schemas.InspectedAll(
             results=[
                 schemas.Inspected(error=schemas.Problem(code=one.code, message=str(one)))
-                if isinstance(one, _RefusedError)
+                if isinstance(one, RefusedError)
                 else schemas.Inspected(inspection=shown(one))
                 for one in results
             ]
@@ -188,18 +148,22 @@ def make_app(line: Line, settings: ServerSettings | None = None) -> FastAPI:
         row = await run_in_threadpool(_found, store, id)
         content = await run_in_threadpool(line.blobs.get, row.image)
         if content is None:
-            raise _RefusedError(404, "gone", "the image of this inspection is no longer kept")
+            raise RefusedError(404, "gone", "the image of this inspection is no longer kept")
         return Response(content, media_type=row.image_type)
 
     @app.get("/v1/inspections/{id}/map.png", tags=["inspections"], summary="The map, 8 bits")
     async def map_png(id: str, caller: Annotated[Caller, Depends(access("read"))]) -> Response:
         row = await run_in_threadpool(_found, store, id)
-        return Response(await run_in_threadpool(_map, line, row), media_type="image/png")
+        return Response(
+            await run_in_threadpool(pictures.map_png, line, row), media_type="image/png"
+        )
 
     @app.get("/v1/inspections/{id}/overlay.png", tags=["inspections"], summary="The overlay")
     async def overlay(id: str, caller: Annotated[Caller, Depends(access("read"))]) -> Response:
         row = await run_in_threadpool(_found, store, id)
-        return Response(await run_in_threadpool(_overlay, line, row), media_type="image/png")
+        return Response(
+            await run_in_threadpool(pictures.overlay_png, line, row), media_type="image/png"
+        )
 
     @app.post("/v1/inspections/{id}/review", tags=["reviews"], summary="Review an inspection")
     async def review(
@@ -214,7 +178,7 @@ def make_app(line: Line, settings: ServerSettings | None = None) -> FastAPI:
             regions=[region.model_dump(mode="json") for region in new.regions],
         )
         if not await run_in_threadpool(store.review, row):
-            raise _RefusedError(404, "not_found", f"there is no inspection {id[:40]}")
+            raise RefusedError(404, "not_found", f"there is no inspection {id[:40]}")
         return schemas.Review(**new.model_dump(), created=row.created, who=row.who)
 
     @app.get("/v1/inspections/{id}/reviews", tags=["reviews"], summary="Reviews, oldest first")
@@ -269,61 +233,7 @@ def make_app(line: Line, settings: ServerSettings | None = None) -> FastAPI:
 # --- what the routes share ---
 
 
-class _Access:
-    """Returns dependencies that require a role."""
-
-    def __init__(self, store: Store, settings: ServerSettings) -> None:
-        self.store, self.settings = store, settings
-
-    def __call__(self, role: str) -> Callable[..., Awaitable[Caller]]:
-        async def caller(
-            authorization: Annotated[str, Header(description="`Bearer TOKEN`")] = "",
-        ) -> Caller:
-            found: Caller | None = LOCAL if self.settings.open and not authorization else None
-            kind, _, token = authorization.partition(" ")
-            if kind.lower() == "bearer" and token:
-                found = await run_in_threadpool(caller_of, self.store, token.strip())
-            if found is None:
-                raise _RefusedError(
-                    401,
-                    "no_access",
-                    "give a valid token: Authorization: Bearer TOKEN",
-                    **{"WWW-Authenticate": "Bearer"},
-                )
-            if not found.may(role):
-                raise _RefusedError(
-                    403, "role", f"this needs the role {role}; the token has {found.role}"
-                )
-            return found
-
-        return caller
-
-
-class _Metrics:
-    """Numbers for Prometheus."""
-
-    def __init__(self, line: Line) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "snl_requests", "Requests by method and status", ["method", "status"],
-            registry=self.registry,
-        )  # fmt: skip
-        self.seconds = Histogram(
-            "snl_inspection_seconds", "From the image to its row in the store",
-            buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10), registry=self.registry,
-        )  # fmt: skip
-        self.decisions = Counter(
-            "snl_inspections", "Inspections by product and decision", ["product", "decision"],
-            registry=self.registry,
-        )  # fmt: skip
-        waiting = Gauge("snl_images_waiting", "Images in the queue", registry=self.registry)
-        waiting.set_function(lambda: line.batcher.length)
-
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
-
-
-def _inspect(line: Line, upload: Upload, metrics: _Metrics) -> InspectionRow | _RefusedError:
+def _inspect(line: Line, upload: Upload, metrics: Metrics) -> InspectionRow | RefusedError:
     """Inspect an image, or return why not."""
     if upload.key is not None and (earlier := line.store.by_key(upload.key)) is not None:
         return earlier
@@ -333,20 +243,20 @@ def _inspect(line: Line, upload: Upload, metrics: _Metrics) -> InspectionRow | _
     except DuplicateError:
         assert upload.key is not None
         earlier = line.store.by_key(upload.key)
-        return earlier or _RefusedError(409, "duplicate", "the request is being processed already")
+        return earlier or RefusedError(409, "duplicate", "the request is being processed already")
     except (ImageError, SettingsError) as error:
-        return _RefusedError(422, "bad_image" if isinstance(error, ImageError) else "bad_request",
+        return RefusedError(422, "bad_image" if isinstance(error, ImageError) else "bad_request",
                         str(error))  # fmt: skip
     except FullError as error:
         seconds = max(1, round(line.batcher.wait_seconds()))
-        return _RefusedError(429, "busy", str(error), **{"Retry-After": str(seconds)})
+        return RefusedError(429, "busy", str(error), **{"Retry-After": str(seconds)})
     except (LateError, ClosedError) as error:
-        return _RefusedError(503, "late" if isinstance(error, LateError) else "closing", str(error))
+        return RefusedError(503, "late" if isinstance(error, LateError) else "closing", str(error))
     except StoreError as error:
-        return _RefusedError(503, "store", str(error))
+        return RefusedError(503, "store", str(error))
     except OSError as error:
         log.error("an inspection could not be stored: %s", error)
-        return _RefusedError(503, "disk", f"the inspection cannot be stored ({error.strerror})")
+        return RefusedError(503, "disk", f"the inspection cannot be stored ({error.strerror})")
     metrics.seconds.observe(time.perf_counter() - began)
     metrics.decisions.labels(row.product, row.decision).inc()
     return row
@@ -362,14 +272,14 @@ async def _images(request: Request, name: str) -> list[tuple[str, bytes]]:
     else:
         images = [(name, await request.body())]
     if not images or not any(content for _, content in images):
-        raise _RefusedError(400, "no_image", "send an image file as the body, or files of a form")
+        raise RefusedError(400, "no_image", "send an image file as the body, or files of a form")
     return images
 
 
 def _found(store: Store, id: str) -> InspectionRow:
     row = store.inspection(id)
     if row is None:
-        raise _RefusedError(404, "not_found", f"there is no inspection {id[:40]}")
+        raise RefusedError(404, "not_found", f"there is no inspection {id[:40]}")
     return row
 
 
@@ -416,112 +326,6 @@ def _product(line: Line, name: str) -> schemas.Product:
     )
 
 
-def _map(line: Line, row: InspectionRow) -> bytes:
-    """Return the map as a PNG: the range of colours of the overlay as 0 to 255."""
-    from PIL import Image
-
-    inspection = _again(line, row)
-    low, high = inspection.map_range
-    height, width = inspection.prediction.anomaly_map.shape
-    levels = np.clip((inspection.map_at(width, height) - low) / (high - low), 0, 1)
-    return _png(Image.fromarray((levels * 255).astype(np.uint8)))
-
-
-def _overlay(line: Line, row: InspectionRow) -> bytes:
-    try:
-        return _png(_again(line, row).overlay())
-    except ImageError:
-        raise _RefusedError(404, "gone", "the image of this inspection is no longer kept") from None
-
-
-def _again(line: Line, row: InspectionRow) -> Any:
-    try:
-        return line.again(row)
-    except DataError as error:
-        raise _RefusedError(404, "gone", str(error)) from None
-
-
-def _png(image: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _handle_errors(app: FastAPI) -> None:
-    """Answer every error with a code and a message, and none with internals."""
-
-    @app.exception_handler(_RefusedError)
-    async def problem(_: Request, error: _RefusedError) -> JSONResponse:
-        return _answer(error.status, error.code, str(error), error.headers)
-
-    @app.exception_handler(StarletteHTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
-        codes = {400: "bad_request", 404: "not_found", 405: "method"}
-        code = codes.get(error.status_code, "refused")
-        return _answer(error.status_code, code, str(error.detail), dict(error.headers or {}))
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        texts = [
-            f"{'.'.join(str(place) for place in one['loc'])}: {one['msg']}"
-            for one in error.errors()[:3]
-        ]
-        return _answer(422, "bad_request", "; ".join(texts))
-
-    @app.exception_handler(StoreError)
-    async def no_store(_: Request, error: StoreError) -> JSONResponse:
-        return _answer(503, "store", str(error))
-
-    @app.exception_handler(SnlError)
-    async def refused(_: Request, error: SnlError) -> JSONResponse:
-        return _answer(422, "bad_request", str(error))
-
-    @app.exception_handler(Exception)
-    async def defect(_: Request, error: Exception) -> JSONResponse:
-        log.exception("a defect", exc_info=error)
-        return _answer(500, "defect", "the server has a defect; its log has the details")
-
-
-def _answer(
-    status: int, code: str, message: str, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    text = " ".join(message.split())[:500]
-    answer = schemas.ProblemAnswer(error=schemas.Problem(code=code, message=text))
-    return JSONResponse(answer.model_dump(), status, headers={**_HEADERS, **(headers or {})})
-
-
-def _guard(app: FastAPI, settings: ServerSettings, metrics: _Metrics) -> None:
-    """Limit bodies, count requests and set headers."""
-
-    @app.middleware("http")
-    async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > settings.most_bytes:
-            response: Response = _answer(
-                413, "too_large", f"the body is larger than {settings.most_bytes} bytes"
-            )
-        elif settings.open and not _is_from_here(request):
-            response = _answer(
-                403, "origin", "without a token only programs of this machine may use the server"
-            )
-        elif request.method in ("POST", "PUT") and not length.isdecimal():
-            response = _answer(411, "no_length", "give the Content-Length")
-        else:
-            response = await go_on(request)
-        for name, value in _HEADERS.items():
-            response.headers.setdefault(name, value)
-        metrics.requests.labels(request.method, str(response.status_code)).inc()
-        return response
-
-
-def _is_from_here(request: Request) -> bool:
-    """Return whether neither the address that was asked for nor the page that asks is another's: a
-    browser on this machine also runs pages of others."""
-    origin = request.headers.get("origin")
-    hosts = [request.url.hostname, *([] if origin is None else [urlsplit(origin).hostname])]
-    return all(host is not None and is_loopback(host) for host in hosts)
-
-
 _UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -541,8 +345,3 @@ _UPLOAD: dict[str, Any] = {
         },
     }
 }
-
-
-def paths(app: FastAPI) -> Sequence[str]:
-    """Return the paths of an application."""
-    return sorted(str(getattr(route, "path", "")) for route in app.routes)

@@ -82,10 +82,13 @@ class Blobs:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            new_folder = not target.parent.is_dir()
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(target)
-            for folder in (target.parent, target.parent.parent, self.folder):
-                _sync(folder)
+            _sync(target.parent)
+            if new_folder:
+                _sync(target.parent.parent)
+                _sync(self.folder)
         finally:
             temporary.unlink(missing_ok=True)
         return name

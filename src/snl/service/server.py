@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
 
 from snl.errors import SettingsError
+from snl.files import check_readable
+from snl.locks import locked
 from snl.runtime.inspector import load
 from snl.service.access import is_loopback
-from snl.service.app import ServerSettings, make_app
+from snl.service.app import make_app
 from snl.service.blobs import Blobs
+from snl.service.guard import ServerSettings
 from snl.service.inspecting import Line
 from snl.service.store import Store, sqlite_url
 
@@ -31,7 +37,8 @@ def open_store(data: Path, url: str | None) -> Store:
     return Store(url)
 
 
-def make_server(
+@contextmanager
+def serving(
     file: str,
     *,
     host: str,
@@ -42,52 +49,71 @@ def make_server(
     threads: int = 0,
     batch_size: int = 16,
     waiting: int = 64,
-) -> uvicorn.Server:
-    """Return the server of a model file, ready to run.
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Prepare the server of a model file for the `with` block.
 
     Args:
         file: bundle or export.
         host, port: to listen on.
-        data: folder of images, maps and, without `store`, of the database.
+        data: folder of images, maps and, without `store`, of the database; one server uses it.
         store: address of a database.
         device, threads: see `snl.load`.
-        batch_size: images that the network processes together.
-        waiting: images that may wait.
+        batch_size, waiting: see `Batcher`.
+
+    Yields:
+        The server's address, and what runs it until a signal comes.
 
     Raises:
-        SettingsError: another machine could reach the server, and there is no token.
+        SettingsError: another machine could reach the server and there is no token, or it cannot
+            listen there.
         StoreError, BundleError: it cannot be opened.
+        SnlError: another server uses the folder.
     """
-    database = open_store(data, store)
-    has_token = any(token.revoked is None for token in database.tokens())
-    if not has_token and not is_loopback(host):
-        database.close()
-        raise SettingsError(
-            f"--host {host}: other machines could reach the server, and it has no token: leave out "
-            f"--host, or create one with snl token create NAME --role admin --data {data}"
+    check_readable(Path(file), "model file", "of snl train or snl export", "snl train")
+    busy = "another snl serve uses this folder; stop it, or give another --data"
+    with ExitStack() as stack:
+        stack.enter_context(locked(data, busy))
+        listener = stack.enter_context(closing(_listen(host, port)))
+        database = open_store(data, store)
+        stack.callback(database.close)
+        has_token = any(token.revoked is None for token in database.tokens())
+        if not has_token and not is_loopback(host):
+            raise SettingsError(
+                f"--host {host}: other machines could reach the server, and it has no token: leave "
+                f"out --host, or create one with snl token create NAME --role admin --data {data}"
+            )
+        line = Line(
+            load(file, device, threads),
+            database,
+            Blobs(data / "files"),
+            name=Path(file).name,
+            batch_size=batch_size,
+            waiting=waiting,
         )
-    try:
-        inspector = load(file, device, threads)
-    except BaseException:
-        database.close()
-        raise
-    line = Line(
-        inspector,
-        database,
-        Blobs(data / "files"),
-        name=Path(file).name,
-        batch_size=batch_size,
-        waiting=waiting,
-    )
-    app: FastAPI = make_app(line, ServerSettings(open=not has_token))
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=host,
-            port=port,
+        stack.callback(line.close)
+        config = uvicorn.Config(
+            make_app(line, ServerSettings(open=not has_token)),
             log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-    )
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listener.getsockname()[1]}"
+        yield address, partial(uvicorn.Server(config).run, sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        SettingsError: the port is taken, or the host is not an address of this machine.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise SettingsError(
+            f"--host {host} --port {port}: the server cannot listen there "
+            f"({error.strerror or error}); give another --port, or stop what uses it"
+        ) from error

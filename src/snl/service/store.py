@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, Operationa
 from sqlalchemy.orm import Session, sessionmaker
 
 from snl.errors import SnlError
-from snl.service.tables import AuditRow, Base, InspectionRow, ReviewRow, TokenRow
+from snl.service.tables import AuditRow, InspectionRow, ReviewRow, TokenRow
 
 BUSY_SECONDS = 30
 """How long a write waits for another process that has locked an SQLite file."""
@@ -163,7 +163,7 @@ class Store:
             query = select(ReviewRow).where(ReviewRow.inspection == inspection)
             return session.scalars(query.order_by(ReviewRow.id)).all()
 
-    # --- tokens and audit ---
+    # --- tokens ---
 
     def tokens(self) -> Sequence[TokenRow]:
         """Return all tokens, oldest first."""
@@ -190,11 +190,6 @@ class Store:
             token.revoked = datetime.now(UTC)
             session.add(audit(who, "token revoke", id, {"name": token.name}))
             return True
-
-    def audit(self, most: int = 100) -> Sequence[AuditRow]:
-        """Return the newest audit rows."""
-        with self._reading() as session:
-            return session.scalars(select(AuditRow).order_by(AuditRow.id.desc()).limit(most)).all()
 
     # --- the database itself ---
 
@@ -315,11 +310,6 @@ def _migrate(connection: Connection) -> None:
             f"the store was made by a newer version of snl ({error}): pip install -U snl-ad"
         ) from error
     connection.commit()
-
-
-def tables() -> list[str]:
-    """Return the names of the tables."""
-    return sorted(Base.metadata.tables)
 
 
 def _reason(error: Exception) -> str:

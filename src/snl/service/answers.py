@@ -1,0 +1,74 @@
+"""Refusals: every error is answered with a code and a message, and none with internals."""
+
+import logging
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from snl.errors import SnlError
+from snl.service import schemas
+from snl.service.store import StoreError
+
+log = logging.getLogger("snl.service")
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""Of every answer."""
+
+
+class RefusedError(Exception):
+    """An answer with a status and a message."""
+
+    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.headers = status, code, headers
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Answer every error with a code and a message, and none with internals."""
+
+    @app.exception_handler(RefusedError)
+    async def problem(_: Request, error: RefusedError) -> JSONResponse:
+        return answer(error.status, error.code, str(error), error.headers)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def http(_: Request, error: HTTPException) -> JSONResponse:
+        codes = {400: "bad_request", 404: "not_found", 405: "method"}
+        code = codes.get(error.status_code, "refused")
+        return answer(error.status_code, code, str(error.detail), dict(error.headers or {}))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        texts = [
+            f"{'.'.join(str(place) for place in one['loc'])}: {one['msg']}"
+            for one in error.errors()[:3]
+        ]
+        return answer(422, "bad_request", "; ".join(texts))
+
+    @app.exception_handler(StoreError)
+    async def no_store(_: Request, error: StoreError) -> JSONResponse:
+        return answer(503, "store", str(error))
+
+    @app.exception_handler(SnlError)
+    async def refused(_: Request, error: SnlError) -> JSONResponse:
+        return answer(422, "bad_request", str(error))
+
+    @app.exception_handler(Exception)
+    async def defect(_: Request, error: Exception) -> JSONResponse:
+        log.exception("a defect", exc_info=error)
+        return answer(500, "defect", "the server has a defect; its log has the details")
+
+
+def answer(
+    status: int, code: str, message: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    text = " ".join(message.split())[:500]
+    answer = schemas.ProblemAnswer(error=schemas.Problem(code=code, message=text))
+    return JSONResponse(answer.model_dump(), status, headers={**HEADERS, **(headers or {})})
