@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from snl.text import printable
+
+INTERVAL = "SNL_PROGRESS_SECONDS"
 
 
 def bar(title: str, unit: str = "image") -> Callable[[int, int], None]:
@@ -36,5 +40,10 @@ def bar(title: str, unit: str = "image") -> Callable[[int, int], None]:
 
 
 def interval() -> float:
-    """Return the seconds between updates of a bar: short on a terminal, long in a log file."""
+    """Return the seconds between updates of a bar: short on a terminal, long in a log file.
+
+    A program that shows the progress sets the environment variable SNL_PROGRESS_SECONDS.
+    """
+    with suppress(ValueError):
+        return max(0.1, float(os.environ.get(INTERVAL, "")))
     return 0.2 if sys.stderr.isatty() else 10.0

@@ -152,12 +152,14 @@ def test_products_models_and_metrics(served: Server, calibrated: Path, images: l
         assert products.keys() == set(inspector.products)
         assert products["bolt"]["threshold"] == inspector.threshold("bolt")
         (model,) = client.get("/v1/models").json()
-        assert model["file"] == calibrated.name
-        assert model["network"] == inspector.calibration.network
+        assert model["name"] == calibrated.stem
+        (version,) = model["versions"]
+        assert version["id"] == model["active"] and version["state"] == "active"
+        assert version["network"] == inspector.calibration.network
         text = client.get("/metrics").text
         total = client.get("/v1/stats").json()["total"]
         assert f"snl_inspection_seconds_count {total}.0" in text
-        assert "snl_images_waiting 0.0" in text
+        assert f'snl_images_waiting{{model="{calibrated.stem}"}} 0.0' in text
         api = client.get("/v1/openapi.json").json()
         assert "/v1/inspections/{id}/review" in api["paths"]
 

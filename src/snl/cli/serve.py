@@ -14,7 +14,7 @@ SUMMARY = "inspect images over HTTP, and keep every result"
 class Options(shared.DeviceOption):
     """Options of `snl serve`."""
 
-    file: str
+    files: list[Path]
     host: str
     port: int
     data: Path
@@ -37,7 +37,14 @@ def add_parser(verbs: Any) -> None:
         "An answer means that the inspection is on the disk. Ctrl-C and SIGTERM finish what was "
         "accepted.",
     )
-    verb.add_argument("file", metavar="FILE", help="bundle of snl train, or an export")
+    verb.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="bundles of snl train, or exports; each is a model named like its file (default: the "
+        "models that DIR has)",
+    )
     verb.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: this machine alone)"
     )
@@ -90,7 +97,7 @@ def run(options: Options) -> int:
     from snl.service.server import serving
 
     with serving(
-        options.file,
+        options.files,
         host=options.host,
         port=options.port,
         data=options.data,
@@ -100,6 +107,7 @@ def run(options: Options) -> int:
         batch_size=options.batch_size,
         waiting=options.waiting,
     ) as (address, run_server):
-        say(f"{options.file}: {address}, data in {options.data}")
+        shown = ", ".join(file.name for file in options.files) or "known models"
+        say(f"{shown}: {address}, data in {options.data}")
         run_server()
     return OK

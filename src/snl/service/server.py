@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,11 @@ import uvicorn
 from snl.errors import SettingsError
 from snl.files import check_readable
 from snl.locks import locked
-from snl.runtime.inspector import load
 from snl.service.access import is_loopback
-from snl.service.app import make_app
-from snl.service.blobs import Blobs
-from snl.service.guard import ServerSettings
-from snl.service.inspecting import Line
+from snl.service.api.app import make_app
+from snl.service.api.guard import ServerSettings
+from snl.service.models import LoadOptions
+from snl.service.service import Service
 from snl.service.store import Store, sqlite_url
 
 GRACE_SECONDS = 30
@@ -39,7 +38,7 @@ def open_store(data: Path, url: str | None) -> Store:
 
 @contextmanager
 def serving(
-    file: str,
+    files: Sequence[Path],
     *,
     host: str,
     port: int,
@@ -50,10 +49,10 @@ def serving(
     batch_size: int = 16,
     waiting: int = 64,
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Prepare the server of a model file for the `with` block.
+    """Prepare the server of model files for the `with` block.
 
     Args:
-        file: bundle or export.
+        files: bundles or exports, each a model of the name of its file; none: those of before.
         host, port: to listen on.
         data: folder of images, maps and, without `store`, of the database; one server uses it.
         store: address of a database.
@@ -69,7 +68,8 @@ def serving(
         StoreError, BundleError: it cannot be opened.
         SnlError: another server uses the folder.
     """
-    check_readable(Path(file), "model file", "of snl train or snl export", "snl train")
+    for file in files:
+        check_readable(file, "model file", "of snl train or snl export", "snl train")
     busy = "another snl serve uses this folder; stop it, or give another --data"
     with ExitStack() as stack:
         stack.enter_context(locked(data, busy))
@@ -82,17 +82,11 @@ def serving(
                 f"--host {host}: other machines could reach the server, and it has no token: leave "
                 f"out --host, or create one with snl token create NAME --role admin --data {data}"
             )
-        line = Line(
-            load(file, device, threads),
-            database,
-            Blobs(data / "files"),
-            name=Path(file).name,
-            batch_size=batch_size,
-            waiting=waiting,
-        )
-        stack.callback(line.close)
+        options = LoadOptions(device, threads, batch_size, waiting)
+        service = Service(database, data, files, options)
+        stack.callback(service.close)
         config = uvicorn.Config(
-            make_app(line, ServerSettings(open=not has_token)),
+            make_app(service, ServerSettings(open=not has_token)),
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, Operationa
 from sqlalchemy.orm import Session, sessionmaker
 
 from snl.errors import SnlError
-from snl.service.tables import AuditRow, InspectionRow, ReviewRow, TokenRow
+from snl.service.tables import AuditRow, InspectionRow, OutboxRow, ReviewRow, TokenRow
 
 BUSY_SECONDS = 30
 """How long a write waits for another process that has locked an SQLite file."""
@@ -35,6 +35,10 @@ MOST_TOGETHER = 256
 
 class StoreError(SnlError):
     """The store cannot be read or written."""
+
+
+class NotThereError(SnlError):
+    """What a request names does not exist."""
 
 
 class DuplicateError(SnlError):
@@ -100,6 +104,8 @@ class Store:
         except (ArgumentError, DBAPIError, ImportError) as error:
             raise StoreError(f"the store cannot be opened: {_reason(error)}") from error
         self._session = sessionmaker(self.engine, expire_on_commit=False)
+        self.events_of: Callable[[InspectionRow], Sequence[OutboxRow]] = lambda row: ()
+        """Returns the events of an inspection, which are stored in the same transaction."""
         self._waiting: queue.Queue[tuple[InspectionRow, Future[None]] | None] = queue.Queue()
         self._writer = threading.Thread(target=self._write, name="snl-store", daemon=True)
         self._writer.start()
@@ -120,18 +126,18 @@ class Store:
 
     def inspection(self, id: str) -> InspectionRow | None:
         """Return an inspection; None: there is none."""
-        with self._reading() as session:
+        with self.reading() as session:
             return session.get(InspectionRow, id)
 
     def by_key(self, key: str) -> InspectionRow | None:
         """Return the inspection of an idempotency key; None: there is none."""
-        with self._reading() as session:
+        with self.reading() as session:
             query = select(InspectionRow).where(InspectionRow.idempotency_key == key)
             return session.scalars(query).one_or_none()
 
     def list(self, which: Filter, most: int) -> Sequence[InspectionRow]:
         """Return at most `most` inspections."""
-        with self._reading() as session:
+        with self.reading() as session:
             return session.scalars(which.select().limit(most)).all()
 
     def counts(self, since: datetime | None = None) -> dict[tuple[str, str], int]:
@@ -140,7 +146,7 @@ class Store:
         query = select(row.product, row.decision, func.count()).group_by(row.product, row.decision)
         if since is not None:
             query = query.where(row.created >= since)
-        with self._reading() as session:
+        with self.reading() as session:
             found = session.execute(query).all()
             return {(product, decision): count for product, decision, count in found}
 
@@ -148,7 +154,7 @@ class Store:
 
     def review(self, review: ReviewRow) -> bool:
         """Add a review, with an audit row; False: there is no such inspection."""
-        with self._writing() as session:
+        with self.writing() as session:
             row = session.get(InspectionRow, review.inspection)
             if row is None:
                 return False
@@ -159,31 +165,39 @@ class Store:
 
     def reviews(self, inspection: str) -> Sequence[ReviewRow]:
         """Return the reviews of an inspection, oldest first."""
-        with self._reading() as session:
+        with self.reading() as session:
             query = select(ReviewRow).where(ReviewRow.inspection == inspection)
             return session.scalars(query.order_by(ReviewRow.id)).all()
+
+    def audits(self, after: int, most: int) -> Sequence[AuditRow]:
+        """Return at most `most` audit rows, newest first, before the row `after` (0: all)."""
+        query = select(AuditRow).order_by(AuditRow.id.desc()).limit(most)
+        if after:
+            query = query.where(AuditRow.id < after)
+        with self.reading() as session:
+            return session.scalars(query).all()
 
     # --- tokens ---
 
     def tokens(self) -> Sequence[TokenRow]:
         """Return all tokens, oldest first."""
-        with self._reading() as session:
+        with self.reading() as session:
             return session.scalars(select(TokenRow).order_by(TokenRow.created)).all()
 
     def token(self, id: str) -> TokenRow | None:
         """Return a token; None: there is none."""
-        with self._reading() as session:
+        with self.reading() as session:
             return session.get(TokenRow, id)
 
     def add_token(self, token: TokenRow, who: str) -> None:
         """Add a token, with an audit row."""
-        with self._writing() as session:
+        with self.writing() as session:
             details = {"name": token.name, "role": token.role}
             session.add_all([token, audit(who, "token create", token.id, details)])
 
     def revoke(self, id: str, who: str) -> bool:
         """Revoke a token, with an audit row; False: there is none, or it was revoked before."""
-        with self._writing() as session:
+        with self.writing() as session:
             token = session.get(TokenRow, id)
             if token is None or token.revoked is not None:
                 return False
@@ -199,7 +213,7 @@ class Store:
         Raises:
             StoreError: it cannot.
         """
-        with self._reading() as session:
+        with self.reading() as session:
             session.execute(select(1))
 
     def close(self) -> None:
@@ -229,8 +243,9 @@ class Store:
         """Write a group in one transaction; if that fails, each of its rows on its own."""
         error: Exception
         try:
-            with self._writing() as session:
-                session.add_all([row for row, _ in group])
+            with self.writing() as session:
+                for row, _ in group:
+                    session.add_all([row, *self.events_of(row)])
         except (SnlError, DBAPIError) as failed:
             if len(group) > 1:
                 for one in group:
@@ -245,12 +260,22 @@ class Store:
             future.set_result(None)
 
     @contextmanager
-    def _reading(self) -> Iterator[Session]:
+    def reading(self) -> Iterator[Session]:
+        """Yield a session for queries.
+
+        Raises:
+            StoreError: the database cannot be used now.
+        """
         with _explained(), self._session() as session:
             yield session
 
     @contextmanager
-    def _writing(self) -> Iterator[Session]:
+    def writing(self) -> Iterator[Session]:
+        """Yield a session whose changes are committed with the block, or not at all.
+
+        Raises:
+            StoreError: the database cannot be used now, or refuses a change.
+        """
         with _explained(), self._session.begin() as session:
             yield session
 

@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from snl.errors import SnlError
-from snl.service import schemas
-from snl.service.store import StoreError
+from snl.service.api import schemas
+from snl.service.store import NotThereError, StoreError
 
 log = logging.getLogger("snl.service")
 
@@ -55,6 +55,10 @@ def handle_errors(app: FastAPI) -> None:
     @app.exception_handler(StoreError)
     async def no_store(_: Request, error: StoreError) -> JSONResponse:
         return answer(503, "store", str(error))
+
+    @app.exception_handler(NotThereError)
+    async def missing(_: Request, error: NotThereError) -> JSONResponse:
+        return answer(404, "not_found", str(error))
 
     @app.exception_handler(SnlError)
     async def refused(_: Request, error: SnlError) -> JSONResponse:

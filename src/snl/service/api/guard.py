@@ -1,23 +1,23 @@
-"""What stands before every request: limits, tokens and numbers."""
+"""What stands before every request: limits and numbers."""
 
-# no postponed annotations: FastAPI could not resolve those of the dependencies, which are local
+from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI, Header, Request, Response
-from fastapi.concurrency import run_in_threadpool
+from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from snl.service.access import LOCAL, Caller, caller_of, is_loopback
-from snl.service.answers import HEADERS, RefusedError, answer
-from snl.service.inspecting import Line
-from snl.service.store import Store
+from snl.service.access import is_loopback
+from snl.service.api.answers import HEADERS, answer
+from snl.service.models import Models
+from snl.service.service import Service
 
 MOST_BYTES = 64 * 2**20
 """Largest body of a request."""
+MOST_MODEL_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -27,48 +27,20 @@ class ServerSettings:
     Attributes:
         open: whether requests without a token are allowed; only for servers on this machine.
         most_bytes: largest body of a request.
+        most_model_bytes: largest model file that may be uploaded.
         seconds: within which a request is answered, if it does not say so itself.
     """
 
     open: bool = False
     most_bytes: int = MOST_BYTES
+    most_model_bytes: int = MOST_MODEL_BYTES
     seconds: float = 30.0
-
-
-class Access:
-    """Returns dependencies that require a role."""
-
-    def __init__(self, store: Store, settings: ServerSettings) -> None:
-        self.store, self.settings = store, settings
-
-    def __call__(self, role: str) -> Callable[..., Awaitable[Caller]]:
-        async def caller(
-            authorization: Annotated[str, Header(description="`Bearer TOKEN`")] = "",
-        ) -> Caller:
-            found: Caller | None = LOCAL if self.settings.open and not authorization else None
-            kind, _, token = authorization.partition(" ")
-            if kind.lower() == "bearer" and token:
-                found = await run_in_threadpool(caller_of, self.store, token.strip())
-            if found is None:
-                raise RefusedError(
-                    401,
-                    "no_access",
-                    "give a valid token: Authorization: Bearer TOKEN",
-                    **{"WWW-Authenticate": "Bearer"},
-                )
-            if not found.may(role):
-                raise RefusedError(
-                    403, "role", f"this needs the role {role}; the token has {found.role}"
-                )
-            return found
-
-        return caller
 
 
 class Metrics:
     """Numbers for Prometheus."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, service: Service) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "snl_requests", "Requests by method and status", ["method", "status"],
@@ -82,11 +54,25 @@ class Metrics:
             "snl_inspections", "Inspections by product and decision", ["product", "decision"],
             registry=self.registry,
         )  # fmt: skip
-        waiting = Gauge("snl_images_waiting", "Images in the queue", registry=self.registry)
-        waiting.set_function(lambda: line.batcher.length)
+        waiting = Gauge(
+            "snl_images_waiting", "Images in the queue", ["model"], registry=self.registry
+        )
+        models = service.models
+        for name in models.names():
+            waiting.labels(name).set_function(partial(_waiting, models, name))
+        Gauge(
+            "snl_shadow_dropped",
+            "Inspections that a shadow version left out",
+            registry=self.registry,
+        ).set_function(lambda: service.shadows.dropped)
 
     def text(self) -> bytes:
+        """Return all numbers in Prometheus's format."""
         return generate_latest(self.registry)
+
+
+def _waiting(models: Models, name: str) -> float:
+    return models.active(name).batcher.length
 
 
 def guard(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
@@ -95,10 +81,10 @@ def guard(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
     @app.middleware("http")
     async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
         length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > settings.most_bytes:
-            response: Response = answer(
-                413, "too_large", f"the body is larger than {settings.most_bytes} bytes"
-            )
+        is_model = request.url.path == "/v1/models"
+        most = settings.most_model_bytes if is_model else settings.most_bytes
+        if length.isdecimal() and int(length) > most:
+            response: Response = answer(413, "too_large", f"the body is larger than {most} bytes")
         elif settings.open and not _is_from_here(request):
             response = answer(
                 403, "origin", "without a token only programs of this machine may use the server"

@@ -1,0 +1,40 @@
+"""The HTTP API as a FastAPI application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from snl import __version__
+from snl.service.api import inspections, jobs, models, operation, reviews, schemas
+from snl.service.api.answers import handle_errors
+from snl.service.api.context import Context
+from snl.service.api.guard import Metrics, ServerSettings, guard
+from snl.service.service import Service
+
+
+def make_app(service: Service, settings: ServerSettings | None = None) -> FastAPI:
+    """Return the application.
+
+    Args:
+        service: that it shows; it belongs to the caller.
+        settings: limits.
+    """
+    settings = settings or ServerSettings()
+    app = FastAPI(
+        title="snl inspection service",
+        version=__version__,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        responses={
+            status: {"model": schemas.ProblemAnswer}
+            for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)
+        },
+    )
+    metrics = Metrics(service)
+    app.state.context = Context(service, settings, metrics)
+    handle_errors(app)
+    guard(app, settings, metrics)
+    for part in (operation, inspections, reviews, models, jobs):
+        app.include_router(part.routes)
+    return app
