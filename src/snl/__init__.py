@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Calibration": "snl.decision.calibration",
     "Catalog": "snl.data.catalog",
+    "Client": "snl.service.client",
     "DriftMonitor": "snl.monitoring.drift",
     "Inspection": "snl.decision.inspection",
     "Inspector": "snl.runtime.inspector",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from snl.runtime.versions import history as history
     from snl.runtime.versions import remove as remove
     from snl.runtime.versions import undo as undo
+    from snl.service.client import Client as Client
     from snl.settings import Settings as Settings
     from snl.settings import resolve as resolve
     from snl.training.add import add as add

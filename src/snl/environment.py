@@ -39,7 +39,9 @@ NEEDED_FOR = {
     "plots": "snl probe --picture",
     "remote": "images at addresses such as s3://, and many images (snl inspect -o)",
     "ray": "a Ray cluster (snl inspect --ray)",
-    "service": "the HTTP server (snl serve, snl token)",
+    "service": "the HTTP server (snl serve, token, backup, restore)",
+    "postgres": "a store of the service in PostgreSQL",
+    "client": "snl.Client, which talks to it",
     "pretrain": "pretraining of the teacher (pretraining/)",
     "tensorboard": "snl train --tensorboard",
     "dev": "tests and development",
@@ -49,6 +51,7 @@ NEEDED_FOR = {
 _NOT_IMPORTED = "dev"
 """Packages that only this extra needs are not imported; their version is enough."""
 _MODULES = {
+    "paho-mqtt": "paho",
     "pillow": "PIL",
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",

@@ -66,7 +66,7 @@ def test_a_live_source_drops_frames_and_queues_none(
 ) -> None:
     total = 200
 
-    def camera(source: str):  # type: ignore[no-untyped-def]
+    def camera(source: str, settings: object):  # type: ignore[no-untyped-def]
         for number in range(total):
             time.sleep(0.005)
             yield Frame(np.full((2, 2, 3), number % 256, np.uint8), number, number * 0.005)
@@ -85,7 +85,7 @@ def test_a_live_source_drops_frames_and_queues_none(
 def test_an_error_of_a_live_source_is_raised_in_the_consumer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def camera(source: str):  # type: ignore[no-untyped-def]
+    def camera(source: str, settings: object):  # type: ignore[no-untyped-def]
         yield Frame(np.zeros((2, 2, 3), np.uint8), 0, 0.0)
         raise DataError("camera:0: unplugged")
 

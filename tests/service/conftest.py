@@ -17,6 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
+from snl.service.store import Store, sqlite_url
+from tests.service.postgresql import Cluster, programs
+
 STARTS = 60.0
 """Seconds within which a server answers."""
 
@@ -54,10 +57,13 @@ def starting(folder: Path) -> Iterator[Start]:
     """Start servers whose data are in a folder; they end with the block."""
     servers: list[Server] = []
 
-    def begin(file: Path, *options: object, data: Path | None = None, wait: bool = True) -> Server:
+    def begin(
+        file: Path | None, *options: object, data: Path | None = None, wait: bool = True
+    ) -> Server:
         data = data or folder / "data"
         port = free_port()
-        words = [str(file), "--port", port, "--data", data, "--device", "cpu", *options]
+        files = [] if file is None else [file]
+        words = [*files, "--port", port, "--data", data, "--device", "cpu", *options]
         process = subprocess.Popen(
             [sys.executable, "-m", "snl", "serve", *map(str, words)],
             stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -82,11 +88,51 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield begin
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    """A PostgreSQL cluster; a test that stops it starts it again."""
+    binaries = programs()
+    if binaries is None:
+        text = "PostgreSQL is not installed (apt-get install postgresql)"
+        if os.environ.get("SNL_REQUIRE_BROWSER") == "1":
+            pytest.fail(text)
+        pytest.skip(text)
+    cluster = Cluster(binaries)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty store, of both kinds."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path)
+    cluster: Cluster = request.getfixturevalue("postgresql")
+    return cluster.emptied()
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """An empty store, of both kinds."""
+    store = Store(store_url)
+    yield store
+    store.close()
+
+
 @pytest.fixture(scope="module")
-def served(calibrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of `calibrated` for the tests of a module, which leave it running."""
+def served(
+    request: pytest.FixtureRequest, calibrated: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server of `calibrated` for the tests of a module, which leave it running.
+
+    A module that parametrises it with `postgresql` gets one whose store is there.
+    """
+    words: list[str] = []
+    if getattr(request, "param", "sqlite") == "postgresql":
+        cluster: Cluster = request.getfixturevalue("postgresql")
+        words = ["--store", cluster.database()]
     with starting(tmp_path_factory.mktemp("served")) as begin:
-        yield begin(calibrated)
+        yield begin(calibrated, *words)
 
 
 def wait_for(server: Server) -> None:

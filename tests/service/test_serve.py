@@ -27,6 +27,20 @@ from tests.conftest import Run
 from tests.service.conftest import Server, Start, post
 from tests.trees import save_varied
 
+WITHOUT_STORE = (
+    *("test_what_cannot_be_served", "test_bodies_without_a_sensible_length"),
+    "test_pages_of_others_are_refused_without_a_token",
+)
+"""Tests of the server whose result does not depend on the kind of store."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of the server with both kinds of store."""
+    if "served" in metafunc.fixturenames:
+        both = metafunc.function.__name__ not in WITHOUT_STORE
+        kinds = ["sqlite", "postgresql"] if both else ["sqlite"]
+        metafunc.parametrize("served", kinds, indirect=True, scope="module")
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
@@ -281,7 +295,7 @@ def test_tokens_and_roles(
     with server.client(tokens["read"]) as client:
         assert client.get("/v1/inspections").status_code == 401
     database = (data / "snl.db").read_bytes()
-    assert not any(token.split("_")[2].encode() in database for token in tokens.values())
+    assert not any(token.split("_", 2)[2].encode() in database for token in tokens.values())
 
 
 # --- load, stops and kills ---

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from snl import __version__
 from snl.cli import (
     add,
+    backup,
     bench,
     calibrate,
     demo,
@@ -29,6 +30,7 @@ from snl.cli import (
     probe,
     remove,
     report,
+    restore,
     serve,
     token,
     train,
@@ -60,6 +62,8 @@ VERBS: dict[str, Any] = {
     "undo": undo,
     "serve": serve,
     "token": token,
+    "backup": backup,
+    "restore": restore,
 }
 """The modules of the verbs, in the order of `snl --help`."""
 

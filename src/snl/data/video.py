@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,13 @@ def frames(source: str) -> Iterator[Frame]:
             frame, if a file is truncated or has damaged frames.
     """
     if is_live(source):
-        with _LatestFrame(source) as latest:
+        with LatestFrame(source) as latest:
             yield from latest
     else:
         yield from _decode(source)
 
 
-def _decode(source: str) -> Iterator[Frame]:
+def _decode(source: str, settings: Mapping[str, str] | None = None) -> Iterator[Frame]:
     try:
         import av
     except ImportError as error:
@@ -82,7 +82,7 @@ def _decode(source: str) -> Iterator[Frame]:
     if source.startswith(_CAMERA + ":"):
         options = {"file": f"/dev/video{source.partition(':')[2]}", "format": "v4l2"}
     elif is_live(source):
-        options["timeout"] = _TIMEOUT
+        options |= {"timeout": _TIMEOUT, "options": dict(settings or {})}
     is_file = "format" not in options and not is_live(source)
     number, damaged, cut = -1, 0, False
     first: float | None = None
@@ -225,39 +225,61 @@ def _display_matrix(frame: Any) -> tuple[int, ...] | None:
     return None
 
 
-class _LatestFrame:
-    """Iterator over the latest frames of a live source, which is read during the `with` block."""
+class LatestFrame:
+    """Iterator over the latest frames of a live source, which is read during the `with` block.
 
-    def __init__(self, source: str) -> None:
-        self._source = source
+    Args:
+        source: address or camera, as for `frames`.
+        settings: options of FFmpeg for an address.
+    """
+
+    def __init__(self, source: str, settings: Mapping[str, str] | None = None) -> None:
+        self._source, self._settings = source, settings
         self._ready = threading.Condition()
         self._frame: Frame | None = None
         self._error: Exception | None = None
         self._ended = self._stop = False
         self._thread = threading.Thread(target=self._read, daemon=True)
 
-    def __enter__(self) -> _LatestFrame:
+    def __enter__(self) -> LatestFrame:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop = True
-        self._thread.join(timeout=_TIMEOUT)
+        self.stop(_TIMEOUT)
 
     def __iter__(self) -> Iterator[Frame]:
         while True:
             with self._ready:
-                self._ready.wait_for(lambda: self._frame is not None or self._ended)
+                self._ready.wait_for(lambda: self._frame is not None or self._ended or self._stop)
                 frame, self._frame = self._frame, None
-            if frame is None:
-                if self._error is not None:
+            if frame is None or self._stop:
+                if self._error is not None and not self._stop:
                     raise self._error
                 return
             yield frame
 
+    @property
+    def ended(self) -> bool:
+        """Whether no further frame comes."""
+        return self._ended or self._stop
+
+    def discard(self) -> None:
+        """Forget the frame that waits: the next one is newer than this call."""
+        with self._ready:
+            self._frame = None
+
+    def stop(self, seconds: float = 0.0) -> None:
+        """End the iteration, from any thread; wait at most some seconds until nothing is read."""
+        with self._ready:
+            self._stop = True
+            self._ready.notify_all()
+        if seconds and self._thread.ident is not None:
+            self._thread.join(seconds)
+
     def _read(self) -> None:
         try:
-            for frame in _decode(self._source):
+            for frame in _decode(self._source, self._settings):
                 with self._ready:
                     self._frame = frame
                     self._ready.notify()

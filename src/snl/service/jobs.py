@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 from sqlalchemy import select
 
 from snl.errors import DataError, SettingsError, SnlError
@@ -221,8 +222,10 @@ class Jobs:
         folder = self.folder / row.id
         try:
             folder.mkdir(exist_ok=True)
+            _end_orphan(folder / "pid")
             command, output = self._prepare(row, folder)
-            status = self._execute(row, command, folder)
+            # a complete output is of a job whose service was killed before it could take it
+            status = 0 if output.is_file() else self._execute(row, command, folder)
             if self._closed or self.row(row.id).state == "cancelled":
                 return
             if status == 0 and output.is_file():
@@ -333,6 +336,7 @@ class Jobs:
             with suppress(OSError, AttributeError):  # inspecting comes first
                 os.setpriority(os.PRIO_PROCESS, process.pid, 10)
             self._process, self._running = process, row.id
+            _remember(process.pid, folder / "pid")
         seen: dict[str, Any] = {}
         try:
             while process.poll() is None:
@@ -412,3 +416,25 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _remember(pid: int, file: Path) -> None:
+    """Write down a process, so that it is found after a crash of the service."""
+    with suppress(psutil.Error):
+        started = psutil.Process(pid).create_time()
+        file.write_text(f"{pid} {started!r}", encoding="ascii")
+
+
+def _end_orphan(file: Path) -> None:
+    """End the process of a job that outlived its service."""
+    with suppress(OSError, ValueError, psutil.Error):
+        pid, started = file.read_text(encoding="ascii").split()
+        process = psutil.Process(int(pid))
+        if process.create_time() != float(started):
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_SECONDS)

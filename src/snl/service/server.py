@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
+import ssl
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,10 @@ from snl.locks import locked
 from snl.service.access import is_loopback
 from snl.service.api.app import make_app
 from snl.service.api.guard import ServerSettings
+from snl.service.api.limits import Protocol
+from snl.service.config import Config, Server
 from snl.service.models import LoadOptions
+from snl.service.policy import Policy
 from snl.service.service import Service
 from snl.service.store import Store, sqlite_url
 
@@ -37,64 +41,106 @@ def open_store(data: Path, url: str | None) -> Store:
 
 
 @contextmanager
-def serving(
-    files: Sequence[Path],
-    *,
-    host: str,
-    port: int,
-    data: Path,
-    store: str | None = None,
-    device: str = "auto",
-    threads: int = 0,
-    batch_size: int = 16,
-    waiting: int = 64,
-) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Prepare the server of model files for the `with` block.
+def serving(config: Config) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Prepare the server for the `with` block.
 
     Args:
-        files: bundles or exports, each a model of the name of its file; none: those of before.
-        host, port: to listen on.
-        data: folder of images, maps and, without `store`, of the database; one server uses it.
-        store: address of a database.
-        device, threads: see `snl.load`.
-        batch_size, waiting: see `Batcher`.
+        config: all settings.
 
     Yields:
         The server's address, and what runs it until a signal comes.
 
     Raises:
-        SettingsError: another machine could reach the server and there is no token, or it cannot
-            listen there.
-        StoreError, BundleError: it cannot be opened.
+        SettingsError: another machine could reach the server and there is no token, it cannot
+            listen there, or the certificate cannot be used.
+        StoreError, BundleError: store or model cannot be opened.
         SnlError: another server uses the folder.
     """
-    for file in files:
+    server = config.server
+    for file in server.models:
         check_readable(file, "model file", "of snl train or snl export", "snl train")
+    _check_tls(server)
     busy = "another snl serve uses this folder; stop it, or give another --data"
     with ExitStack() as stack:
-        stack.enter_context(locked(data, busy))
-        listener = stack.enter_context(closing(_listen(host, port)))
-        database = open_store(data, store)
+        stack.enter_context(locked(server.data, busy))
+        listener = stack.enter_context(closing(_listen(server.host, server.port)))
+        database = open_store(server.data, server.store)
         stack.callback(database.close)
         has_token = any(token.revoked is None for token in database.tokens())
-        if not has_token and not is_loopback(host):
+        if not has_token and not is_loopback(server.host):
             raise SettingsError(
-                f"--host {host}: other machines could reach the server, and it has no token: leave "
-                f"out --host, or create one with snl token create NAME --role admin --data {data}"
+                f"--host {server.host}: other machines could reach the server, and it has no "
+                "token: leave out --host, or create one with snl token create NAME --role admin "
+                f"--data {server.data}"
             )
-        options = LoadOptions(device, threads, batch_size, waiting)
-        service = Service(database, data, files, options)
+        service = _service(database, config)
         stack.callback(service.close)
-        config = uvicorn.Config(
-            make_app(service, ServerSettings(open=not has_token)),
+        settings = uvicorn.Config(
+            make_app(service, _limits(config, is_open=not has_token)),
+            http=Protocol,
+            ws="none",
             log_level="warning",
             access_log=False,
             server_header=False,
+            limit_concurrency=config.limits.connections,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            ssl_certfile=server.tls_cert,
+            ssl_keyfile=server.tls_key,
         )
-        shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{listener.getsockname()[1]}"
-        yield address, partial(uvicorn.Server(config).run, sockets=[listener])
+        shown = f"[{server.host}]" if ":" in server.host else server.host
+        scheme = "http" if server.tls_cert is None else "https"
+        address = f"{scheme}://{shown}:{listener.getsockname()[1]}"
+        yield address, partial(uvicorn.Server(settings).run, sockets=[listener])
+
+
+def _service(store: Store, config: Config) -> Service:
+    server, keep = config.server, config.retention
+    options = LoadOptions(server.device, server.threads, server.batch_size, server.waiting)
+    return Service(
+        store,
+        server.data,
+        server.models,
+        options,
+        policy=Policy(tuple(config.allow.addresses), tuple(config.allow.folders)),
+        sources=config.sources,
+        sinks=config.sinks,
+        keep_bytes=None if keep.gigabytes is None else int(keep.gigabytes * 1e9),
+        keep_days=keep.days,
+    )
+
+
+def _limits(config: Config, *, is_open: bool) -> ServerSettings:
+    limits = config.limits
+    return ServerSettings(
+        open=is_open,
+        most_bytes=limits.body_mib * 2**20,
+        most_model_bytes=limits.model_mib * 2**20,
+        seconds=limits.answer_seconds,
+        body_seconds=limits.body_seconds,
+        requests_per_second=limits.requests_per_second,
+        burst=limits.burst,
+    )
+
+
+def _check_tls(server: Server) -> None:
+    """Check that certificate and key can be used.
+
+    Raises:
+        SettingsError: one is missing, or they do not belong together.
+    """
+    if server.tls_cert is None and server.tls_key is None:
+        return
+    if server.tls_cert is None or server.tls_key is None:
+        raise SettingsError("TLS needs both --tls-cert and --tls-key")
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(server.tls_cert, server.tls_key, password=lambda: "")
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"--tls-cert {server.tls_cert} --tls-key {server.tls_key}: cannot be used ({reason}); "
+            "give a PEM certificate and its key without a password"
+        ) from None
 
 
 def _listen(host: str, port: int) -> socket.socket:

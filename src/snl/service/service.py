@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from snl.data.image_file import ImageFile
 from snl.decision.decide import decide
@@ -19,36 +20,16 @@ from snl.service.drift import DriftWatch, verdict
 from snl.service.ids import new_id
 from snl.service.jobs import Jobs
 from snl.service.models import LoadOptions, Models
+from snl.service.policy import Policy
+from snl.service.retention import Retention
 from snl.service.serving import Decided, Serving
 from snl.service.sets import Sets
 from snl.service.shadow import Shadows
+from snl.service.sinks.outbox import Sinks
+from snl.service.sources.manager import Sources
 from snl.service.store import Store
 from snl.service.tables import InspectionRow
-
-
-@dataclass(frozen=True)
-class Upload:
-    """An image that was sent.
-
-    Attributes:
-        content: of the file.
-        name: that the client gave; it is only shown.
-        model: that inspects; empty: the first one.
-        product: that the image shows; None: it is recognised.
-        part: physical part.
-        key: idempotency key; None: none.
-        client: who sent it.
-        deadline: `time.monotonic()` after which nobody needs the answer.
-    """
-
-    content: bytes
-    name: str = ""
-    model: str = ""
-    product: str | None = None
-    part: str = ""
-    key: str | None = None
-    client: str = ""
-    deadline: float = float("inf")
+from snl.service.upload import Upload
 
 
 class Service:
@@ -59,6 +40,10 @@ class Service:
         data: folder of the files.
         models: model files; each is a model of the name of the file.
         options: how models are loaded.
+        policy: what sources and sinks that are set up later may reach.
+        sources, sinks: of the configuration, settings by name.
+        keep_bytes: images and maps beyond this size are deleted, oldest first; None: never.
+        keep_days: older ones are deleted; None: never.
     """
 
     def __init__(
@@ -67,10 +52,20 @@ class Service:
         data: Path,
         models: Sequence[Path],
         options: LoadOptions | None = None,
+        *,
+        policy: Policy | None = None,
+        sources: Mapping[str, Mapping[str, Any]] | None = None,
+        sinks: Mapping[str, Mapping[str, Any]] | None = None,
+        keep_bytes: int | None = None,
+        keep_days: float | None = None,
     ) -> None:
         self.store, self.data = store, data
+        self.policy = policy or Policy()
         with ExitStack() as stack:
             self.blobs = Blobs(data / "files")
+            self.sinks = Sinks(store, sinks, self.policy)
+            stack.callback(self.sinks.close)
+            store.events_of = self.sinks.events_of
             self.models = Models(store, data / "models", options)
             stack.callback(self.models.close)
             self.models.start(models)
@@ -81,6 +76,12 @@ class Service:
             self.sets = Sets(store, self.blobs)
             self.jobs = Jobs(store, self.models, self.sets, data / "jobs")
             stack.callback(self.jobs.close)
+            self.retention = Retention(store, self.blobs, self.shadows, keep_bytes, keep_days)
+            self.retention.start()
+            stack.callback(self.retention.close)
+            self.sources = Sources(store, self.models, self.inspect, sources or {}, self.policy)
+            stack.callback(self.sources.close)  # before everything that they need
+            self.sources.start()
             self._stack = stack.pop_all()
 
     def inspect(self, upload: Upload) -> InspectionRow:
@@ -96,9 +97,21 @@ class Service:
         if not upload.content:
             raise ImageError("the image is empty")
         serving, decided = self._decided(upload)
+        with self.blobs.keeping() as put:
+            row = self._row(upload, serving, decided, put)
+            self.store.add(row).result()
+        self.sinks.wake()
+        self.drift.watch(row)
+        self.shadows.follow(row, serving.name)
+        return row
+
+    def _row(
+        self, upload: Upload, serving: Serving, decided: Decided, put: Callable[[bytes], str]
+    ) -> InspectionRow:
+        """Store the files of an inspection, and return its row."""
         calibration, result = serving.calibration, decided.inspection
         prediction = decided.prediction.to_bytes()
-        row = InspectionRow(
+        return InspectionRow(
             id=new_id(),
             created=datetime.now(UTC),
             idempotency_key=upload.key,
@@ -115,16 +128,12 @@ class Service:
             result=replace(
                 result, prediction=replace(result.prediction, path=upload.name or None)
             ).to_dict(),
-            image=self.blobs.put(upload.content),
+            image=put(upload.content),
             image_type=decided.media_type,
-            prediction=self.blobs.put(prediction),
+            prediction=put(prediction),
             bytes=len(upload.content) + len(prediction),
             review=None,
         )
-        self.store.add(row).result()
-        self.drift.watch(row)
-        self.shadows.follow(row, serving.name)
-        return row
 
     def _decided(self, upload: Upload) -> tuple[Serving, Decided]:
         """Decide with the active version, also while it is replaced by another."""

@@ -59,9 +59,9 @@ class Sets:
         if not NAME.fullmatch(name):
             raise SettingsError(f"set '{name[:40]}': give up to 100 letters, digits, spaces, . + -")
         kinds = [self._kind(image, content) for image, content in images]
-        blobs = [self.blobs.put(content) for _, content in images]
         result = []
-        with self.store.writing() as session:
+        with self.blobs.keeping() as put, self.store.writing() as session:
+            blobs = [put(content) for _, content in images]
             query = select(SetImageRow).where(SetImageRow.set == name)
             there = {row.image: row for row in session.scalars(query)}
             for (image, content), kind, blob in zip(images, kinds, blobs, strict=True):

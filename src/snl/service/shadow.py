@@ -64,6 +64,8 @@ class Shadows:
         self.dropped = 0
         self._queue: queue.Queue[tuple[InspectionRow, str] | None] = queue.Queue()
         self._closed = False
+        self._deciding = ""
+        """Id of the inspection that is decided now."""
         self._thread = threading.Thread(target=self._run, name="snl-shadow", daemon=True)
         self._thread.start()
 
@@ -103,7 +105,12 @@ class Shadows:
     @property
     def waiting(self) -> int:
         """Number of inspections that a shadow has yet to decide."""
-        return self._queue.qsize()
+        return self._queue.unfinished_tasks
+
+    def needed(self) -> set[str]:
+        """Return the ids of the inspections whose files are needed now."""
+        with self._queue.mutex:
+            return {self._deciding, *(job[0].id for job in self._queue.queue if job)}
 
     def compare(self, id: str, most: int = 100) -> Comparison:
         """Return the decisions of a version beside those that were made.
@@ -153,17 +160,19 @@ class Shadows:
             if self._closed:
                 continue
             row, id = job
-            serving = self.models.loaded(id)
-            if serving is None:
-                continue
+            self._deciding = row.id
             try:
-                self._decide(row, serving)
+                if (serving := self.models.loaded(id)) is not None:
+                    self._decide(row, serving)
             except ClosedError:
                 continue
             except (SnlError, OSError) as error:
                 log.warning("shadow version %s, inspection %s: %s", id, row.id, error)
             except Exception:  # the thread must live
                 log.exception("shadow version %s, inspection %s", id, row.id)
+            finally:
+                self._deciding = ""
+                self._queue.task_done()
 
     def _decide(self, row: InspectionRow, serving: Serving) -> None:
         given = row.product if row.result.get("product_from") == "given" else None

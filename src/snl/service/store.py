@@ -11,30 +11,25 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import alembic.command
-import alembic.config
-from sqlalchemy import Connection, Engine, Select, create_engine, event, func, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy import Select, func, or_, select
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.orm import Session, sessionmaker
 
 from snl.errors import SnlError
-from snl.service.tables import AuditRow, InspectionRow, OutboxRow, ReviewRow, TokenRow
+from snl.service.database import StoreError as StoreError
+from snl.service.database import make_engine, migrate, reason
+from snl.service.ids import continue_after
+from snl.service.tables import AuditRow, InspectionRow, ModelRow, OutboxRow, ReviewRow, TokenRow
 
-BUSY_SECONDS = 30
-"""How long a write waits for another process that has locked an SQLite file."""
 MOST_TOGETHER = 256
 """Rows of one commit."""
-
-
-class StoreError(SnlError):
-    """The store cannot be read or written."""
 
 
 class NotThereError(SnlError):
@@ -55,6 +50,8 @@ class Filter:
         since, until: times; `until` itself is not included.
         after: id of the last inspection of the page before.
         newest_first: the order.
+        model: name of a model, or id of one of its versions.
+        part: physical part.
     """
 
     product: str = ""
@@ -64,6 +61,8 @@ class Filter:
     until: datetime | None = None
     after: str = ""
     newest_first: bool = True
+    model: str = ""
+    part: str = ""
 
     def select(self) -> Select[Any]:
         """Return the query."""
@@ -73,6 +72,11 @@ class Filter:
             query = query.where(row.product == self.product)
         if self.decision:
             query = query.where(row.decision == self.decision)
+        if self.model:
+            versions = select(ModelRow.id).where(ModelRow.name == self.model)
+            query = query.where(or_(row.model == self.model, row.model.in_(versions)))
+        if self.part:
+            query = query.where(row.part == self.part)
         if self.review:
             none = self.review == "none"
             query = query.where(row.review.is_(None) if none else row.review == self.review)
@@ -97,13 +101,16 @@ class Store:
 
     def __init__(self, url: str) -> None:
         try:
-            self.engine = _engine(url)
-            self._shown = make_url(url).render_as_string(hide_password=True)
+            self.engine = make_engine(url)
+            self._shown = self.engine.url.render_as_string(hide_password=True)
             with self.engine.connect() as connection:
-                _migrate(connection)
+                migrate(connection)
         except (ArgumentError, DBAPIError, ImportError) as error:
-            raise StoreError(f"the store cannot be opened: {_reason(error)}") from error
+            raise StoreError(f"the store cannot be opened: {reason(error)}") from error
         self._session = sessionmaker(self.engine, expire_on_commit=False)
+        with self.reading() as session:
+            if (newest := session.scalar(select(func.max(InspectionRow.id)))) is not None:
+                continue_after(newest)
         self.events_of: Callable[[InspectionRow], Sequence[OutboxRow]] = lambda row: ()
         """Returns the events of an inspection, which are stored in the same transaction."""
         self._waiting: queue.Queue[tuple[InspectionRow, Future[None]] | None] = queue.Queue()
@@ -241,23 +248,29 @@ class Store:
 
     def _commit(self, group: Sequence[tuple[InspectionRow, Future[None]]]) -> None:
         """Write a group in one transaction; if that fails, each of its rows on its own."""
-        error: Exception
         try:
             with self.writing() as session:
                 for row, _ in group:
                     session.add_all([row, *self.events_of(row)])
-        except (SnlError, DBAPIError) as failed:
+        except Exception as error:  # the thread must live, and every request gets an answer
             if len(group) > 1:
                 for one in group:
                     self._commit([one])
                 return
-            error = failed
-            if isinstance(failed.__cause__, IntegrityError):
-                error = DuplicateError("an inspection with this idempotency key exists")
-            group[0][1].set_exception(error)
+            self._settle(*group[0], error)
             return
         for _, future in group:
             future.set_result(None)
+
+    def _settle(self, row: InspectionRow, future: Future[None], error: Exception) -> None:
+        """Complete the future of a row whose commit failed, or lost its connection at the end."""
+        with suppress(StoreError):
+            if self.inspection(row.id) is not None:
+                future.set_result(None)
+                return
+        if isinstance(error.__cause__, IntegrityError):
+            error = DuplicateError("an inspection with this idempotency key exists")
+        future.set_exception(error)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -285,8 +298,8 @@ def _explained() -> Iterator[None]:
     """Turn an error of the database into a StoreError."""
     try:
         yield
-    except DBAPIError as error:
-        raise StoreError(f"the store cannot be used now: {_reason(error)}") from error
+    except (DBAPIError, NoConnectionError) as error:
+        raise StoreError(f"the store cannot be used now: {reason(error)}") from error
 
 
 def audit(who: str, action: str, subject: str, details: dict[str, Any] | None = None) -> AuditRow:
@@ -299,49 +312,3 @@ def audit(who: str, action: str, subject: str, details: dict[str, Any] | None = 
 def sqlite_url(folder: Path) -> str:
     """Return the address of the SQLite file in a folder."""
     return f"sqlite:///{folder / 'snl.db'}"
-
-
-def _engine(url: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=10)
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.close()
-
-    return engine
-
-
-def _migrate(connection: Connection) -> None:
-    """Bring the tables to their newest version.
-
-    Raises:
-        StoreError: they are of a newer one.
-    """
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    try:
-        alembic.command.upgrade(config, "head")
-    except alembic.util.CommandError as error:
-        raise StoreError(
-            f"the store was made by a newer version of snl ({error}): pip install -U snl-ad"
-        ) from error
-    connection.commit()
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of an error, without the statement that failed."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    lines = str(cause).strip().splitlines()
-    text = lines[0][:200] if lines else type(cause).__name__
-    if isinstance(error, OperationalError) and "unable to open" in text:
-        return f"{text}; check that its folder exists and can be written"
-    return text

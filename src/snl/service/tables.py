@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -37,7 +38,12 @@ class Utc(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.astimezone(UTC)
+        if value is None:
+            return None
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:  # the first or the last day of the calendar, in another time zone
+            return value.replace(tzinfo=UTC)
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
         if value is None:
@@ -62,7 +68,7 @@ class InspectionRow(Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     created: Mapped[datetime] = mapped_column(Utc)
-    idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
+    idempotency_key: Mapped[str | None] = mapped_column(String(300), unique=True)
     client: Mapped[str] = mapped_column(String(100), default="")
     """Name of the token, or `source:NAME`."""
     name: Mapped[str] = mapped_column(String(300), default="")
@@ -94,8 +100,11 @@ class InspectionRow(Base):
         Index("ix_inspections_created", "created"),
         Index("ix_inspections_image", "image"),
         Index("ix_inspections_prediction", "prediction"),
-        Index("ix_inspections_bytes", "bytes", "id"),
-    )
+        Index(
+            "ix_inspections_kept", "id", sqlite_where=text("bytes > 0"),
+            postgresql_where=text("bytes > 0"),
+        ),
+    )  # fmt: skip
 
 
 class ReviewRow(Base):

@@ -108,7 +108,10 @@ INPUTS = {
     *(("export", "data"), ("doctor", "data"), ("info", "file"), ("bench", "root")),
     *(("bench", "task"), ("evaluate", "data"), ("report", "data"), ("probe", "data")),
     # the service's own folder: a database, and files that are named by the hash of their content
-    *(("serve", "data"), ("token", "data")),
+    *(("serve", "files"), ("serve", "config"), ("serve", "tls_cert"), ("serve", "tls_key")),
+    *(("serve", "data"), ("token", "data"), ("backup", "data")),
+    # refused unless it is a backup, or new; and unless it is empty
+    *(("backup", "backup"), ("restore", "backup"), ("restore", "data")),
     # a cache: only folders in it that are named by an address's hash are written
     ("train", "data_cache"),
 }

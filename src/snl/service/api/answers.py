@@ -1,6 +1,7 @@
 """Refusals: every error is answered with a code and a message, and none with internals."""
 
 import logging
+import time
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,6 +32,20 @@ class RefusedError(Exception):
         self.status, self.code, self.headers = status, code, headers
 
 
+def without_store(error: StoreError) -> RefusedError:
+    """Return the refusal while the store cannot be used; the log has the reason, which may name a
+    host or a path, at most every ten seconds."""
+    global _logged
+    if time.monotonic() - _logged > 10:
+        _logged = time.monotonic()
+        log.error("%s", error)
+    text = "the store cannot be used now; try again later"
+    return RefusedError(503, "store", text, **{"Retry-After": "5"})
+
+
+_logged = -float("inf")
+
+
 def handle_errors(app: FastAPI) -> None:
     """Answer every error with a code and a message, and none with internals."""
 
@@ -54,7 +69,8 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StoreError)
     async def no_store(_: Request, error: StoreError) -> JSONResponse:
-        return answer(503, "store", str(error))
+        refused = without_store(error)
+        return answer(refused.status, refused.code, str(refused), refused.headers)
 
     @app.exception_handler(NotThereError)
     async def missing(_: Request, error: NotThereError) -> JSONResponse:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from snl import __version__
-from snl.service.api import inspections, jobs, models, operation, reviews, schemas
+from snl.service.api import (
+    inspections,
+    jobs,
+    models,
+    operation,
+    reviews,
+    schemas,
+    sinks,
+    sources,
+    tabular,
+)
 from snl.service.api.answers import handle_errors
 from snl.service.api.context import Context
-from snl.service.api.guard import Metrics, ServerSettings, guard
+from snl.service.api.guard import Guard, Metrics, ServerSettings
 from snl.service.service import Service
 
 
@@ -34,7 +44,7 @@ def make_app(service: Service, settings: ServerSettings | None = None) -> FastAP
     metrics = Metrics(service)
     app.state.context = Context(service, settings, metrics)
     handle_errors(app)
-    guard(app, settings, metrics)
-    for part in (operation, inspections, reviews, models, jobs):
+    app.add_middleware(Guard, settings=settings, metrics=metrics)
+    for part in (operation, inspections, tabular, reviews, models, jobs, sources, sinks):
         app.include_router(part.routes)
     return app

@@ -6,13 +6,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from snl.service.access import LOCAL, Caller, caller_of
 from snl.service.api.answers import RefusedError
 from snl.service.api.guard import Metrics, ServerSettings
 from snl.service.service import Service
+
+_BEARER = HTTPBearer(
+    auto_error=False,
+    description="of `snl token create`; a server without a token, which only this machine can "
+    "reach, needs none",
+)
 
 
 @dataclass(frozen=True)
@@ -41,13 +48,14 @@ def require(role: str) -> Callable[..., Awaitable[Caller]]:
 
     async def caller(
         request: Request,
-        authorization: Annotated[str, Header(description="`Bearer TOKEN`")] = "",
+        given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
     ) -> Caller:
         context = context_of(request)
-        found: Caller | None = LOCAL if context.settings.open and not authorization else None
-        kind, _, token = authorization.partition(" ")
-        if kind.lower() == "bearer" and token:
-            found = await run_in_threadpool(caller_of, context.service.store, token.strip())
+        has_none = not request.headers.get("authorization")
+        found: Caller | None = LOCAL if context.settings.open and has_none else None
+        if given is not None:
+            token = given.credentials.strip()
+            found = await run_in_threadpool(caller_of, context.service.store, token)
         if found is None:
             raise RefusedError(
                 401,

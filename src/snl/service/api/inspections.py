@@ -13,14 +13,15 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from snl.errors import ImageError, SettingsError
+from snl.service import events
 from snl.service.api import pictures, schemas
-from snl.service.api.answers import RefusedError
+from snl.service.api.answers import RefusedError, without_store
 from snl.service.api.context import Context, Here, Reader, Sender
 from snl.service.batching import ClosedError, FullError, LateError
 from snl.service.models import NoModelError
-from snl.service.service import Upload
 from snl.service.store import DuplicateError, Filter, Store, StoreError
 from snl.service.tables import InspectionRow
+from snl.service.upload import Upload
 
 log = logging.getLogger("snl.service")
 
@@ -171,10 +172,12 @@ def _inspect(context: Context, upload: Upload) -> InspectionRow | RefusedError:
     except FullError as error:
         seconds = max(1, round(service.models.active(upload.model).batcher.wait_seconds()))
         return RefusedError(429, "busy", str(error), **{"Retry-After": str(seconds)})
-    except (LateError, ClosedError) as error:
-        return RefusedError(503, "late" if isinstance(error, LateError) else "closing", str(error))
+    except LateError as error:
+        return RefusedError(408, "late", str(error))
+    except ClosedError as error:
+        return RefusedError(503, "closing", str(error))
     except StoreError as error:
-        return RefusedError(503, "store", str(error))
+        return without_store(error)
     except OSError as error:
         log.error("an inspection could not be stored: %s", error)
         return RefusedError(503, "disk", f"the inspection cannot be stored ({error.strerror})")
@@ -206,25 +209,4 @@ def found(store: Store, id: str) -> InspectionRow:
 
 def shown(row: InspectionRow) -> schemas.Inspection:
     """Return a row as the API shows it."""
-    base = f"/v1/inspections/{row.id}"
-    return schemas.Inspection(
-        id=row.id,
-        created=row.created,
-        name=row.name,
-        part=row.part,
-        decision=row.decision,  # type: ignore[arg-type]
-        product=row.product,
-        score=row.score,
-        p_value=row.p_value,
-        review=row.review,  # type: ignore[arg-type]
-        model=row.model,
-        network=row.network,
-        calibration=row.calibration,
-        links={
-            "self": base,
-            "image": f"{base}/image",
-            "map": f"{base}/map.png",
-            "overlay": f"{base}/overlay.png",
-        },
-        result=row.result,
-    )
+    return schemas.Inspection(**events.shown(row))

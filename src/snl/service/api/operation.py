@@ -34,7 +34,8 @@ async def readyz(context: Here) -> dict[str, str]:
 
 @routes.get("/metrics", summary="Numbers for Prometheus")
 async def show_metrics(context: Here, caller: Reader) -> Response:
-    return Response(context.metrics.text(), media_type="text/plain; version=0.0.4")
+    text = await run_in_threadpool(context.metrics.text)
+    return Response(text, media_type="text/plain; version=0.0.4")
 
 
 @routes.get("/v1/stats", summary="Numbers of inspections")
@@ -44,6 +45,11 @@ async def stats(context: Here, caller: Reader, since: datetime | None = None) ->
     for (product, decision), count in counts.items():
         by_product.setdefault(product, {})[decision] = count
     return schemas.Stats(total=sum(counts.values()), by_product=by_product)
+
+
+@routes.get("/v1/storage", summary="What is stored, and what limits it")
+async def storage(context: Here, caller: Reader) -> schemas.Storage:
+    return schemas.Storage(**vars(await run_in_threadpool(context.service.retention.storage)))
 
 
 @routes.get("/v1/drift", summary="Drift of the products of a model")

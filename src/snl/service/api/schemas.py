@@ -303,6 +303,60 @@ class Job(BaseModel):
     result: str | None = Field(description="id of the version that it made")
 
 
+class NewSource(BaseModel):
+    """A source of images."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"kind": "folder", "settings": {"folder": "/srv/line-1", "after": "move"}},
+                {
+                    "kind": "stream",
+                    "settings": {"url": "rtsp://10.1.2.3/1", "username": "snl", "password": "..."},
+                },
+                {"kind": "mqtt", "settings": {"url": "mqtts://broker", "topic": "line-1/images"}},
+            ]
+        },
+    )
+
+    kind: str = Field(max_length=40, examples=["folder", "camera", "stream", "video", "mqtt"])
+    settings: dict[str, JsonValue]
+
+
+class Source(BaseModel):
+    """A source of images as it is now; the numbers count since the start of the service."""
+
+    name: str
+    kind: str
+    configured: bool = Field(description="in the configuration file; the API cannot change it")
+    settings: dict[str, Any] | None = Field(
+        description="without secrets; null: only administrators see them"
+    )
+    state: Literal["running", "paused", "reconnecting", "ended", "failed"]
+    error: str = Field(description="the last one")
+    images: int = Field(description="that were inspected")
+    known: int = Field(description="that were in the store already, and not inspected again")
+    dropped: int = Field(description="that were left out because the service was busy")
+    failed: int = Field(description="that cannot be inspected")
+    last_image: datetime | None = Field(description="time of the last inspection")
+
+
+class Storage(BaseModel):
+    """What is stored, and what limits it."""
+
+    files: int | None = Field(description="images and maps; null: they are being counted")
+    bytes: int | None = Field(description="of these")
+    inspections: int = Field(description="whose image and map are kept")
+    oldest: datetime | None = Field(description="time of the oldest of these")
+    protected: int = Field(
+        description="those that are never deleted: alarms without a review, and what a job needs"
+    )
+    keep_bytes: int | None = Field(description="limit; null: none")
+    keep_days: float | None = Field(description="limit; null: none")
+    problem: str = Field(description="why the limit cannot be met; empty: it can")
+
+
 class Stats(BaseModel):
     """Numbers of inspections."""
 

@@ -16,7 +16,7 @@ def upgrade() -> None:
         "inspections",
         sa.Column("id", sa.String(32), nullable=False),
         sa.Column("created", time, nullable=False),
-        sa.Column("idempotency_key", sa.String(200)),
+        sa.Column("idempotency_key", sa.String(300)),
         sa.Column("client", sa.String(100), nullable=False),
         sa.Column("name", sa.String(300), nullable=False),
         sa.Column("part", sa.String(200), nullable=False),
@@ -43,9 +43,12 @@ def upgrade() -> None:
         ("created", ["created"]),
         ("image", ["image"]),
         ("prediction", ["prediction"]),
-        ("bytes", ["bytes", "id"]),
     ):
         op.create_index(f"ix_inspections_{name}", "inspections", columns)
+    kept = sa.text("bytes > 0")
+    op.create_index(
+        "ix_inspections_kept", "inspections", ["id"], sqlite_where=kept, postgresql_where=kept
+    )
     op.create_table(
         "reviews",
         sa.Column("id", sa.Integer, nullable=False),

@@ -1,0 +1,1 @@
+"""Sources of images: folders, cameras, streams, videos and MQTT topics."""
