@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import pwd
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,7 @@ class Cluster:
             self._process = subprocess.Popen(
                 [self._binaries / "postgres", "-D", self.folder / "data", "-k", self.folder,
                  *words],
-                stdout=log, stderr=log, **self._user,
+                stdout=log, stderr=log, preexec_fn=_end_with_parent, **self._user,
             )  # fmt: skip
         end = time.monotonic() + 120
         while True:
@@ -112,6 +114,12 @@ class Cluster:
         ) as connection:
             cursor = connection.execute(query)  # type: ignore[call-overload]
             return cursor.fetchall() if cursor.description else []
+
+
+def _end_with_parent() -> None:
+    """Let the system end this process when the one that started it has ended, however."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, SIGNALS["immediate"])  # PR_SET_PDEATHSIG
 
 
 def _user(name: str) -> pwd.struct_passwd | None:

@@ -34,6 +34,7 @@ from snl.service.tables import InspectionRow, ReviewRow
 from snl.service.upload import Upload
 from tests.service.in_process import client_of, service_of
 from tests.service.postgresql import Cluster
+from tests.service.rows import inspection
 from tests.trees import save_varied
 
 
@@ -160,6 +161,33 @@ def test_a_backup_while_images_come_is_of_one_moment(
         assert {name for _, *names in found for name in names} <= blobs(data).keys()
 
 
+def test_tables_are_of_one_moment(
+    store: Store, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that come between two tables are in none of them."""
+    data, write, numbers = tmp_path / "data", archive.write_rows, iter(range(1, 100))
+    data.mkdir()
+    store.add(inspection(0)).result()
+
+    def writing(path: Path, table: Any, rows: Any) -> int:
+        count = write(path, table, rows)
+        row = inspection(next(numbers))
+        store.add(row).result()
+        review = ReviewRow(
+            inspection=row.id, created=row.created, who="", verdict="miss", note="", regions=[]
+        )
+        assert store.review(review)
+        return count
+
+    monkeypatch.setattr(archive, "write_rows", writing)
+    report = back_up(tmp_path / "a.snlbackup", data, store_url)
+    monkeypatch.undo()
+    assert next(numbers) > 5
+    rows = report.manifest.rows
+    assert (rows["inspections"], rows["reviews"], rows["audit"]) == (1, 0, 0)
+    restore(tmp_path / "a.snlbackup", tmp_path / "new")
+
+
 def test_a_folder_copies_only_what_is_new(
     service: Service, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -274,7 +302,7 @@ def test_damage_anywhere_is_found(file: Path, tmp_path: Path) -> None:
     with tarfile.open(file) as tar:
         members = [(one.name, one.offset_data, one.size) for one in tar.getmembers()]
     ends = [start + size for _, start, size in members[:-1]]
-    cuts = [0, 1, 511, *draw.sample(ends, 6), *(draw.randrange(members[-1][1]) for _ in range(8))]
+    cuts = [0, 1, 511, *draw.sample(ends, 4), *(draw.randrange(members[-1][1]) for _ in range(4))]
     for cut in cuts:
         bad.write_bytes(good[:cut])
         for function in (check, lambda path: restore(path, data)):

@@ -69,7 +69,7 @@ def rows_of(store: Store) -> dict[str, InspectionRow]:
 # --- what is deleted ---
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_oldest_go_first_and_protected_ones_stay(
     store: Store, tmp_path: Path, seed: int
 ) -> None:
@@ -77,7 +77,7 @@ def test_the_oldest_go_first_and_protected_ones_stay(
     retention = retention_of(store, tmp_path)
     shared = [f"shared {n}".encode() * draw.randrange(1, 60) for n in range(4)]
     rows: list[InspectionRow] = []
-    for number in range(70):
+    for number in range(40):
         values: dict[str, Any] = {
             "decision": draw.choice(("normal", "normal", *ALARMS)),
             "review": draw.choice((None, None, "confirmed", "false alarm")),
@@ -251,7 +251,7 @@ def test_uploads_of_the_same_content_under_deletion(store: Store, tmp_path: Path
         thread.start()
     deleted, begin = 0, time.monotonic()
     try:
-        while time.monotonic() < begin + 1 or deleted < 5:
+        while time.monotonic() < begin + 0.5 or deleted < 5:
             assert time.monotonic() < begin + 60
             before = files(retention).keys()
             retention.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ POSTGRESQL = {
 """Parameters of connections, if the address has no others: a dead network ends them."""
 _MIGRATING = 0x736E6C
 """Key of the lock that one process holds while it changes the tables."""
+_alembic = threading.Lock()
+"""Alembic is not made for several threads."""
 
 
 class StoreError(SnlError):
@@ -65,12 +68,15 @@ def migrate(connection: Connection) -> None:
     Raises:
         StoreError: they are of a newer one.
     """
-    if connection.dialect.name == "postgresql":  # until the commit
+    if connection.dialect.name == "postgresql":  # both locks hold until the commit
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
+    elif connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
     config = _config()
     config.attributes["connection"] = connection
     try:
-        alembic.command.upgrade(config, "head")
+        with _alembic:
+            alembic.command.upgrade(config, "head")
     except alembic.util.CommandError as error:
         raise StoreError(
             f"the store was made by a newer version of snl ({error}): pip install -U snl-ad"
