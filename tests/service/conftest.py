@@ -17,7 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
+from snl.locks import locked
+from snl.service.server import BUSY
 from snl.service.store import Store, sqlite_url
+from tests.service.in_process import serve, service_of
 from tests.service.postgresql import Cluster, programs
 
 STARTS = 60.0
@@ -47,6 +50,23 @@ class Server:
             self.process.send_signal(number)
         _, errors = self.process.communicate(timeout=60)
         return self.process.returncode, errors
+
+
+@dataclass
+class Served:
+    """A server in a thread of the test."""
+
+    data: Path
+    url: str
+
+    @property
+    def port(self) -> int:
+        port = httpx.URL(self.url).port
+        assert port is not None
+        return port
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=30)
 
 
 Start = Callable[..., Server]
@@ -122,17 +142,22 @@ def store(store_url: str) -> Iterator[Store]:
 @pytest.fixture(scope="module")
 def served(
     request: pytest.FixtureRequest, calibrated: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+) -> Iterator[Served]:
     """A server of `calibrated` for the tests of a module, which leave it running.
 
     A module that parametrises it with `postgresql` gets one whose store is there.
     """
-    words: list[str] = []
+    words: dict[str, Any] = {}
     if getattr(request, "param", "sqlite") == "postgresql":
         cluster: Cluster = request.getfixturevalue("postgresql")
-        words = ["--store", cluster.database()]
-    with starting(tmp_path_factory.mktemp("served")) as begin:
-        yield begin(calibrated, *words)
+        words = {"url": cluster.database()}
+    data = tmp_path_factory.mktemp("served")
+    with (
+        locked(data, BUSY),
+        service_of(data, calibrated, **words) as service,
+        serve(service) as url,
+    ):
+        yield Served(data, url)
 
 
 def wait_for(server: Server) -> None:

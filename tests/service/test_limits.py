@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from snl.cli.main import main
 from snl.errors import SettingsError
 from snl.service.api import limits
 from snl.service.config import read_config
 from snl.service.service import Service
-from tests.conftest import Run
 from tests.service.conftest import Start
 from tests.service.in_process import client_of, serve, service_of
 
@@ -139,7 +139,7 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
 
 
 def test_https_with_a_configuration_file(
-    start: Start, calibrated: Path, run_snl: Run, tmp_path: Path
+    start: Start, calibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cert, key = _certificate(tmp_path)
     (tmp_path / "snl.toml").write_text(
@@ -168,9 +168,10 @@ def test_https_with_a_configuration_file(
         (["--tls-cert", key, "--tls-key", key], "cannot be used"),
         (["--tls-cert", tmp_path / "none", "--tls-key", key], "cannot be used"),
     ):
-        done = run_snl("serve", calibrated, *words, "--data", tmp_path / "other")
-        assert done.returncode == 2 and message in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        options = [*words, "--data", tmp_path / "other"]
+        assert main(["serve", str(calibrated), *map(str, options)]) == 2
+        errors = capsys.readouterr().err
+        assert message in errors and len(errors.strip().splitlines()) == 1
 
 
 # --- the configuration file ---

@@ -18,7 +18,8 @@ from snl.service.models import ModelError, Models, NoModelError
 from snl.service.server import open_store
 from snl.service.service import Service, Upload
 from snl.service.store import Filter
-from tests.service.conftest import Server, Start, post
+from tests.service.conftest import post
+from tests.service.in_process import client_of
 from tests.trees import save_varied
 
 RATE = 0.3
@@ -244,11 +245,10 @@ def test_the_order_is_kept_while_the_clock_goes_back(
 
 
 def test_the_calibration_changes_by_request_and_comes_back(
-    start: Start, calibrated: Path, strict: Path, images: list[Path]
+    service: Service, calibrated: Path, strict: Path, images: list[Path]
 ) -> None:
-    server = start(calibrated)
     reference = snl.load(calibrated, "cpu")
-    with server.client() as client:
+    with client_of(service) as client:
         assert _decisions(client, images) == [reference.inspect(path).decision for path in images]
         new = {"anomalous": RATE, "uncertain": 0.4, "why": "the line runs cleaner now"}
         done = client.put("/v1/products/bolt/calibration", json=new)
@@ -272,10 +272,10 @@ def test_the_calibration_changes_by_request_and_comes_back(
         assert back.status_code == 200 and back.json()["version"] == 1
         first = snl.load(calibrated, "cpu")
         assert _decisions(client, images) == [first.inspect(path).decision for path in images]
-        _upload(server, client, strict)
+        _upload(service, client, strict)
 
 
-def _upload(server: Server, client: httpx.Client, strict: Path) -> None:
+def _upload(service: Service, client: httpx.Client, strict: Path) -> None:
     """Upload a version, compare it in the shadow, and promote it."""
     sent = client.post("/v1/models", content=strict.read_bytes(), params={"why": "stricter"})
     assert sent.status_code == 200, sent.text
@@ -293,7 +293,7 @@ def _upload(server: Server, client: httpx.Client, strict: Path) -> None:
     again = client.post("/v1/models", content=strict.read_bytes())
     assert again.status_code == 422 and "version 3" in again.json()["error"]["message"]
     garbage = client.post("/v1/models", content=b"garbage" * 100)
-    assert garbage.status_code == 422 and str(server.data) not in garbage.text
+    assert garbage.status_code == 422 and str(service.data) not in garbage.text
     assert client.post("/v1/models", content=b"x", params={"suffix": ".pt"}).status_code == 422
     assert client.post("/v1/models/0/promote", json={}).status_code == 404
     assert client.get("/v1/models/0/comparison").status_code == 404

@@ -21,10 +21,10 @@ import pytest
 from PIL import Image
 
 import snl
-from snl.service.access import create
-from snl.service.server import open_store
-from tests.conftest import Run
-from tests.service.conftest import Server, Start, post
+from snl.cli.main import main
+from snl.service.models import LoadOptions
+from tests.service.conftest import Served, Server, Start, post
+from tests.service.in_process import client_of, service_of
 from tests.trees import save_varied
 
 WITHOUT_STORE = (
@@ -57,7 +57,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_results_are_those_of_the_library(
-    served: Server, calibrated: Path, images: list[Path]
+    served: Served, calibrated: Path, images: list[Path]
 ) -> None:
     inspector = snl.load(calibrated, "cpu")
     with served.client() as client:
@@ -85,7 +85,7 @@ def test_results_are_those_of_the_library(
             assert shown.shape == expected.prediction.anomaly_map.shape and shown.dtype == np.uint8
 
 
-def test_a_form_with_several_images(served: Server, images: list[Path]) -> None:
+def test_a_form_with_several_images(served: Served, images: list[Path]) -> None:
     with served.client() as client:
         files = [("images", (path.name, path.read_bytes())) for path in images[:2]]
         files.append(("images", ("notes.txt", b"hello")))
@@ -98,7 +98,7 @@ def test_a_form_with_several_images(served: Server, images: list[Path]) -> None:
         assert "notes.txt" in third["error"]["message"]
 
 
-def test_pages_and_filters(served: Server, images: list[Path]) -> None:
+def test_pages_and_filters(served: Served, images: list[Path]) -> None:
     since = {"since": datetime.now(UTC).isoformat()}
     with served.client() as client:
         ids = []
@@ -126,7 +126,7 @@ def test_pages_and_filters(served: Server, images: list[Path]) -> None:
         assert client.get("/v1/inspections", params={"limit": 0}).status_code == 422
 
 
-def test_an_idempotency_key_inspects_once(served: Server, images: list[Path]) -> None:
+def test_an_idempotency_key_inspects_once(served: Served, images: list[Path]) -> None:
     since = {"since": datetime.now(UTC).isoformat()}
     with served.client() as client, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: post(client, images[0], key="k-1"), range(8)))
@@ -137,7 +137,7 @@ def test_an_idempotency_key_inspects_once(served: Server, images: list[Path]) ->
         assert client.get("/v1/stats", params=since).json()["total"] == 2
 
 
-def test_reviews(served: Server, images: list[Path]) -> None:
+def test_reviews(served: Served, images: list[Path]) -> None:
     since = {"since": datetime.now(UTC).isoformat()}
     with served.client() as client:
         id = post(client, images[2]).json()["results"][0]["inspection"]["id"]
@@ -158,7 +158,7 @@ def test_reviews(served: Server, images: list[Path]) -> None:
         assert missing.status_code == 404
 
 
-def test_products_models_and_metrics(served: Server, calibrated: Path, images: list[Path]) -> None:
+def test_products_models_and_metrics(served: Served, calibrated: Path, images: list[Path]) -> None:
     inspector = snl.load(calibrated, "cpu")
     with served.client() as client:
         post(client, images[0])
@@ -185,7 +185,7 @@ def test_products_models_and_metrics(served: Server, calibrated: Path, images: l
     ("content", "status"),
     [(b"", 400), (b"not an image", 422), (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, 422)],
 )
-def test_wrong_bodies(served: Server, content: bytes, status: int) -> None:
+def test_wrong_bodies(served: Served, content: bytes, status: int) -> None:
     with served.client() as client:
         before = client.get("/v1/stats").json()
         answer = client.post("/v1/inspections", content=content, params={"name": "a.png"})
@@ -208,7 +208,7 @@ def test_wrong_bodies(served: Server, content: bytes, status: int) -> None:
         ("Content-Length: -1", b"400"),
     ],
 )
-def test_bodies_without_a_sensible_length(served: Server, headers: str, status: bytes) -> None:
+def test_bodies_without_a_sensible_length(served: Served, headers: str, status: bytes) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
         text = f"POST /v1/inspections HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n\r\n"
         connection.sendall(text.encode() + b"5\r\nhello\r\n0\r\n\r\n")
@@ -225,30 +225,30 @@ def test_bodies_without_a_sensible_length(served: Server, headers: str, status: 
     ],
 )
 def test_pages_of_others_are_refused_without_a_token(
-    served: Server, headers: dict[str, str], status: int
+    served: Served, headers: dict[str, str], status: int
 ) -> None:
     with served.client() as client:
         assert client.get("/v1/inspections", headers=headers).status_code == status
 
 
 def test_what_cannot_be_served(
-    served: Server, run_snl: Run, calibrated: Path, tmp_path: Path
+    served: Served, calibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    data = ["--data", tmp_path / "data"]
     for words, message in (
-        (["none.snl"], "none.snl"),
-        ([calibrated, "--host", "0.0.0.0"], "no token"),
-        ([calibrated, "--store", "nonsense"], "the store cannot be opened"),
-        ([calibrated, "--store", f"sqlite:///{tmp_path}/none/x.db"], "its folder exists"),
-        ([calibrated, "--port", "70000"], "70000"),
-        ([calibrated, "--port", served.port], "cannot listen there"),
+        (["none.snl", *data], "none.snl"),
+        ([calibrated, "--host", "0.0.0.0", *data], "no token"),
+        ([calibrated, "--store", "nonsense", *data], "the store cannot be opened"),
+        ([calibrated, "--store", f"sqlite:///{tmp_path}/none/x.db", *data], "its folder exists"),
+        ([calibrated, "--port", served.port, *data], "cannot listen there"),
+        ([calibrated, "--port", 0, "--data", served.data], "another snl serve uses this folder"),
     ):
-        done = run_snl("serve", *words, "--data", tmp_path / "data")
-        assert done.returncode == 2 and message in done.stderr, done.stderr
-        assert "Traceback" not in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        assert main(["serve", *map(str, words)]) == 2
+        errors = capsys.readouterr().err
+        assert message in errors and len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "data" / "files").exists()
-    other = run_snl("serve", calibrated, "--port", 0, "--data", served.data)
-    assert other.returncode == 2 and "another snl serve uses this folder" in other.stderr
+    with pytest.raises(SystemExit):
+        main(["serve", str(calibrated), "--port", "70000"])
     with served.client() as client:
         assert client.get("/").json()["api"] == "/v1/openapi.json"
 
@@ -257,54 +257,59 @@ def test_what_cannot_be_served(
 
 
 def test_tokens_and_roles(
-    start: Start, run_snl: Run, calibrated: Path, images: list[Path], tmp_path: Path
+    calibrated: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = tmp_path / "data"
-    made = run_snl("token", "create", "read", "--role", "read", "--data", data)
-    tokens = {"read": made.stdout.strip()}
-    store = open_store(data, None)
-    for role in ("inspect", "review", "admin"):
-        tokens[role] = create(store, role, role)
-    store.close()
-    server = start(calibrated, data=data)
-    with server.client() as nobody:
-        assert nobody.get("/healthz").status_code == 200
-        refused = nobody.get("/v1/inspections")
+    def token(*words: str) -> tuple[int, str]:
+        status = main(["token", *words, "--data", str(tmp_path)])
+        return status, capsys.readouterr().out
+
+    roles = ("read", "inspect", "review", "admin")
+    tokens = {role: token("create", role, "--role", role)[1].strip() for role in roles}
+    may = {"read": {"list"}, "inspect": {"list", "inspect"}}
+    may["review"] = may["admin"] = {"list", "inspect", "review"}
+    with service_of(tmp_path, calibrated) as service, client_of(service, open=False) as client:
+
+        def use(token: str) -> None:
+            client.headers["Authorization"] = f"Bearer {token}"
+
+        assert client.get("/healthz").status_code == 200
+        refused = client.get("/v1/inspections")
         assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
-    with server.client("snl_000000000000_wrong") as wrong:
-        assert wrong.get("/v1/inspections").status_code == 401
-    allowed = {"read": {"list"}, "inspect": {"list", "inspect"}}
-    allowed["review"] = allowed["admin"] = {"list", "inspect", "review"}
-    with server.client(tokens["inspect"]) as client:
+        use("snl_000000000000_wrong")
+        assert client.get("/v1/inspections").status_code == 401
+        use(tokens["inspect"])
         id = post(client, images[0]).json()["results"][0]["inspection"]["id"]
-    for role, token in tokens.items():
-        with server.client(token) as client:
+        for role in roles:
+            use(tokens[role])
+            review = {"verdict": "miss"}
             status = {
                 "list": client.get("/v1/inspections").status_code,
                 "inspect": post(client, images[0]).status_code,
-                "review": client.post(
-                    f"/v1/inspections/{id}/review", json={"verdict": "miss"}
-                ).status_code,
+                "review": client.post(f"/v1/inspections/{id}/review", json=review).status_code,
             }
-        assert {name for name, code in status.items() if code == 200} == allowed[role]
-        assert set(status.values()) <= {200, 403}
-    number = tokens["read"].split("_")[1]
-    assert run_snl("token", "revoke", number, "--data", data).returncode == 0
-    assert "revoked" in run_snl("token", "list", "--data", data).stdout
-    assert run_snl("token", "revoke", number, "--data", data).returncode == 2
-    with server.client(tokens["read"]) as client:
+            assert {name for name, code in status.items() if code == 200} == may[role]
+            assert set(status.values()) <= {200, 403}
+        number = tokens["read"].split("_")[1]
+        assert token("revoke", number)[0] == 0
+        assert "revoked" in token("list")[1]
+        assert token("revoke", number)[0] == 2
+        use(tokens["read"])
         assert client.get("/v1/inspections").status_code == 401
-    database = (data / "snl.db").read_bytes()
-    assert not any(token.split("_", 2)[2].encode() in database for token in tokens.values())
+    database = (tmp_path / "snl.db").read_bytes()
+    assert not any(one.split("_", 2)[2].encode() in database for one in tokens.values())
 
 
 # --- load, stops and kills ---
 
 
-def test_what_waits_is_bounded(start: Start, calibrated: Path, images: list[Path]) -> None:
+def test_what_waits_is_bounded(calibrated: Path, images: list[Path], tmp_path: Path) -> None:
     """Many clients at once: every request is answered, by a result or by 429."""
-    server = start(calibrated, "--waiting", 2, "--batch-size", 1)
-    with server.client() as client, ThreadPoolExecutor(24) as pool:
+    options = LoadOptions("cpu", batch_size=1, waiting=2)
+    with (
+        service_of(tmp_path, calibrated, options=options) as service,
+        client_of(service) as client,
+        ThreadPoolExecutor(24) as pool,
+    ):
         answers = list(pool.map(lambda n: post(client, images[n % 6]), range(96)))
         counts = Counter(answer.status_code for answer in answers)
         assert counts.keys() <= {200, 429} and counts[200] > 0

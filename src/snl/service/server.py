@@ -24,6 +24,7 @@ from snl.service.policy import Policy
 from snl.service.service import Service
 from snl.service.store import Store, sqlite_url
 
+BUSY = "another snl serve uses this folder; stop it, or give another --data"
 GRACE_SECONDS = 30
 """How long requests that were accepted may take after a signal to stop."""
 
@@ -60,9 +61,8 @@ def serving(config: Config) -> Iterator[tuple[str, Callable[[], None]]]:
     for file in server.models:
         check_readable(file, "model file", "of snl train or snl export", "snl train")
     _check_tls(server)
-    busy = "another snl serve uses this folder; stop it, or give another --data"
     with ExitStack() as stack:
-        stack.enter_context(locked(server.data, busy))
+        stack.enter_context(locked(server.data, BUSY))
         listener = stack.enter_context(closing(_listen(server.host, server.port)))
         database = open_store(server.data, server.store)
         stack.callback(database.close)
