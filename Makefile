@@ -1,4 +1,5 @@
-# make demo: train, evaluate and report on generated parts.  make test: lint, types, all tests.
+# make demo: train, evaluate and report on generated parts.  make test: lint, types, tests.
+# make long: what make test leaves out (tests/long.txt): kinds of tests that have a shorter one there.
 # make hostile: all hostile attempts (tests/hostile), about 20 minutes on two cores.
 # make check: lint, types and the fast tests, in under two minutes.
 # All set up their own environment in .venv; a machine needs only make and Python >= 3.11.
@@ -12,7 +13,7 @@ RUNTIMES := tests/exporting $(addprefix tests/runtime/,test_runtimes.py test_cpp
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 REPORT = -o junit_family=xunit1 --junitxml build
 
-.PHONY: demo test check lint types unit fast hostile durations format clean
+.PHONY: demo test check lint types unit long fast hostile durations format clean
 
 demo: .venv/ready
 	$(BIN)/snl demo --out demo
@@ -29,11 +30,14 @@ types: .venv/ready
 	$(BIN)/mypy
 
 unit: .venv/ready
-	$(BIN)/pytest $(PARALLEL) $(RUNTIMES:%=--ignore=%)
-	$(BIN)/pytest $(PARALLEL) $(RUNTIMES)
+	$(BIN)/pytest $(PARALLEL) -m 'not long' $(RUNTIMES:%=--ignore=%)
+	$(BIN)/pytest $(PARALLEL) -m 'not long' $(RUNTIMES)
+
+long: .venv/ready
+	$(BIN)/pytest $(PARALLEL) -m long
 
 fast: .venv/ready
-	$(BIN)/pytest -q $(PARALLEL) -m 'not slow'
+	$(BIN)/pytest -q $(PARALLEL) -m 'not slow and not long'
 
 hostile: .venv/ready
 	$(BIN)/python -m tests.hostile

@@ -34,7 +34,7 @@ from typing import Any
 import httpx
 
 import snl
-from benchmarks.common import log, machine, run_main, versions, write_runs
+from benchmarks.common import log, machine, read_results, run_main, versions, write_runs
 
 CLIENTS = 8
 
@@ -349,19 +349,25 @@ FAULTS = {
 }
 
 
-def main() -> None:
-    """Try every fault, and write what happened."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--only", choices=FAULTS, action="append")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Try every fault, and write what happened."""
+    options = parser().parse_args()
     paths = sorted(options.images.rglob("*.png"))[:200]
     if not paths:
         raise snl.SnlError(f"{options.images}: has no PNG files")
     files = [path.read_bytes() for path in paths]
-    results: dict[str, Any] = {"clients": CLIENTS, "machine": machine()}
+    results = read_results(options.output) if options.output.is_file() else {}
+    results |= {"clients": CLIENTS, "machine": machine()}
     results["versions"] = versions(("torch", "fastapi", "uvicorn", "sqlalchemy"))
     for name in options.only or FAULTS:
         with tempfile.TemporaryDirectory(prefix="snl-faults-") as folder:

@@ -45,9 +45,9 @@ WARM_UP = 5.0
 """Seconds before anything is measured."""
 
 
-def main() -> None:
-    """Run a part, or show what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     verbs = parser.add_subparsers(required=True)
     run = verbs.add_parser("run")
     run.add_argument("model", type=Path)
@@ -63,7 +63,12 @@ def main() -> None:
     table = verbs.add_parser("table")
     table.add_argument("results", type=Path)
     table.set_defaults(function=show)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run a part, or show what was measured."""
+    options = parser().parse_args()
     options.function(options)
 
 

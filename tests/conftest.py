@@ -45,16 +45,17 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 SLOW = Path(__file__).parent / "slow.txt"
+LONG = Path(__file__).parent / "long.txt"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of slow.txt, which `make durations` writes, as slow."""
-    if not SLOW.is_file():
-        return
-    slow = set(SLOW.read_text(encoding="utf-8").split())
-    for item in items:
-        if item.nodeid.partition("[")[0] in slow:
-            item.add_marker(pytest.mark.slow)
+    """Mark the tests of slow.txt, which `make durations` writes, as slow, and those of long.txt,
+    chosen by hand, as long: whole tests, or some of their parameters."""
+    for file, mark in ((SLOW, pytest.mark.slow), (LONG, pytest.mark.long)):
+        names = set(file.read_text(encoding="utf-8").split()) if file.is_file() else set()
+        for item in items:
+            if item.nodeid in names or item.nodeid.partition("[")[0] in names:
+                item.add_marker(mark)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from tests.conftest import Run
 
 HEAVY = (
     *("torch", "torchvision", "timm", "onnxruntime", "openvino", "onnx", "onnxscript", "nncf"),
-    *("av", "pyarrow", "matplotlib", "sympy", "tensorboard", "skimage", "fastapi"),
+    *("av", "pyarrow", "matplotlib", "sympy", "tensorboard", "skimage", "fastapi", "httpx"),
+    "psycopg",
 )
 
 
