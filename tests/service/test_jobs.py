@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 import snl
-from snl.service.jobs import Jobs, progress_in
+from snl.service.jobs import Jobs
+from snl.service.processes import progress_in
 from snl.service.server import open_store
 from snl.service.service import Service, Upload
 from snl.service.tables import JobRow, ReviewRow

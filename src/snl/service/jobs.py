@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -23,13 +22,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 from sqlalchemy import select
 
 from snl.errors import DataError, SettingsError, SnlError
 from snl.progress import INTERVAL
 from snl.service.ids import new_id
 from snl.service.models import Models
+from snl.service.processes import end_orphan, progress_in, remember, stop
 from snl.service.sets import Sets
 from snl.service.shadow import is_normal_by
 from snl.service.store import NotThereError, Store, audit
@@ -39,12 +38,6 @@ log = logging.getLogger("snl.service")
 
 KINDS = ("add", "recalibrate", "train")
 POLL_SECONDS = 0.5
-STOP_SECONDS = 60
-"""How long a cancelled job may take before it is killed."""
-_BAR = re.compile(
-    r"(?P<task>[^|\r\n]*?):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)"
-    r"(?: \[[^<\]]*<(?P<left>[\d:?]+))?"
-)
 _FLAGS = {"add": ("replace", "quick", "force"), "recalibrate": ("add", "force"), "train": ()}
 """Options that are only given or not; `add` is always set for `recalibrate`."""
 _ENDED = ("done", "failed", "cancelled")
@@ -167,7 +160,7 @@ class Jobs:
                     session.add(audit(who, "job cancel", id))
             process = self._process if self._running == id else None
         if process is not None:
-            _stop(process)
+            stop(process)
         return row
 
     def log(self, id: str, most: int = 20_000) -> str:
@@ -189,7 +182,7 @@ class Jobs:
         with self._lock:
             process = self._process
         if process is not None:
-            _stop(process)
+            stop(process)
         self._thread.join()
 
     # --- the thread ---
@@ -222,7 +215,7 @@ class Jobs:
         folder = self.folder / row.id
         try:
             folder.mkdir(exist_ok=True)
-            _end_orphan(folder / "pid")
+            end_orphan(folder / "pid")
             command, output = self._prepare(row, folder)
             # a complete output is of a job whose service was killed before it could take it
             status = 0 if output.is_file() else self._execute(row, command, folder)
@@ -336,7 +329,7 @@ class Jobs:
             with suppress(OSError, AttributeError):  # inspecting comes first
                 os.setpriority(os.PRIO_PROCESS, process.pid, 10)
             self._process, self._running = process, row.id
-            _remember(process.pid, folder / "pid")
+            remember(process.pid, folder / "pid")
         seen: dict[str, Any] = {}
         try:
             while process.poll() is None:
@@ -374,30 +367,6 @@ class Jobs:
         return text
 
 
-def progress_in(log_file: Path) -> dict[str, Any]:
-    """Return the newest progress bar in a log: `task`, `done`, `total`, `seconds_left`."""
-    try:
-        with log_file.open("rb") as file:
-            file.seek(max(0, log_file.stat().st_size - 4096))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return {}
-    found = list(_BAR.finditer(text))
-    if not found:
-        return {}
-    last = found[-1]
-    parts = (last["left"] or "?").split(":")
-    left = None
-    if all(part.isdecimal() for part in parts):
-        left = sum(int(part) * 60**place for place, part in enumerate(reversed(parts)))
-    return {
-        "task": last["task"].strip(),
-        "done": int(last["done"]),
-        "total": int(last["total"]),
-        "seconds_left": left,
-    }
-
-
 def _check_product(name: str) -> None:
     """Check the name of a product.
 
@@ -406,35 +375,3 @@ def _check_product(name: str) -> None:
     """
     if not name.strip() or len(name) > 200 or not name.isprintable():
         raise SettingsError(f"product '{name[:40]}': give a name of up to 200 characters")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process: gently first."""
-    with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _remember(pid: int, file: Path) -> None:
-    """Write down a process, so that it is found after a crash of the service."""
-    with suppress(psutil.Error):
-        started = psutil.Process(pid).create_time()
-        file.write_text(f"{pid} {started!r}", encoding="ascii")
-
-
-def _end_orphan(file: Path) -> None:
-    """End the process of a job that outlived its service."""
-    with suppress(OSError, ValueError, psutil.Error):
-        pid, started = file.read_text(encoding="ascii").split()
-        process = psutil.Process(int(pid))
-        if process.create_time() != float(started):
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_SECONDS)
