@@ -35,6 +35,7 @@ import httpx
 
 import snl
 from benchmarks.common import log, machine, read_results, run_main, versions, write_runs
+from snl.data.listing import is_image
 
 CLIENTS = 8
 
@@ -362,9 +363,9 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Try every fault, and write what happened."""
     options = parser().parse_args()
-    paths = sorted(options.images.rglob("*.png"))[:200]
+    paths = sorted(path for path in options.images.rglob("*") if is_image(path.name))[:200]
     if not paths:
-        raise snl.SnlError(f"{options.images}: has no PNG files")
+        raise snl.SnlError(f"{options.images}: has no images")
     files = [path.read_bytes() for path in paths]
     results = read_results(options.output) if options.output.is_file() else {}
     results |= {"clients": CLIENTS, "machine": machine()}
