@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -22,9 +23,10 @@ from PIL import Image
 
 import snl
 from snl.cli.main import main
+from snl.service import batching
 from snl.service.models import LoadOptions
 from tests.service.conftest import Served, Server, Start, post
-from tests.service.in_process import client_of, service_of
+from tests.service.in_process import client_of, serve, service_of
 from tests.trees import save_varied
 
 WITHOUT_STORE = (
@@ -317,6 +319,37 @@ def test_what_waits_is_bounded(calibrated: Path, images: list[Path], tmp_path: P
             if answer.status_code == 429:
                 assert int(answer.headers["retry-after"]) >= 1
         assert client.get("/v1/stats").json()["total"] == counts[200]
+
+
+def test_what_is_too_much_is_refused_at_once(
+    calibrated: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the network is slow, as many as may wait are accepted, and the others do not wait."""
+    slow = batching.predict_loaded
+
+    def predict(*words: Any, **options: Any) -> Any:
+        time.sleep(3)
+        return slow(*words, **options)
+
+    monkeypatch.setattr(batching, "predict_loaded", predict)
+    options = LoadOptions("cpu", batch_size=64)
+    with service_of(tmp_path, calibrated, options=options) as service, serve(service) as url:
+        clients = [httpx.Client(base_url=url, timeout=60, verify=False) for _ in range(150)]
+        together = threading.Barrier(len(clients))
+
+        def send(client: httpx.Client) -> tuple[int, float]:
+            together.wait()
+            began = time.perf_counter()
+            status = post(client, images[0]).status_code
+            return status, time.perf_counter() - began
+
+        with ThreadPoolExecutor(len(clients)) as pool:
+            found = list(pool.map(send, clients))
+        for client in clients:
+            client.close()
+    counts = Counter(status for status, _ in found)
+    assert counts == {200: 64, 429: 86}
+    assert max(took for status, took in found if status == 429) < 2.5
 
 
 def test_a_signal_finishes_what_was_accepted(

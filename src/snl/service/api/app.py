@@ -19,6 +19,7 @@ from snl.service.api import (
 from snl.service.api.answers import handle_errors
 from snl.service.api.context import Context
 from snl.service.api.guard import Guard, Metrics, ServerSettings
+from snl.service.api.limits import Admission
 from snl.service.service import Service
 
 
@@ -42,7 +43,9 @@ def make_app(service: Service, settings: ServerSettings | None = None) -> FastAP
         },
     )
     metrics = Metrics(service)
-    app.state.context = Context(service, settings, metrics)
+    app.state.context = Context(
+        service, settings, metrics, Admission(service.models.options.waiting)
+    )
     handle_errors(app)
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     for part in (operation, inspections, tabular, reviews, models, jobs, sources, sinks):

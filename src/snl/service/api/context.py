@@ -13,6 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from snl.service.access import LOCAL, Caller, caller_of
 from snl.service.api.answers import RefusedError
 from snl.service.api.guard import Metrics, ServerSettings
+from snl.service.api.limits import Admission
 from snl.service.service import Service
 
 _BEARER = HTTPBearer(
@@ -30,11 +31,13 @@ class Context:
         service: that the API shows.
         settings: limits.
         metrics: numbers for Prometheus.
+        admission: bounds the images that are inspected at a time.
     """
 
     service: Service
     settings: ServerSettings
     metrics: Metrics
+    admission: Admission
 
 
 def context_of(request: Request) -> Context:

@@ -8,6 +8,7 @@ import time
 from datetime import datetime
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -74,23 +75,33 @@ async def inspect(
     inspections are in the store. A request that is repeated with its `Idempotency-Key` gets
     the inspection of the first one."""
     deadline = time.monotonic() + (timeout or context.settings.seconds)
-    images = await images_of(request, name)
-    uploads = [
-        Upload(
-            content,
-            called,
-            model,
-            product or None,
-            part,
-            None if idempotency_key is None else f"{caller.name}/{idempotency_key}/{number}",
-            caller.name,
-            deadline,
-        )
-        for number, (called, content) in enumerate(images)
-    ]
-    results = await asyncio.gather(  # together, so that they make a batch
-        *(run_in_threadpool(_inspect, context, upload) for upload in uploads)
-    )
+    key = None if idempotency_key is None else f"{caller.name}/{idempotency_key}"
+    admission = context.admission
+    try:
+        admission.check()  # before the body is read
+        images = await images_of(request, name)
+        uploads = [
+            Upload(
+                content,
+                called,
+                model,
+                product or None,
+                part,
+                None if key is None else f"{key}/{number}",
+                caller.name,
+                deadline,
+            )
+            for number, (called, content) in enumerate(images)
+        ]
+        with admission.admitted(len(uploads)):
+            results = await asyncio.gather(  # together, so that they make a batch
+                *(
+                    run_sync(_inspect, context, upload, limiter=admission.threads)
+                    for upload in uploads
+                )
+            )
+    except FullError as error:
+        raise _busy(context, model, error) from None
     refused = next((one for one in results if isinstance(one, RefusedError)), None)
     if refused is not None and len(results) == 1:
         raise refused
@@ -170,8 +181,7 @@ def _inspect(context: Context, upload: Upload) -> InspectionRow | RefusedError:
         return RefusedError(422, "bad_image" if isinstance(error, ImageError) else "bad_request",
                         str(error))  # fmt: skip
     except FullError as error:
-        seconds = max(1, round(service.models.active(upload.model).batcher.wait_seconds()))
-        return RefusedError(429, "busy", str(error), **{"Retry-After": str(seconds)})
+        return _busy(context, upload.model, error)
     except LateError as error:
         return RefusedError(408, "late", str(error))
     except ClosedError as error:
@@ -184,6 +194,12 @@ def _inspect(context: Context, upload: Upload) -> InspectionRow | RefusedError:
     context.metrics.seconds.observe(time.perf_counter() - began)
     context.metrics.decisions.labels(row.product, row.decision).inc()
     return row
+
+
+def _busy(context: Context, model: str, error: FullError) -> RefusedError:
+    """Return the refusal while the server is busy, with the time after which it may not be."""
+    seconds = max(1, round(context.service.models.active(model).batcher.wait_seconds()))
+    return RefusedError(429, "busy", str(error), **{"Retry-After": str(seconds)})
 
 
 async def images_of(request: Request, name: str) -> list[tuple[str, bytes]]:

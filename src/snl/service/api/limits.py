@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from anyio import CapacityLimiter
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from snl.service.batching import FullError
 
 HEADER_SECONDS = 10.0
 """Within which the head of a request must have come."""
@@ -41,6 +45,42 @@ class RateLimit:
         if len(self._clients) > MOST_CLIENTS:
             self._clients.popitem(last=False)
         return 0.0 if allowed else (1 - left) / self.rate
+
+
+class Admission:
+    """Bounds the images that are being worked on; used by the event loop alone.
+
+    Args:
+        limit: images at a time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.inside = limit, 0
+        self.threads = CapacityLimiter(limit)
+        """For the threads that work on them: a waiting image needs one."""
+
+    def check(self, images: int = 1) -> None:
+        """Check that there is room.
+
+        Raises:
+            FullError: there is not.
+        """
+        if self.inside and self.inside + images > self.limit:
+            raise FullError("the server is busy; try again later")
+
+    @contextmanager
+    def admitted(self, images: int) -> Iterator[None]:
+        """Count images during the block.
+
+        Raises:
+            FullError: there is no room for them.
+        """
+        self.check(images)
+        self.inside += images
+        try:
+            yield
+        finally:
+            self.inside -= images
 
 
 class Protocol(H11Protocol):
