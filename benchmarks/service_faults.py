@@ -92,9 +92,11 @@ def server(model: Path | None, data: Path, *options: object) -> Iterator[tuple[s
         port = one.getsockname()[1]
     files = [] if model is None else [str(model)]
     words = [*files, "--port", port, "--data", data, "--device", "cpu", *options]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "snl", "serve", *map(str, words)], stderr=subprocess.PIPE, text=True
-    )
+    log_file = data.parent / "log"
+    with log_file.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "snl", "serve", *map(str, words)], stderr=output
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         end = time.monotonic() + 120
@@ -109,7 +111,7 @@ def server(model: Path | None, data: Path, *options: object) -> Iterator[tuple[s
     finally:
         if process.poll() is None:
             process.terminate()
-        process.communicate(timeout=90)
+        process.wait(90)
 
 
 def lost(data: Path, ids: Sequence[str]) -> int:
@@ -325,8 +327,10 @@ def garbage_model(model: Path, files: Sequence[bytes], data: Path) -> dict[str, 
         load.begin(2)
         time.sleep(3)
         load.end()
+    (data.parent / "log").unlink()
     with server(copy, data) as (_, process):
-        said = process.communicate()[1].strip()
+        process.wait()
+        said = (data.parent / "log").read_text().strip()
     with server(None, data) as (url, _):
         again = Load(url, files)
         again.begin(2)

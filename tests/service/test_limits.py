@@ -111,6 +111,18 @@ def test_a_body_that_comes_too_slowly_is_refused(service: Service) -> None:
         assert not list((service.data / "files" / "incoming").iterdir())
 
 
+def test_a_cut_upload_is_no_defect(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(service) as url:
+        for kind in ("application/octet-stream", "multipart/form-data; boundary=x"):
+            with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)) as one:
+                head = "POST /v1/inspections HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                head += f"Content-Type: {kind}\r\nContent-Length: 1000\r\n\r\nhalf"
+                one.sendall(head.encode())
+        time.sleep(0.5)
+        assert httpx.get(f"{url}/healthz").status_code == 200
+    assert not [one for one in caplog.records if one.name == "snl.service"]
+
+
 # --- TLS ---
 
 

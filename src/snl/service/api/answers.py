@@ -7,6 +7,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 
 from snl.errors import SnlError
 from snl.service.api import schemas
@@ -71,6 +72,10 @@ def handle_errors(app: FastAPI) -> None:
     async def no_store(_: Request, error: StoreError) -> JSONResponse:
         refused = without_store(error)
         return answer(refused.status, refused.code, str(refused), refused.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def cut(_: Request, error: ClientDisconnect) -> JSONResponse:
+        return answer(400, "cut", "the connection ended before the body did")  # nobody reads it
 
     @app.exception_handler(NotThereError)
     async def missing(_: Request, error: NotThereError) -> JSONResponse:
