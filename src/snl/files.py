@@ -160,6 +160,12 @@ def _replace(temporary: Path, target: Path, durable: bool) -> None:
             _sync(target.parent)
 
 
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries to the disk, where the system can; it fails as the disk does."""
+    if os.name == "posix":
+        _sync(folder)
+
+
 def _sync(path: Path) -> None:
     number = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

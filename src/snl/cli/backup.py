@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, PROBLEMS, progress_bar, say
+from snl.cli.service_options import add_service
 
 if TYPE_CHECKING:
     from snl.service.archive import Manifest
@@ -42,14 +43,7 @@ def add_parser(verbs: Any) -> None:
         metavar="BACKUP",
         help="file that ends in .snlbackup, or a folder, for many backups",
     )
-    verb.add_argument(
-        "--data",
-        type=Path,
-        default=Path("snl-data"),
-        metavar="DIR",
-        help="folder of the service (default: snl-data)",
-    )
-    verb.add_argument("--store", metavar="URL", help="database of the service, if not in DIR")
+    add_service(verb)
     verb.add_argument(
         "--check", action="store_true", help="read BACKUP and check all of it; write nothing"
     )

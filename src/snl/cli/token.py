@@ -8,6 +8,7 @@ from typing import Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, say, show, table
+from snl.cli.service_options import add_service
 
 SUMMARY = "create, list and revoke tokens of the service"
 
@@ -45,14 +46,7 @@ def add_parser(verbs: Any) -> None:
         default="inspect",
         help="what it allows (default: inspect)",
     )
-    verb.add_argument(
-        "--data",
-        type=Path,
-        default=Path("snl-data"),
-        metavar="DIR",
-        help="folder of the service (default: snl-data)",
-    )
-    verb.add_argument("--store", metavar="URL", help="database of the service, if not in DIR")
+    add_service(verb)
 
 
 def run(options: Options) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snl.errors import SnlError
+from snl.files import sync_folder
 
 FOLDERS = tuple(f"{number:02x}" for number in range(256))
 """Names of the folders of the first level, each with a lock of its own."""
@@ -192,10 +193,10 @@ class Blobs:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(target)
             self._count(name, 1, len(content))
-            _sync(target.parent)
+            sync_folder(target.parent)
             if new_folder:
-                _sync(target.parent.parent)
-                _sync(self.folder)
+                sync_folder(target.parent.parent)
+                sync_folder(self.folder)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -218,14 +219,3 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except FileNotFoundError:
         return []
-
-
-def _sync(folder: Path) -> None:
-    """Write a folder's entries to the disk, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -42,8 +42,9 @@ class ServiceError(SnlError):
 class Client:
     """Sends images to an inspection service, and asks for what it decided.
 
-    A request that gets no answer, or is told to come later, is sent again until `timeout`. Every
-    image is sent with a key of its own, so it is inspected once, however often it was sent.
+    Requests without an answer, and those that the service could not serve yet (RETRIED), are
+    repeated until `timeout`. Each image is sent with an idempotency key, so repetitions do not
+    inspect it twice.
 
     Args:
         url: of the service, such as `http://127.0.0.1:8000`.

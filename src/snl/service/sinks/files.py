@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from snl.errors import SettingsError
+from snl.files import sync_folder
 from snl.service.policy import Policy
 from snl.service.sinks.base import DeliveryError, Event, SinkSettings, allowed_path
 
@@ -92,7 +93,7 @@ class _FileSink:
             finally:
                 os.close(file)
             if is_new:
-                _sync(path.parent)
+                sync_folder(path.parent)
         except OSError as error:
             raise DeliveryError(
                 f"{self.settings.path} cannot be written ({error.strerror})"
@@ -180,14 +181,3 @@ def _read(file: int, offset: int, size: int) -> bytes:
     while len(content) < size and (part := os.read(file, size - len(content))):
         content += part
     return content
-
-
-def _sync(folder: Path) -> None:
-    """Write a folder's entries to the disk, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
