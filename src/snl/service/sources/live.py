@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import time
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -75,9 +76,9 @@ class LiveSource(Source):
         self._asked = Event()
         self._latest = LatestFrame(self.address(), FFMPEG)
 
+    @abstractmethod
     def address(self) -> str:
         """Return what PyAV opens."""
-        raise NotImplementedError
 
     def open(self) -> None:
         """Connect, and wait for the first frame."""
