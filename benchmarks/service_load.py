@@ -11,14 +11,17 @@ of threads of the network, in turns with the server.
 
 - steady: `--clients` clients. Every answer must be the library's decision for that image, and
   every inspection that was answered must be in the store once, with its files.
-- overload: ten times as many clients with a queue of 64. Answers are 200 or 429; the latency is
-  that of the 429.
+- overload: requests arrive at ten times the rate that the server just answered, evenly, whether
+  or not the earlier ones were answered. Answers are 200 or 429; the latency is that of the 429,
+  from the moment at which the request was due.
 - soak: as steady; the memory of the server is read every second.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import json
 import socket
 import sqlite3
 import statistics
@@ -32,6 +35,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -129,13 +133,16 @@ def steady(options: argparse.Namespace, files: Sequence[Path]) -> dict[str, Any]
 
 
 def overload(options: argparse.Namespace, files: Sequence[Path]) -> dict[str, Any]:
-    """Ten times as many clients as the queue has places for."""
+    """Ten times as many requests as the server can answer."""
     with _server(options) as (url, data, _):
         _load(url, files, options.clients, WARM_UP)
-        sent = _load(url, files, 10 * options.clients, options.seconds, patient=False)
-    good = [(id, took) for _, _, id, _, took in sent if id]
-    refused = [took for status, *_, took in sent if status == 429]
+        answered = sum(1 for one in _load(url, files, options.clients, 2 * WARM_UP) if one[2])
+        rate = 10 * answered / (2 * WARM_UP)
+        sent = asyncio.run(_arrivals(url, files, rate, options.seconds))
+    good = [(id, took) for _, id, took in sent if id]
+    refused = [took for status, _, took in sent if status == 429]
     return {
+        "requests_per_second": rate,
         "answers": {str(k): v for k, v in Counter(status for status, *_ in sent).items()},
         "accepted_images_per_second": len(good) / options.seconds,
         "accepted": _quantiles([took for _, took in good]),
@@ -175,9 +182,7 @@ Sent = tuple[int, Path, str, str, float]
 """Status, image, id of the inspection, decision, seconds."""
 
 
-def _load(
-    url: str, files: Sequence[Path], clients: int, seconds: float, *, patient: bool = True
-) -> list[Sent]:
+def _load(url: str, files: Sequence[Path], clients: int, seconds: float) -> list[Sent]:
     """Send images from many clients; return what was answered within the time."""
     contents = {path: path.read_bytes() for path in files}
     found: list[list[Sent]] = [[] for _ in range(clients)]
@@ -204,12 +209,10 @@ def _load(
                 if answer.status_code == 200:
                     one = answer.json()["results"][0]["inspection"]
                     id, decision = one["id"], one["decision"]
-                elif patient and answer.status_code == 429:
+                elif answer.status_code == 429:
                     time.sleep(0.05)
                 if time.monotonic() < end:
                     found[number].append((answer.status_code, path, id, decision, took))
-                if not patient and answer.status_code == 429:
-                    time.sleep(0.5)
 
     threads = [threading.Thread(target=send, args=(number,)) for number in range(clients)]
     for thread in threads:
@@ -217,6 +220,52 @@ def _load(
     for thread in threads:
         thread.join()
     return [one for part in found for one in part]
+
+
+async def _arrivals(
+    url: str, files: Sequence[Path], rate: float, seconds: float
+) -> list[tuple[int, str, float]]:
+    """Send requests at a rate; return status (0: no answer), id and seconds of each.
+
+    The connections are kept; where none is free, another one is made.
+    """
+    address = urlsplit(url)
+    head = "POST /v1/inspections HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n"
+    requests = [
+        head.format(address.netloc, len(content)).encode() + content
+        for content in (path.read_bytes() for path in files)
+    ]
+    free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def send(number: int, due: float) -> tuple[int, str, float]:
+        try:
+            stream = free.pop() if free else await asyncio.open_connection(
+                address.hostname, address.port
+            )  # fmt: skip
+            reader, writer = stream
+            writer.write(requests[number % len(requests)])
+            lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+            fields = dict(line.split(": ", 1) for line in lines[1:] if line)
+            body = await reader.readexactly(int(fields["content-length"]))
+        except (OSError, EOFError):
+            return 0, "", time.monotonic() - due
+        took = time.monotonic() - due
+        if fields.get("connection") == "close":
+            writer.close()
+        else:
+            free.append(stream)
+        status = int(lines[0].split()[1])
+        good = json.loads(body)["results"][0]["inspection"] if status == 200 else None
+        return status, good["id"] if good else "", took
+
+    began = time.monotonic()
+    tasks = []
+    for number in range(round(rate * seconds)):
+        due = began + number / rate
+        if (wait := due - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+        tasks.append(asyncio.create_task(send(number, due)))
+    return await asyncio.gather(*tasks)
 
 
 def _library(options: argparse.Namespace, files: Sequence[Path], seconds: float) -> float:

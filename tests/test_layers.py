@@ -32,7 +32,7 @@ LAYERS = [
         "bulk",
         "training",
     ),
-    *("evaluation", "exporting", "reporting", "bench", "service", "cli"),
+    *("evaluation", "exporting", "web", "reporting", "bench", "service", "station", "cli"),
 ]
 """From the bottom up; a package imports itself and what is listed before it."""
 

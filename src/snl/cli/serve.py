@@ -139,9 +139,13 @@ def run(options: Options) -> int:
         "The service",
     )
     from snl.service.server import serving
+    from snl.station.pages import add_station
 
     config = _config(options)
-    with serving(config) as (address, run_server):
+    with serving(config, lambda app: add_station(app, config.station.words)) as (
+        address,
+        run_server,
+    ):
         shown = ", ".join(file.name for file in config.server.models) or "known models"
         say(f"{shown}: {address}, data in {config.server.data}")
         run_server()

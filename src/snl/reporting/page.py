@@ -9,7 +9,6 @@ script by their hashes.
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import io
 import json
@@ -19,7 +18,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +25,7 @@ import numpy as np
 
 from snl.errors import SnlError
 from snl.files import atomic
+from snl.web import assets
 
 CURVE_POINTS = 256
 """Maximum number of points of a curve; more points are thinned out."""
@@ -161,16 +160,19 @@ def _write(file: IO[bytes], pictures: IO[bytes], data: ReportData, images: Itera
         pictures.write(_block(f"p{number}", _pictures(image)).encode())
         columns.add(image)
     pictures.seek(0)
-    style, script = _asset("page.css"), _script()
-    policy = _POLICY.format(style=_hash(style), script=_hash(script))
+    style = assets.style("snl.reporting", "page.css")
+    scripts = [*(f"page_{name}.js" for name in _SCRIPTS), "page.js"]
+    script = assets.script("snl.reporting", scripts)
+    policy = _POLICY.format(style=assets.csp_hash(style), script=assets.csp_hash(script))
     parts = {
         "policy": policy,
         "title": html.escape(_text(data.title)),
         "style": style,
         "script": script,
+        "symbols": assets.symbols(),
         "data": _block("data", _page_data(data, columns)),
     }
-    for piece in re.split(r"(\{\{\w+\}\})", _asset("page.html")):
+    for piece in re.split(r"(\{\{\w+\}\})", assets.asset("snl.reporting", "page.html")):
         name = piece[2:-2] if piece.startswith("{{") else ""
         if name == "pictures":
             shutil.copyfileobj(pictures, file)
@@ -278,17 +280,3 @@ def _plain(value: Any) -> Any:
 def _text(text: str) -> str:
     """Replace lone surrogates (bytes of file names that are not UTF-8) by escape sequences."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _script() -> str:
-    """Return the page's script: all files inside one function, which hides their names."""
-    parts = [_asset(f"page_{name}.js") for name in _SCRIPTS] + [_asset("page.js")]
-    return '(() => {\n"use strict";\n' + "\n".join(parts) + "\n})();\n"
-
-
-def _asset(name: str) -> str:
-    return resources.files("snl.reporting").joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -66,6 +66,12 @@ class Allow(_Part):
     folders: list[Path] = []
 
 
+class Station(_Part):
+    """Section `station`: the web page."""
+
+    words: Path | None = None
+
+
 class Config(_Part):
     """The configuration file."""
 
@@ -73,6 +79,7 @@ class Config(_Part):
     limits: Limits = Limits()
     retention: Retention = Retention()
     allow: Allow = Allow()
+    station: Station = Station()
     sources: dict[str, dict[str, Any]] = {}
     sinks: dict[str, dict[str, Any]] = {}
 
@@ -106,8 +113,10 @@ def read_config(path: Path) -> Config:
     }
     changes["models"] = [base / model for model in server.models]
     allow = {"folders": [base / folder for folder in config.allow.folders]}
+    words = config.station.words
     return config.model_copy(
         update={
+            "station": Station(words=None if words is None else base / words),
             "server": server.model_copy(update=changes),
             "allow": config.allow.model_copy(update=allow),
         }

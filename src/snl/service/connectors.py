@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,6 +79,14 @@ class Kinds:
                 f"the {self.role} kind '{kind}' ({target}) cannot be imported ({reason}); repair "
                 "or uninstall its package"
             ) from None
+
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """Return the JSON schema of the settings of each kind that can be imported."""
+        found = {}
+        for kind in self.names():
+            with suppress(DependencyError, PluginError):
+                found[kind] = self.get(kind).Settings.model_json_schema()
+        return found
 
     def settings(self, name: str, given: Mapping[str, Any]) -> tuple[str, ConnectorSettings]:
         """Return the kind and the checked settings of a mapping with `kind`.

@@ -22,6 +22,7 @@ def shown(row: InspectionRow) -> dict[str, Any]:
         "score": row.score,
         "p_value": row.p_value,
         "review": row.review,
+        "seen": row.seen is not None,
         "model": row.model,
         "network": row.network,
         "calibration": row.calibration,

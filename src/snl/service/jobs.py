@@ -111,7 +111,7 @@ class Jobs:
         row = JobRow(
             id=new_id(),
             kind=kind,
-            model=model or self.models.first,
+            model=model or self.models.first or "parts",
             base=None if base is None else base.id,
             settings=dict(settings),
             created=datetime.now(UTC),

@@ -76,6 +76,8 @@ class Models:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob("incoming-*"):  # of a process that was killed
             left.unlink(missing_ok=True)
+        self.first = ""
+        """Name of the model that is used where a request names none; empty: there is no model."""
         self._active: dict[str, Serving] = {}
         self._shadows: dict[str, Serving] = {}
         self._changing = threading.RLock()
@@ -94,7 +96,6 @@ class Models:
         Raises:
             SettingsError: two files have the same name.
             BundleError: a file cannot be read.
-            ModelError: there is no model at all.
         """
         names = [file.stem for file in files]
         if len(set(names)) < len(names):
@@ -113,12 +114,12 @@ class Models:
                 self._active[row.name] = self._load(row)
             elif row.state == "shadow":
                 self._shadows[row.id] = self._load(row)
-        if not self._active:
-            raise ModelError("there is no model: give the FILE of a bundle or an export")
-        self.first = names[0] if names else next(iter(self._active))
+        self.first = names[0] if names else next(iter(self._active), "")
 
     def names(self) -> list[str]:
         """Return the names of the models; the first one is used where a request names none."""
+        if not self._active:
+            return []
         return [self.first, *sorted(name for name in self._active if name != self.first)]
 
     def active(self, name: str = "") -> Serving:
@@ -130,6 +131,10 @@ class Models:
         try:
             return self._active[name or self.first]
         except KeyError:
+            if not self._active:
+                raise NoModelError(
+                    "there is no model yet: promote one that was uploaded or trained"
+                ) from None
             raise NoModelError(
                 f"there is no model {name[:100]}; known: {', '.join(self.names())}"
             ) from None
@@ -272,6 +277,21 @@ class Models:
         with self._changing:
             return self._activate(id, who, why)
 
+    def discard(self, id: str, who: str, why: str) -> ModelRow:
+        """Retire a version that is not active.
+
+        Raises:
+            NoModelError: there is no such version.
+            ModelError: it is active.
+        """
+        with self._changing:
+            if self.row(id).state == "active":
+                raise ModelError("this version is active; roll back, or promote another one")
+            row = self._write(id, "retired", who, "discard", why)
+            if (serving := self._shadows.pop(id, None)) is not None:
+                serving.close()
+            return row
+
     def rollback(self, name: str, who: str, why: str) -> ModelRow:
         """Make the version active again that was active before.
 
@@ -334,6 +354,7 @@ class Models:
             serving.close()
             raise
         self._active[row.name] = serving
+        self.first = self.first or row.name
         if before is not None:
             before.close()
         self.changed(row.name)

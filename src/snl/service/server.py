@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from snl.errors import SettingsError
 from snl.files import check_readable
@@ -42,11 +43,14 @@ def open_store(data: Path, url: str | None) -> Store:
 
 
 @contextmanager
-def serving(config: Config) -> Iterator[tuple[str, Callable[[], None]]]:
+def serving(
+    config: Config, extend: Callable[[FastAPI], None] = lambda app: None
+) -> Iterator[tuple[str, Callable[[], None]]]:
     """Prepare the server for the `with` block.
 
     Args:
         config: all settings.
+        extend: adds to the application, such as a page.
 
     Yields:
         The server's address, and what runs it until a signal comes.
@@ -75,8 +79,10 @@ def serving(config: Config) -> Iterator[tuple[str, Callable[[], None]]]:
             )
         service = _service(database, config)
         stack.callback(service.close)
+        app = make_app(service, _limits(config, is_open=not has_token))
+        extend(app)
         settings = uvicorn.Config(
-            make_app(service, _limits(config, is_open=not has_token)),
+            app,
             http=Protocol,
             ws="none",
             log_level="warning",

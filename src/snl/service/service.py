@@ -19,7 +19,9 @@ from snl.service.blobs import Blobs
 from snl.service.drift import DriftWatch, verdict
 from snl.service.ids import new_id
 from snl.service.jobs import Jobs
+from snl.service.live import Feed
 from snl.service.models import LoadOptions, Models
+from snl.service.nearest import Nearest
 from snl.service.policy import Policy
 from snl.service.retention import Retention
 from snl.service.serving import Decided, Serving
@@ -66,6 +68,8 @@ class Service:
             self.sinks = Sinks(store, sinks, self.policy)
             stack.callback(self.sinks.close)
             store.events_of = self.sinks.events_of
+            self.feed = Feed()
+            store.changed = self.feed.publish
             self.models = Models(store, data / "models", options)
             stack.callback(self.models.close)
             self.models.start(models)
@@ -73,6 +77,7 @@ class Service:
             stack.callback(self.drift.close)
             self.shadows = Shadows(store, self.blobs, self.models)
             stack.callback(self.shadows.close)
+            self.nearest = Nearest(store, self.blobs)
             self.sets = Sets(store, self.blobs)
             self.jobs = Jobs(store, self.models, self.sets, data / "jobs")
             stack.callback(self.jobs.close)
@@ -101,6 +106,7 @@ class Service:
             row = self._row(upload, serving, decided, put)
             self.store.add(row).result()
         self.sinks.wake()
+        self.feed.publish("inspection", row.id)
         self.drift.watch(row)
         self.shadows.follow(row, serving.name)
         return row

@@ -149,6 +149,11 @@ class Shadows:
             sum(counts.values()), counts, [row[0] for row in rows[:most]], better, worse
         )
 
+    def decision(self, id: str, inspection: str) -> ShadowRow | None:
+        """Return what a version would have decided about an inspection; None: it has not."""
+        with self.store.reading() as session:
+            return session.get(ShadowRow, (inspection, id))
+
     def close(self) -> None:
         """Stop; what waits is left out."""
         self._closed = True

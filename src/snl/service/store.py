@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, func, or_, select, text, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.orm import Session, sessionmaker
@@ -28,6 +28,12 @@ from snl.service.database import make_engine, migrate, reason
 from snl.service.ids import continue_after
 from snl.service.tables import AuditRow, InspectionRow, ModelRow, OutboxRow, ReviewRow, TokenRow
 
+QUEUES = ("open", "unusual", "alarm", "uncertain", "unknown")
+"""What waits for a person: everything but normal images, normal images that nearly were not, and
+what was decided in one way."""
+QUEUE_DECISIONS = {"alarm": "anomalous", "uncertain": "uncertain", "unknown": "unknown product"}
+UNUSUAL_P = 0.15
+"""Normal images of at most this p-value are worth a look: a missed defect is likeliest there."""
 MOST_TOGETHER = 256
 """Rows of one commit."""
 
@@ -52,6 +58,8 @@ class Filter:
         newest_first: the order.
         model: name of a model, or id of one of its versions.
         part: physical part.
+        queue: one of QUEUES: what waits for a person, without what was reviewed.
+        unseen: only alarms that nobody has seen or reviewed.
     """
 
     product: str = ""
@@ -63,11 +71,23 @@ class Filter:
     newest_first: bool = True
     model: str = ""
     part: str = ""
+    queue: str = ""
+    unseen: bool = False
 
     def select(self) -> Select[Any]:
         """Return the query."""
         row = InspectionRow
         query = select(row).order_by(row.id.desc() if self.newest_first else row.id)
+        if self.queue or self.unseen:
+            query = query.where(row.review.is_(None))
+        if self.queue == "unusual":
+            query = query.where(row.decision == "normal", row.p_value <= UNUSUAL_P)
+        elif self.queue or self.unseen:
+            query = query.where(text("decision <> 'normal'"))  # as the index has it
+        if self.queue in QUEUES[2:]:
+            query = query.where(row.decision == QUEUE_DECISIONS[self.queue])
+        if self.unseen:
+            query = query.where(row.seen.is_(None))
         if self.product:
             query = query.where(row.product == self.product)
         if self.decision:
@@ -113,6 +133,8 @@ class Store:
                 continue_after(newest)
         self.events_of: Callable[[InspectionRow], Sequence[OutboxRow]] = lambda row: ()
         """Returns the events of an inspection, which are stored in the same transaction."""
+        self.changed: Callable[[str, str], None] = lambda kind, id: None
+        """Called after a change with an audit row: the first word of its action, and subject."""
         self._waiting: queue.Queue[tuple[InspectionRow, Future[None]] | None] = queue.Queue()
         self._writer = threading.Thread(target=self._write, name="snl-store", daemon=True)
         self._writer.start()
@@ -157,6 +179,50 @@ class Store:
             found = session.execute(query).all()
             return {(product, decision): count for product, decision, count in found}
 
+    def statistics(
+        self, since: datetime, until: datetime | None, hours: bool, offset: int
+    ) -> Sequence[tuple[str, str, str, str | None, int]]:
+        """Return counts by time, product, decision and review.
+
+        Args:
+            since, until: times.
+            hours: count by hour (`2026-11-28T06`) instead of day (`2026-11-28`).
+            offset: minutes by which the local time is ahead of UTC.
+        """
+        row = InspectionRow
+        if self.engine.dialect.name == "sqlite":
+            pattern = "%Y-%m-%dT%H" if hours else "%Y-%m-%d"
+            when: Any = func.strftime(pattern, row.created, f"{offset:+d} minutes")
+        else:
+            pattern = 'YYYY-MM-DD"T"HH24' if hours else "YYYY-MM-DD"
+            local = func.timezone("UTC", row.created) + timedelta(minutes=offset)
+            when = func.to_char(local, pattern)
+        when = when.label("time")
+        query = (
+            select(when, row.product, row.decision, row.review, func.count())
+            .where(row.created >= since)
+            .group_by("time", row.product, row.decision, row.review)
+            .order_by("time")
+        )
+        if until is not None:
+            query = query.where(row.created < until)
+        with self.reading() as session:
+            return [tuple(found) for found in session.execute(query)]
+
+    def scores(self, product: str, since: datetime | None, most: int) -> Sequence[Any]:
+        """Return id, score, decision, review and network of a product's newest inspections."""
+        row = InspectionRow
+        query = (
+            select(row.id, row.score, row.decision, row.review, row.network)
+            .where(row.product == product)
+            .order_by(row.id.desc())
+            .limit(most)
+        )
+        if since is not None:
+            query = query.where(row.created >= since)
+        with self.reading() as session:
+            return session.execute(query).all()
+
     # --- reviews ---
 
     def review(self, review: ReviewRow) -> bool:
@@ -166,9 +232,42 @@ class Store:
             if row is None:
                 return False
             row.review = review.verdict
+            row.seen = row.seen or review.created
             details = {"verdict": review.verdict, "note": review.note}
             session.add_all([review, audit(review.who, "review", review.inspection, details)])
             return True
+
+    def undo_review(self, inspection: str, who: str) -> ReviewRow | None:
+        """Withdraw the last review that is in force, with an audit row.
+
+        It stays in the history.
+
+        Returns:
+            The review that was withdrawn; None: there is none.
+        """
+        with self.writing() as session:
+            row = session.get(InspectionRow, inspection)
+            query = select(ReviewRow).where(
+                ReviewRow.inspection == inspection, ReviewRow.withdrawn.is_(None)
+            )
+            valid = session.scalars(query.order_by(ReviewRow.id)).all()
+            if row is None or not valid:
+                return None
+            row.review = valid[-2].verdict if len(valid) > 1 else None
+            valid[-1].withdrawn = datetime.now(UTC)
+            details = {"verdict": valid[-1].verdict, "by": valid[-1].who}
+            session.add(audit(who, "review undo", inspection, details))
+            return valid[-1]
+
+    def see(self, ids: Sequence[str], who: str) -> int:
+        """Remember that somebody has seen alarms, with an audit row; return how many are new."""
+        row = InspectionRow
+        with self.writing() as session:
+            query = update(row).where(row.id.in_(ids), row.seen.is_(None))
+            count = int(session.execute(query.values(seen=datetime.now(UTC))).rowcount)  # type: ignore[attr-defined]
+            if count:
+                session.add(audit(who, "seen", ids[0], {"inspections": count}))
+            return count
 
     def reviews(self, inspection: str) -> Sequence[ReviewRow]:
         """Return the reviews of an inspection, oldest first."""
@@ -289,8 +388,16 @@ class Store:
         Raises:
             StoreError: the database cannot be used now, or refuses a change.
         """
+        changes: list[tuple[str, str]] = []
         with _explained(), self._session.begin() as session:
             yield session
+            changes += [
+                (row.action.split()[0], row.subject)
+                for row in session.new
+                if isinstance(row, AuditRow)
+            ]
+        for change in changes:
+            self.changed(*change)
 
 
 @contextmanager

@@ -31,6 +31,10 @@ NAMING = {
 }
 
 
+_OPEN = "review IS NULL AND decision <> 'normal'"
+"""What waits for a review."""
+
+
 class Utc(TypeDecorator[datetime]):
     """A time in UTC; SQLite keeps no time zone."""
 
@@ -92,12 +96,18 @@ class InspectionRow(Base):
     """Size of both files; 0: they are no longer kept."""
     review: Mapped[str | None] = mapped_column(String(20))
     """Verdict of the last review; None: it was not reviewed."""
+    seen: Mapped[datetime | None] = mapped_column(Utc)
+    """When a person first looked at it; None: nobody has said so."""
 
     __table_args__ = (
         Index("ix_inspections_product", "product", "id"),
         Index("ix_inspections_decision", "decision", "id"),
         Index("ix_inspections_review", "review", "id"),
-        Index("ix_inspections_created", "created"),
+        Index("ix_inspections_statistics", "created", "product", "decision", "review"),
+        Index("ix_inspections_part", "part", "id"),
+        Index(
+            "ix_inspections_open", "id", sqlite_where=text(_OPEN), postgresql_where=text(_OPEN)
+        ),
         Index("ix_inspections_image", "image"),
         Index("ix_inspections_prediction", "prediction"),
         Index(
@@ -119,6 +129,8 @@ class ReviewRow(Base):
     verdict: Mapped[str] = mapped_column(String(20))
     note: Mapped[str] = mapped_column(Text, default="")
     regions: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    withdrawn: Mapped[datetime | None] = mapped_column(Utc)
+    """When it was taken back; None: it is in force."""
 
 
 class TokenRow(Base):

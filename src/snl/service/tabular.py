@@ -91,7 +91,9 @@ def pages(store: Store, which: Filter, now: datetime | None = None) -> Iterator[
 def _table(store: Store, rows: Sequence[InspectionRow]) -> Rows:
     """Return inspections as rows of the table."""
     ids, versions = [row.id for row in rows], {row.model for row in rows}
-    last = select(func.max(ReviewRow.id)).where(ReviewRow.inspection.in_(ids))
+    last = select(func.max(ReviewRow.id)).where(
+        ReviewRow.inspection.in_(ids), ReviewRow.withdrawn.is_(None)
+    )
     newest = select(ReviewRow).where(ReviewRow.id.in_(last.group_by(ReviewRow.inspection)))
     with store.reading() as session:
         models = session.scalars(select(ModelRow).where(ModelRow.id.in_(versions)))

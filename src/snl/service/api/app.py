@@ -8,12 +8,15 @@ from snl import __version__
 from snl.service.api import (
     inspections,
     jobs,
+    live,
     models,
     operation,
     reviews,
     schemas,
+    session,
     sinks,
     sources,
+    statistics,
     tabular,
 )
 from snl.service.api.answers import handle_errors
@@ -48,6 +51,7 @@ def make_app(service: Service, settings: ServerSettings | None = None) -> FastAP
     )
     handle_errors(app)
     app.add_middleware(Guard, settings=settings, metrics=metrics)
-    for part in (operation, inspections, tabular, reviews, models, jobs, sources, sinks):
+    parts = (statistics, live, session)
+    for part in (operation, tabular, reviews, inspections, models, jobs, sources, sinks, *parts):
         app.include_router(part.routes)
     return app

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
@@ -16,6 +17,8 @@ from snl.service.api.guard import Metrics, ServerSettings
 from snl.service.api.limits import Admission
 from snl.service.service import Service
 
+COOKIE = "snl_session"
+"""Cookie of a browser that has signed in; its value is the token."""
 _BEARER = HTTPBearer(
     auto_error=False,
     description="of `snl token create`; a server without a token, which only this machine can "
@@ -56,8 +59,10 @@ def require(role: str) -> Callable[..., Awaitable[Caller]]:
         context = context_of(request)
         has_none = not request.headers.get("authorization")
         found: Caller | None = LOCAL if context.settings.open and has_none else None
-        if given is not None:
-            token = given.credentials.strip()
+        token = given.credentials.strip() if given is not None else ""
+        if has_none and not context.settings.open and (token := request.cookies.get(COOKIE, "")):
+            _check_origin(request)
+        if token:
             found = await run_in_threadpool(caller_of, context.service.store, token)
         if found is None:
             raise RefusedError(
@@ -73,6 +78,20 @@ def require(role: str) -> Callable[..., Awaitable[Caller]]:
         return found
 
     return caller
+
+
+def _check_origin(request: Request) -> None:
+    """Check that a change comes from a page of this server: a browser adds cookies by itself.
+
+    Raises:
+        RefusedError: it may come from a page of somebody else.
+    """
+    if request.method in ("GET", "HEAD"):
+        return
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    own = urlsplit(origin).netloc == request.headers.get("host") if origin else False
+    if not own or site not in (None, "same-origin"):
+        raise RefusedError(403, "origin", "only the pages of this server may use a session")
 
 
 Here = Annotated[Context, Depends(context_of)]

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from urllib.parse import urlsplit
 
 from fastapi import Request, Response
@@ -70,12 +69,8 @@ class Metrics:
             "snl_inspections", "Inspections by product and decision", ["product", "decision"],
             registry=self.registry,
         )  # fmt: skip
-        waiting = Gauge(
-            "snl_images_waiting", "Images in the queue", ["model"], registry=self.registry
-        )
         models = service.models
-        for name in models.names():
-            waiting.labels(name).set_function(partial(_waiting, models, name))
+        self.registry.register(_QueueNumbers(models))
         Gauge(
             "snl_shadow_dropped",
             "Inspections that a shadow version left out",
@@ -107,8 +102,18 @@ class _SinkNumbers(Collector):
         yield from (waiting, dead)
 
 
-def _waiting(models: Models, name: str) -> float:
-    return models.active(name).batcher.length
+class _QueueNumbers(Collector):
+    """Numbers of the models there are when they are asked for."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the numbers."""
+        waiting = GaugeMetricFamily("snl_images_waiting", "Images in the queue", labels=["model"])
+        for name in self.models.names():
+            waiting.add_metric([name], self.models.active(name).batcher.length)
+        yield waiting
 
 
 class Guard:

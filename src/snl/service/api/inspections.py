@@ -122,12 +122,27 @@ async def inspections(
     product: Annotated[str, Query(max_length=200)] = "",
     decision: schemas.Decision | None = None,
     review: Annotated[str, Query(description="a verdict, or `none`: not reviewed")] = "",
+    queue: Annotated[
+        schemas.Queue | None, Query(description="what waits for a review; open: all alarms")
+    ] = None,
+    unseen: Annotated[bool, Query(description="only alarms that nobody has seen")] = False,
+    part: Annotated[str, Query(max_length=200)] = "",
     since: datetime | None = None,
     until: datetime | None = None,
     after: Annotated[str, Query(max_length=32, description="cursor of the page")] = "",
     limit: Annotated[int, Query(ge=1, le=MOST_PAGE)] = PAGE,
 ) -> schemas.Page:
-    which = Filter(product, decision or "", review, since, until, after)
+    which = Filter(
+        product=product,
+        decision=decision or "",
+        review=review,
+        queue=queue or "",
+        unseen=unseen,
+        part=part,
+        since=since,
+        until=until,
+        after=after,
+    )
     rows = await run_in_threadpool(context.service.store.list, which, limit + 1)
     more = rows[limit - 1].id if len(rows) > limit else None
     return schemas.Page(inspections=[shown(row) for row in rows[:limit]], next=more)
@@ -155,12 +170,28 @@ async def map_png(id: str, context: Here, caller: Reader) -> Response:
     )
 
 
+@routes.get("/v1/inspections/{id}/heat.png", summary="The map as a transparent layer of colours")
+async def heat(id: str, context: Here, caller: Reader) -> Response:
+    row = await run_in_threadpool(found, context.service.store, id)
+    return Response(
+        await run_in_threadpool(pictures.heat_png, context.service, row), media_type="image/png"
+    )
+
+
 @routes.get("/v1/inspections/{id}/overlay.png", summary="The overlay")
 async def overlay(id: str, context: Here, caller: Reader) -> Response:
     row = await run_in_threadpool(found, context.service.store, id)
     return Response(
         await run_in_threadpool(pictures.overlay_png, context.service, row), media_type="image/png"
     )
+
+
+@routes.get("/v1/inspections/{id}/nearest", summary="The normal image that is most like it")
+async def nearest(id: str, context: Here, caller: Reader) -> schemas.Nearest:
+    """Among the newest stored normal inspections of the same product."""
+    row = await run_in_threadpool(found, context.service.store, id)
+    other = await run_in_threadpool(context.service.nearest.of, row)
+    return schemas.Nearest(inspection=None if other is None else shown(other))
 
 
 def _inspect(context: Context, upload: Upload) -> InspectionRow | RefusedError:

@@ -16,6 +16,8 @@ from snl.service.batching import FullError
 
 HEADER_SECONDS = 10.0
 """Within which the head of a request must have come."""
+EVENTS = "/v1/events"
+"""Path of the stream of events."""
 MOST_CLIENTS = 10_000
 """Clients that are remembered; those that asked last."""
 
@@ -102,6 +104,12 @@ class Protocol(H11Protocol):
         """Stop waiting."""
         self._forget()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Finish the request that is served; a stream of events, which has no end, is cut."""
+        super().shutdown()
+        if self.cycle is not None and self.scope["path"] == EVENTS:
+            self.transport.close()
 
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:

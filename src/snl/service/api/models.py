@@ -15,6 +15,7 @@ from snl.service.api import schemas
 from snl.service.api.context import Admin, Here, Reader
 from snl.service.ids import new_id
 from snl.service.serving import Serving
+from snl.service.store import NotThereError
 from snl.service.tables import ModelRow
 
 routes = APIRouter(tags=["models"])
@@ -60,6 +61,12 @@ async def models(context: Here, caller: Reader) -> list[schemas.Model]:
     ]
 
 
+@routes.get("/v1/versions", summary="The versions of all models, newest first")
+async def versions(context: Here, caller: Reader) -> list[schemas.Version]:
+    rows = await run_in_threadpool(context.service.models.rows)
+    return [_version(row) for row in sorted(rows, key=lambda row: row.created, reverse=True)]
+
+
 @routes.post("/v1/models", summary="Upload a version: a bundle or an ONNX file as the body")
 async def add(
     context: Here,
@@ -78,7 +85,7 @@ async def add(
         try:
             path.write_bytes(content)
             return service.models.add(
-                path, name or service.models.first, caller.name, why, shown="the file"
+                path, name or service.models.first or "parts", caller.name, why, shown="the file"
             )
         finally:
             path.unlink(missing_ok=True)
@@ -103,6 +110,19 @@ async def comparison(context: Here, caller: Reader, id: str) -> schemas.Comparis
     )
 
 
+@routes.get("/v1/models/{id}/decisions/{inspection}", summary="What a version would have decided")
+async def decision(context: Here, caller: Reader, id: str, inspection: str) -> schemas.Shadowed:
+    row = await run_in_threadpool(context.service.shadows.decision, id, inspection)
+    if row is None:
+        raise NotThereError("this version has not decided this inspection")
+    return schemas.Shadowed(
+        decision=row.decision,  # type: ignore[arg-type]
+        product=row.product,
+        score=row.score,
+        p_value=row.p_value,
+    )
+
+
 @routes.post("/v1/models/{id}/shadow", summary="Run a version in the shadow of the active one")
 async def shadow(context: Here, caller: Admin, id: str, what: schemas.NewShadow) -> schemas.Version:
     service = context.service
@@ -120,6 +140,13 @@ async def shadow(context: Here, caller: Admin, id: str, what: schemas.NewShadow)
 async def promote(context: Here, caller: Admin, id: str, reason: schemas.Reason) -> schemas.Version:
     promote = context.service.models.promote
     return _version(await run_in_threadpool(promote, id, caller.name, reason.why))
+
+
+@routes.post("/v1/models/{id}/discard", summary="Set a version aside that was never active")
+async def discard(context: Here, caller: Admin, id: str, reason: schemas.Reason) -> schemas.Version:
+    """It stays in the history and can still be promoted."""
+    discard = context.service.models.discard
+    return _version(await run_in_threadpool(discard, id, caller.name, reason.why))
 
 
 @routes.post("/v1/rollback", summary="Make the version active that was active before")

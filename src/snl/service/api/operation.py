@@ -8,17 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from fastapi.concurrency import run_in_threadpool
 
-from snl import __version__
 from snl.service.api import schemas
 from snl.service.api.context import Admin, Here, Reader, Reviewer
 from snl.service.store import audit
 
 routes = APIRouter(tags=["operation"])
-
-
-@routes.get("/", include_in_schema=False)
-async def root() -> dict[str, str]:
-    return {"service": f"snl {__version__}", "api": "/v1/openapi.json", "ready": "/readyz"}
 
 
 @routes.get("/healthz", summary="Whether the process lives")

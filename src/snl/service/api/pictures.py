@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from snl.drawing.heat import colours
+from snl.drawing.panel import panel_size
 from snl.errors import DataError, ImageError
 from snl.service.api.answers import RefusedError
 from snl.service.service import Service
@@ -19,6 +21,20 @@ def map_png(service: Service, row: InspectionRow) -> bytes:
     height, width = inspection.prediction.anomaly_map.shape
     levels = np.clip((inspection.map_at(width, height) - low) / (high - low), 0, 1)
     return _png(Image.fromarray((levels * 255).astype(np.uint8)))
+
+
+def heat_png(service: Service, row: InspectionRow) -> bytes:
+    """Return the colours of the overlay alone, transparent where nothing is unusual.
+
+    It has the aspect ratio of the image, and lies over it in any size.
+    """
+    inspection = _again(service, row)
+    low, high = inspection.map_range
+    width, height = panel_size(inspection.size)
+    level = np.clip((inspection.map_at(width, height) - low) / max(high - low, 1e-12), 0, 1)
+    alpha = 0.75 * np.minimum(level * 3, 1)
+    layers = np.dstack([colours(level), np.round(alpha * 255).astype(np.uint8)])
+    return _png(Image.fromarray(layers, "RGBA"))
 
 
 def overlay_png(service: Service, row: InspectionRow) -> bytes:

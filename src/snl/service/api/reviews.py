@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from snl.service.api import schemas
 from snl.service.api.answers import RefusedError
 from snl.service.api.context import Here, Reader, Reviewer
-from snl.service.api.inspections import found
+from snl.service.api.inspections import found, shown
 from snl.service.tables import ReviewRow
 
 routes = APIRouter(tags=["reviews"])
@@ -33,6 +33,22 @@ async def review(
     return schemas.Review(**new.model_dump(), created=row.created, who=row.who)
 
 
+@routes.delete("/v1/inspections/{id}/review", summary="Take the last review back")
+async def undo(id: str, context: Here, caller: Reviewer) -> schemas.Inspection:
+    """The inspection has the verdict of the review before it, or none."""
+    await run_in_threadpool(found, context.service.store, id)
+    if await run_in_threadpool(context.service.store.undo_review, id, caller.name) is None:
+        raise RefusedError(409, "no_review", "this inspection has no review")
+    return shown(await run_in_threadpool(found, context.service.store, id))
+
+
+@routes.post("/v1/inspections/seen", summary="Say that alarms were seen")
+async def seen(context: Here, caller: Reviewer, what: schemas.Seen) -> schemas.SeenCount:
+    """They are still to be reviewed."""
+    count = await run_in_threadpool(context.service.store.see, what.ids, caller.name)
+    return schemas.SeenCount(inspections=count)
+
+
 @routes.get("/v1/inspections/{id}/reviews", summary="Reviews, oldest first")
 async def reviews(id: str, context: Here, caller: Reader) -> list[schemas.Review]:
     await run_in_threadpool(found, context.service.store, id)
@@ -43,6 +59,7 @@ async def reviews(id: str, context: Here, caller: Reader) -> list[schemas.Review
             regions=[schemas.Region(**region) for region in row.regions],
             created=row.created,
             who=row.who,
+            withdrawn=row.withdrawn,
         )
         for row in await run_in_threadpool(context.service.store.reviews, id)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path
 from fastapi.concurrency import run_in_threadpool
@@ -10,6 +10,8 @@ from fastapi.concurrency import run_in_threadpool
 from snl.service.access import Caller
 from snl.service.api import schemas
 from snl.service.api.context import Admin, Here, Reader, Reviewer
+from snl.service.sinks.kinds import KINDS as SINKS
+from snl.service.sources.base import KINDS as SOURCES
 from snl.service.sources.manager import Described
 
 routes = APIRouter(tags=["sources"])
@@ -20,6 +22,12 @@ Name = Annotated[str, Path(max_length=100)]
 @routes.get("/v1/sources", summary="The sources of images")
 async def sources(context: Here, caller: Reader) -> list[schemas.Source]:
     return [_source(one, caller) for one in context.service.sources.list()]
+
+
+@routes.get("/v1/connectors", summary="JSON schemas of the settings of sources and sinks, by kind")
+async def connectors(context: Here, caller: Admin) -> dict[str, dict[str, Any]]:
+    """Kinds whose package cannot be imported are left out."""
+    return await run_in_threadpool(lambda: {"sources": SOURCES.schemas(), "sinks": SINKS.schemas()})
 
 
 @routes.put("/v1/sources/{name}", summary="Add a source, or replace one")

@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("prediction", sa.String(64), nullable=False),
         sa.Column("bytes", sa.BigInteger, nullable=False),
         sa.Column("review", sa.String(20)),
+        sa.Column("seen", time),
         sa.PrimaryKeyConstraint("id", name="pk_inspections"),
         sa.UniqueConstraint("idempotency_key", name="uq_inspections_idempotency_key"),
     )
@@ -40,15 +41,22 @@ def upgrade() -> None:
         ("product", ["product", "id"]),
         ("decision", ["decision", "id"]),
         ("review", ["review", "id"]),
-        ("created", ["created"]),
+        ("statistics", ["created", "product", "decision", "review"]),
+        ("part", ["part", "id"]),
         ("image", ["image"]),
         ("prediction", ["prediction"]),
     ):
         op.create_index(f"ix_inspections_{name}", "inspections", columns)
     kept = sa.text("bytes > 0")
-    op.create_index(
-        "ix_inspections_kept", "inspections", ["id"], sqlite_where=kept, postgresql_where=kept
-    )
+    unreviewed = sa.text("review IS NULL AND decision <> 'normal'")
+    for name, where in (("kept", kept), ("open", unreviewed)):
+        op.create_index(
+            f"ix_inspections_{name}",
+            "inspections",
+            ["id"],
+            sqlite_where=where,
+            postgresql_where=where,
+        )
     op.create_table(
         "reviews",
         sa.Column("id", sa.Integer, nullable=False),
@@ -58,6 +66,7 @@ def upgrade() -> None:
         sa.Column("verdict", sa.String(20), nullable=False),
         sa.Column("note", sa.Text, nullable=False),
         sa.Column("regions", sa.JSON, nullable=False),
+        sa.Column("withdrawn", time),
         sa.PrimaryKeyConstraint("id", name="pk_reviews"),
         sa.ForeignKeyConstraint(["inspection"], ["inspections.id"], name="fk_reviews_inspection"),
     )

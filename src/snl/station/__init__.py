@@ -1,0 +1,1 @@
+"""The review station: the web page of the service."""
