@@ -66,10 +66,10 @@ function advice(error) {
 function toast(text, { wrong = false, action = null, label = "" } = {}) {
   const node = make("div", { class: `toast${wrong ? " wrong" : ""}` }, make("span", { dir: "auto", text }));
   const close = () => node.remove();
-  if (action) node.append(make("button", { type: "button", text: label, onclick: () => { close(); action(); } }));
-  node.append(make("button", { type: "button", class: "quiet", "aria-label": t("close"), text: "×", onclick: close }));
+  if (action) add(node, make("button", { type: "button", text: label, onclick: () => { close(); action(); } }));
+  add(node, make("button", { type: "button", class: "quiet", "aria-label": t("close"), text: "×", onclick: close }));
   const toasts = byId("toasts");
-  toasts.append(node);
+  add(toasts, node);
   while (toasts.children.length > 3) toasts.firstChild.remove();
   if (!wrong) setTimeout(close, 8000);
 }
@@ -92,20 +92,20 @@ function ask(title, fields, label, { danger = false, lead = "" } = {}) {
     let answer = null;
     const inputs = new Map();
     const form = make("form", { method: "dialog" }, make("h2", { id: "dialog-title", text: title }));
-    if (lead) form.append(make("p", { class: "lead", text: lead }));
+    if (lead) add(form, make("p", { class: "lead", text: lead }));
     for (const field of fields) {
       const input = field.input ?? make("input", { type: field.type ?? "text", value: field.value ?? "", maxlength: field.length ?? 200, autocomplete: "off", required: field.required ?? false });
       inputs.set(field.name, input);
-      form.append(make("label", { class: "field" }, make("span", { text: field.label }), input, field.hint ? make("small", { class: "hint", text: field.hint }) : null));
+      add(form, make("label", { class: "field" }, make("span", { text: field.label }), input, field.hint ? make("small", { class: "hint", text: field.hint }) : null));
     }
-    form.append(make("div", { class: "actions" },
+    add(form, make("div", { class: "actions" },
       make("button", { type: "button", text: t("cancel"), onclick: () => dialog.close() }),
       make("button", { type: "submit", class: danger ? "primary danger" : "primary", text: label })));
     form.addEventListener("submit", () => {
       answer = Object.fromEntries([...inputs].map(([name, input]) => [name, input.type === "checkbox" ? input.checked : input.value]));
     });
     dialog.className = "ask";
-    dialog.replaceChildren(form);
+    put(dialog, form);
     dialog.addEventListener("close", () => resolve(answer), { once: true });
     dialog.showModal();
   });

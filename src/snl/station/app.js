@@ -29,9 +29,9 @@ async function render() {
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     if (mine !== generation || error.status === 401) return;
-    container.replaceChildren(make("div", { class: "empty" }, make("p", { text: advice(error) }), make("button", { type: "button", text: t("again"), onclick: render })));
+    put(container, make("div", { class: "empty" }, make("p", { text: advice(error) }), make("button", { type: "button", text: t("again"), onclick: render })));
   }
-  view.replaceChildren(container);
+  put(view, container);
   view.removeAttribute("aria-busy");
   document.title = `${t(`view.${name}`)} – snl`;
   document.documentElement.dataset.ready = `${name}`;
@@ -43,8 +43,8 @@ function drawFrame() {
   byId("skip").textContent = t("skip");
   byId("brand").textContent = t("brand");
   byId("nav").setAttribute("aria-label", t("nav"));
-  byId("nav").replaceChildren(...MENU.map((name, n) => make("a", { href: `#/${name}`, "data-tip": t("nav.key", { n: n + 1 }), text: t(`view.${name}`) })));
-  byId("state").replaceChildren(make("button", { type: "button", text: "?", "aria-label": t("help.title"), "data-tip": t("help.title"), onclick: showHelp }),
+  put(byId("nav"), ...MENU.map((name, n) => make("a", { href: `#/${name}`, "data-tip": t("nav.key", { n: n + 1 }), text: t(`view.${name}`) })));
+  put(byId("state"), make("button", { type: "button", text: "?", "aria-label": t("help.title"), "data-tip": t("help.title"), onclick: showHelp }),
     station.session ? make("span", { class: "who", "data-tip": t(station.session.open ? "who.open" : "who.token"), text: station.session.open ? t("who.local") : `${station.session.name} (${t(`role.${station.session.role}`)})` }) : null,
     station.session && !station.session.open ? make("button", { type: "button", text: t("signout"), onclick: async () => { await attempt(() => call("DELETE", "/v1/session")); location.reload(); } }) : null);
 }

@@ -15,7 +15,7 @@ function boxLayer(width, height, { boxes = [], most = 100, onchange = () => {} }
 
   function show(focus = -1) {
     svg.classList.toggle("drawing", layer.drawing);
-    svg.replaceChildren(...layer.boxes.map(([x, y, w, h], n) => draw("rect", {
+    put(svg, ...layer.boxes.map(([x, y, w, h], n) => draw("rect", {
       class: "mark-box", x, y, width: w, height: h, tabindex: "0", role: "button",
       "aria-label": t("box.label", { n: n + 1, x: Math.round(x), y: Math.round(y), w: Math.round(w), h: Math.round(h) }),
       onkeydown: (event) => key(event, n),

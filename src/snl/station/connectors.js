@@ -44,7 +44,7 @@ async function editConnector(role, one, done) {
   let form = [];
   function show() {
     form = schemaFields(kinds[kind.value], one?.settings ?? {});
-    fields.replaceChildren(...form.map((field) => make("label", { class: "field" }, make("span", { text: field.label + (field.required ? " *" : "") }), field.input, field.hint ? make("small", { class: "hint", text: field.hint }) : null)));
+    put(fields, ...form.map((field) => make("label", { class: "field" }, make("span", { text: field.label + (field.required ? " *" : "") }), field.input, field.hint ? make("small", { class: "hint", text: field.hint }) : null)));
   }
   async function send(event) {
     event.preventDefault();
@@ -63,7 +63,7 @@ async function editConnector(role, one, done) {
     }
   }
   dialog.className = "ask wide-ask";
-  dialog.replaceChildren(make("form", { onsubmit: send }, make("h2", { id: "dialog-title", text: t(one ? `${role}.edit` : `${role}.new`) }),
+  put(dialog, make("form", { onsubmit: send }, make("h2", { id: "dialog-title", text: t(one ? `${role}.edit` : `${role}.new`) }),
     make("label", { class: "field" }, make("span", { text: t("connector.name") }), name), make("label", { class: "field" }, make("span", { text: t("connector.kind") }), kind), fields, problem,
     make("div", { class: "actions" }, make("button", { type: "button", text: t("cancel"), onclick: () => dialog.close() }), make("button", { type: "submit", class: "primary", text: t("save") }))));
   show();

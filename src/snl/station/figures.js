@@ -31,10 +31,10 @@ async function viewFigures(container) {
   const state = { period: setting("period", "week"), rows: [] };
   const chips = make("div", { class: "chips", role: "group", "aria-label": t("figures.period") });
   const body = make("div", { class: "figures-body" });
-  container.append(make("div", { class: "view-title" }, make("h1", { text: t("figures.title") }), chips), body);
+  add(container, make("div", { class: "view-title" }, make("h1", { text: t("figures.title") }), chips), body);
 
   async function read() {
-    chips.replaceChildren(...Object.keys(PERIODS).map((name) => make("button", { type: "button", class: "chip", "aria-pressed": state.period === name ? "true" : "false", text: t(`figures.${name}`), onclick: () => { state.period = name; keep("period", name); read(); } })));
+    put(chips, ...Object.keys(PERIODS).map((name) => make("button", { type: "button", class: "chip", "aria-pressed": state.period === name ? "true" : "false", text: t(`figures.${name}`), onclick: () => { state.period = name; keep("period", name); read(); } })));
     const since = new Date();
     since.setHours(0, 0, 0, 0);
     since.setDate(since.getDate() - PERIODS[state.period]);
@@ -43,14 +43,14 @@ async function viewFigures(container) {
   }
   function show() {
     const starts = setting("shifts", [6, 14, 22]), all = tally(state.rows);
-    if (!all.total) { body.replaceChildren(make("p", { class: "empty", text: t("figures.none") })); return; }
+    if (!all.total) { put(body, make("p", { class: "empty", text: t("figures.none") })); return; }
     const by = (name) => {
       const groups = new Map();
       for (const row of state.rows) groups.set(name(row), [...(groups.get(name(row)) ?? []), row]);
       return groups;
     };
     const byDay = by((row) => row.time.slice(0, 10)), byShift = by((row) => shiftOf(row.time, starts));
-    body.replaceChildren(
+    put(body, 
       make("div", { class: "numbers-row" }, big(all.total, t("figures.total")), big(percentOf(all.flagged, all.total), t("figures.alarm"), "alarm rate"),
         big(percentOf(all.confirmed, all.confirmed + all.falseAlarms), t("figures.precision"), "precision"), big(all.misses, t("figures.misses"), "miss"), big(percentOf(all.agreed, all.reviewed), t("figures.agreement"), "agreement")),
       make("section", {}, make("h2", { text: t("figures.products") }), table([...by((row) => row.product)].sort(), t("fact.product"), (name) => make("a", { class: "link", href: `#/rates/${encodeURIComponent(name)}` }, bdi(name)))),
@@ -79,9 +79,9 @@ async function viewFigures(container) {
         const h = value / most * (height - 8);
         if (h <= 0) continue;
         y -= h;
-        svg.append(draw("rect", { class: `day ${kind}`, x, y, width: w, height: h, "data-tip": `${name}: ${number(value)} ${t(`decision.${kind}`)}` }));
+        add(svg, draw("rect", { class: `day ${kind}`, x, y, width: w, height: h, "data-tip": `${name}: ${number(value)} ${t(`decision.${kind}`)}` }));
       }
-      svg.append(draw("text", { x: x + w / 2, y: height + 16, "text-anchor": "middle", text: name.slice(5) }));
+      add(svg, draw("text", { x: x + w / 2, y: height + 16, "text-anchor": "middle", text: name.slice(5) }));
     });
     return make("div", { class: "chart" }, svg);
   }

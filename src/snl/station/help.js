@@ -6,7 +6,7 @@ function showHelp() {
   const dialog = byId("dialog");
   const terms = Object.keys(WORDS).filter((key) => key.startsWith("term.") && !key.startsWith("term.setting.") && `name.${key.slice(5)}` in WORDS);
   dialog.className = "ask wide-ask";
-  dialog.replaceChildren(make("div", { class: "view-head" }, make("h2", { id: "dialog-title", text: t("help.title") }), make("button", { type: "button", "aria-label": t("close"), text: "×", onclick: () => dialog.close() })),
+  put(dialog, make("div", { class: "view-head" }, make("h2", { id: "dialog-title", text: t("help.title") }), make("button", { type: "button", "aria-label": t("close"), text: "×", onclick: () => dialog.close() })),
     make("h3", { text: t("help.keys") }), make("dl", { class: "keys-list" }, ...KEYS.flatMap(([key, text]) => [make("dt", {}, make("kbd", { text: key })), make("dd", { text: t(text) })])),
     make("h3", { text: t("help.terms") }), make("dl", { class: "terms" }, ...terms.flatMap((key) => [make("dt", { text: t(`name.${key.slice(5)}`) }), make("dd", { text: WORDS[key] })])));
   dialog.showModal();
@@ -28,6 +28,6 @@ function showSignIn() {
     }
   };
   dialog.className = "ask sign-in";
-  dialog.replaceChildren(make("form", { onsubmit: send }, make("h2", { id: "dialog-title", text: t("signin.title") }), make("p", { class: "lead", text: t("signin.text") }), make("label", { class: "field" }, make("span", { text: t("access.token") }), token), problem, make("div", { class: "actions" }, make("button", { type: "submit", class: "primary", text: t("signin.do") }))));
+  put(dialog, make("form", { onsubmit: send }, make("h2", { id: "dialog-title", text: t("signin.title") }), make("p", { class: "lead", text: t("signin.text") }), make("label", { class: "field" }, make("span", { text: t("access.token") }), token), problem, make("div", { class: "actions" }, make("button", { type: "submit", class: "primary", text: t("signin.do") }))));
   if (!dialog.open) dialog.showModal();
 }

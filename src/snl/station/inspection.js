@@ -75,43 +75,43 @@ function inspectionPanel(one, { reviewed = () => {} } = {}) {
   }
   function fact(name, text, value) {
     if (value === null || value === undefined || value === "") return;
-    facts.append(make("dt", {}, term(name, text)), make("dd", { dir: "auto" }, value));
+    add(facts, make("dt", {}, term(name, text)), make("dd", { dir: "auto" }, value));
   }
   function show() {
     const now = state.one;
-    verdicts.replaceChildren();
+    put(verdicts);
     if (may("review")) {
       for (const good of [true, false]) {
         const verdict = verdictOf(now, good);
-        verdicts.append(make("button", { type: "button", class: `verdict ${good ? "normal" : "anomalous"}`, "aria-pressed": now.review === verdict ? "true" : "false",
+        add(verdicts, make("button", { type: "button", class: `verdict ${good ? "normal" : "anomalous"}`, "aria-pressed": now.review === verdict ? "true" : "false",
           "data-tip": t(`verdict.tip.${verdict.replace(" ", "")}`), onclick: () => review(good) }, t(good ? "verdict.good" : "verdict.defect"), keyHint(good ? "G" : "D")));
       }
-      verdicts.append(make("button", { type: "button", disabled: now.review === null, onclick: undo }, t("review.undo"), keyHint("U")));
-    } else verdicts.append(make("p", { class: "hint", text: t("review.role") }));
-    facts.replaceChildren();
+      add(verdicts, make("button", { type: "button", disabled: now.review === null, onclick: undo }, t("review.undo"), keyHint("U")));
+    } else add(verdicts, make("p", { class: "hint", text: t("review.role") }));
+    put(facts);
     fact("product", t("fact.product"), bdi(now.product));
     fact("part", t("fact.part"), now.part ? bdi(now.part) : null);
     fact("score", t("fact.score"), `${formatNumber(now.score)} (${t("fact.limit", { value: formatNumber(now.result.threshold) })})`);
     fact("name", t("fact.name"), now.name ? bdi(now.name) : null);
     fact("time", t("fact.time"), time(now.created));
     fact("review", t("fact.review"), reviewWords(now));
-    for (const remark of now.result.remarks ?? []) facts.append(make("dt", { text: t("fact.remark") }), make("dd", { dir: "auto", text: remark }));
+    for (const remark of now.result.remarks ?? []) add(facts, make("dt", { text: t("fact.remark") }), make("dd", { dir: "auto", text: remark }));
   }
   async function showMore() {
     const found = await call("GET", `/v1/inspections/${one.id}/nearest`).catch(() => null);
     const other = found?.inspection;
-    nearest.replaceChildren(make("h3", {}, term("nearest", t("nearest.title"))),
+    put(nearest, make("h3", {}, term("nearest", t("nearest.title"))),
       other ? viewer({ image: picture(other, 1600), width: other.result.width, height: other.result.height, label: t("nearest.label", { product: other.product }), small: true }).node
         : make("p", { class: "empty", text: t("nearest.none") }));
     if (one.part) {
       const views = await call("GET", address("/v1/inspections", { part: one.part, limit: 12 })).catch(() => null);
       const others = views?.inspections.filter((other) => other.id !== one.id) ?? [];
-      if (others.length) parts.replaceChildren(make("h3", { text: t("part.title", { part: one.part }) }), make("div", { class: "strip-of-cards" }, ...others.map((other) => card(other, { size: 160, onclick: () => go(`inspection/${other.id}`) }))));
+      if (others.length) put(parts, make("h3", { text: t("part.title", { part: one.part }) }), make("div", { class: "strip-of-cards" }, ...others.map((other) => card(other, { size: 160, onclick: () => go(`inspection/${other.id}`) }))));
     }
   }
   async function showHistory() {
     const rows = await call("GET", `/v1/inspections/${one.id}/reviews`).catch(() => []);
-    history.replaceChildren(...rows.reverse().map((row) => make("li", { class: row.withdrawn ? "withdrawn" : "" },
+    put(history, ...rows.reverse().map((row) => make("li", { class: row.withdrawn ? "withdrawn" : "" },
       make("b", { text: row.who }), ` ${verdictName(row.verdict)} · ${time(row.created)}`, row.note ? make("p", { dir: "auto", text: row.note }) : null)));
     const last = rows.find((row) => !row.withdrawn);
     if (last && !view.layer.boxes.length && last.regions.length) {
@@ -176,7 +176,7 @@ function panelKey(panel, event) {
 async function viewInspection(container, { path }) {
   const one = await call("GET", `/v1/inspections/${path[1]}`);
   const panel = inspectionPanel(one);
-  container.append(make("h1", {}, t("inspection.title"), " ", make("small", { text: time(one.created) })), panel.node);
+  add(container, make("h1", {}, t("inspection.title"), " ", make("small", { text: time(one.created) })), panel.node);
   if (may("review") && !one.seen && one.decision !== "normal") markSeen([one.id]);
   return { key: (event) => panelKey(panel, event) };
 }

@@ -13,7 +13,7 @@ async function viewLearn(container, { query }) {
   const drop = make("div", { class: "drop" }, make("p", { text: t("learn.drop") }), make("div", { class: "actions" }, files.button), camera?.node);
   dropTarget(drop, upload);
   const step = (n, title, ...content) => make("section", { class: "step" }, make("h2", {}, make("span", { class: "step-number", text: n }), t(title)), ...content);
-  container.append(make("h1", {}, known ? t("learn.revision") : t("learn.title"), " ", known ? bdi(known) : null), make("p", { class: "lead", text: t(known ? "learn.lead.revision" : "learn.lead") }),
+  add(container, make("h1", {}, known ? t("learn.revision") : t("learn.title"), " ", known ? bdi(known) : null), make("p", { class: "lead", text: t(known ? "learn.lead.revision" : "learn.lead") }),
     step(1, "learn.name", make("label", { class: "field" }, make("span", { text: t("learn.name.label") }), name)),
     step(2, "learn.images", make("p", { class: "hint", text: t("learn.images.hint") }), drop, count, grid),
     step(3, "learn.check", make("button", { type: "button", text: t("learn.check.again"), onclick: check }), said),
@@ -33,8 +33,8 @@ async function viewLearn(container, { query }) {
     state.images = await call("GET", `/v1/sets/${encodeURIComponent(state.set)}/images`).catch((error) => { if (error.status === 404) return []; throw error; });
     count.textContent = t("learn.count", { n: state.images.length });
     start.disabled = state.images.length < 4;
-    grid.replaceChildren(...state.images.slice(0, 120).map((one) => setImage(one)));
-    if (state.images.length > 120) grid.append(make("p", { class: "hint", text: t("learn.more", { n: state.images.length - 120 }) }));
+    put(grid, ...state.images.slice(0, 120).map((one) => setImage(one)));
+    if (state.images.length > 120) add(grid, make("p", { class: "hint", text: t("learn.more", { n: state.images.length - 120 }) }));
     showRegion();
   }
   function setImage(one, why = "") {
@@ -43,13 +43,13 @@ async function viewLearn(container, { query }) {
       make("figcaption", { dir: "auto", text: why || one.name }));
   }
   async function check() {
-    if (!state.images.length) { said.replaceChildren(); return; }
-    said.replaceChildren(make("p", { class: "hint", text: t("learn.checking") }));
+    if (!state.images.length) { put(said); return; }
+    put(said, make("p", { class: "hint", text: t("learn.checking") }));
     const found = await attempt(() => call("GET", `/v1/sets/${encodeURIComponent(state.set)}/check`));
-    if (!found) { said.replaceChildren(); return; }
+    if (!found) { put(said); return; }
     const tones = { error: "anomalous", warning: "uncertain", note: "unknown" };
-    said.replaceChildren(found.messages.length ? make("ul", { class: "messages" }, ...found.messages.map((one) => make("li", {}, make("span", { class: `pill ${tones[one.level] ?? "unknown"}`, text: t(`level.${one.level}`) }), make("span", { dir: "auto", text: one.message })))) : make("p", { class: "pill normal" }, icon("normal"), t("learn.fine")));
-    if (found.odd.length) said.append(make("h3", { text: t("learn.odd") }), make("p", { class: "hint", text: t("learn.odd.hint") }), make("div", { class: "set-grid" }, ...found.odd.map((one) => setImage(one, one.why))));
+    put(said, found.messages.length ? make("ul", { class: "messages" }, ...found.messages.map((one) => make("li", {}, make("span", { class: `pill ${tones[one.level] ?? "unknown"}`, text: t(`level.${one.level}`) }), make("span", { dir: "auto", text: one.message })))) : make("p", { class: "pill normal" }, icon("normal"), t("learn.fine")));
+    if (found.odd.length) add(said, make("h3", { text: t("learn.odd") }), make("p", { class: "hint", text: t("learn.odd.hint") }), make("div", { class: "set-grid" }, ...found.odd.map((one) => setImage(one, one.why))));
   }
   async function showRegion() {
     if (!state.images.length || region.childElementCount) return;
@@ -61,7 +61,7 @@ async function viewLearn(container, { query }) {
     const show = () => { state.roi = layer.whole()[0] ?? null; words.textContent = state.roi ? t("learn.roi", { x: state.roi[0], y: state.roi[1], w: state.roi[2], h: state.roi[3] }) : t("learn.roi.none"); };
     const view = viewer({ image: probe.src, width, height, label: t("learn.region"), layer, small: true });
     const on = make("button", { type: "button", "aria-pressed": "false", text: t("learn.roi.draw"), onclick: () => { layer.draw(!layer.drawing); on.setAttribute("aria-pressed", layer.drawing); } });
-    region.append(view.node, make("div", { class: "actions" }, on, make("button", { type: "button", text: t("review.box.add"), onclick: () => layer.add() }), make("button", { type: "button", text: t("learn.roi.clear"), onclick: () => { layer.boxes.length = 0; layer.draw(layer.drawing); show(); } }), words));
+    add(region, view.node, make("div", { class: "actions" }, on, make("button", { type: "button", text: t("review.box.add"), onclick: () => layer.add() }), make("button", { type: "button", text: t("learn.roi.clear"), onclick: () => { layer.boxes.length = 0; layer.draw(layer.drawing); show(); } }), words));
     show();
   }
   async function begin() {
@@ -78,7 +78,7 @@ async function viewLearn(container, { query }) {
 /** A job: what it does now, and what it made. */
 async function viewJob(container, { path }) {
   const id = path[1], title = make("h1"), body = make("div", { class: "job", role: "status" }), log = make("pre", { class: "log", tabindex: "0", "aria-label": t("job.log"), hidden: true });
-  container.append(title, body, may("admin") ? make("button", { type: "button", text: t("job.log"), onclick: showLog }) : null, log);
+  add(container, title, body, may("admin") ? make("button", { type: "button", text: t("job.log"), onclick: showLog }) : null, log);
   let job = null;
   async function showLog() {
     const answer = await fetch(`/v1/jobs/${id}/log`);
@@ -88,7 +88,7 @@ async function viewJob(container, { path }) {
   async function read() {
     job = await call("GET", `/v1/jobs/${id}`);
     title.textContent = `${t(`job.${job.kind}`)} ${job.settings.product ?? ""}`;
-    body.replaceChildren(jobState(job), make("div", { class: "actions" },
+    put(body, jobState(job), make("div", { class: "actions" },
       ["queued", "running"].includes(job.state) && may("admin") ? make("button", { type: "button", text: t("job.cancel"), onclick: () => attempt(async () => { await call("POST", `/v1/jobs/${id}/cancel`); await read(); }) }) : null,
       job.result ? make("a", { class: "button primary", href: `#/versions/${job.result}`, text: t("job.result") }) : null,
       make("a", { class: "button", href: "#/products", text: t("job.back") })));
@@ -104,8 +104,8 @@ function jobState(job) {
   const tone = { queued: "unknown", running: "uncertain", done: "normal", failed: "anomalous", cancelled: "unknown" }[job.state];
   const { task, done, total, seconds_left: left } = job.progress;
   const node = make("div", { class: "job-state" }, make("span", { class: `pill ${tone}`, text: t(`job.state.${job.state}`) }));
-  if (job.state === "running" && total) node.append(make("progress", { max: total, value: done, "aria-label": task }), make("span", { text: `${task} ${number(done)} / ${number(total)}${left ? ` · ${t("job.left", { n: Math.ceil(left / 60) })}` : ""}` }));
-  else if (job.state === "running") node.append(make("span", { class: "hint", text: task ?? t("job.starting") }));
-  if (job.error) node.append(make("p", { class: "problem", dir: "auto", text: job.error }));
+  if (job.state === "running" && total) add(node, make("progress", { max: total, value: done, "aria-label": task }), make("span", { text: `${task} ${number(done)} / ${number(total)}${left ? ` · ${t("job.left", { n: Math.ceil(left / 60) })}` : ""}` }));
+  else if (job.state === "running") add(node, make("span", { class: "hint", text: task ?? t("job.starting") }));
+  if (job.error) add(node, make("p", { class: "problem", dir: "auto", text: job.error }));
   return node;
 }

@@ -11,7 +11,7 @@ async function viewLive(container) {
   const follow = make("button", { type: "button", "aria-pressed": "true", onclick: () => { state.follow = !state.follow; showFollow(); if (state.follow) pick(state.newest[0]); } });
   const files = imageInput((chosen) => inspectFiles(chosen));
   const head = make("div", { class: "view-title" }, make("h1", { text: t("live.title") }), follow, may("inspect") ? files.button : null);
-  container.append(head, banner, make("div", { class: "live" }, make("div", {}, main, make("h2", { text: t("live.newest") }), strip), side));
+  add(container, head, banner, make("div", { class: "live" }, make("div", {}, main, make("h2", { text: t("live.newest") }), strip), side));
   dropTarget(container, (chosen) => inspectFiles(chosen));
 
   function showFollow() {
@@ -23,7 +23,7 @@ async function viewLive(container) {
     if (byHand) { state.follow = false; showFollow(); }
     state.shown = one;
     state.panel = inspectionPanel(one, { reviewed: (changed) => { replaceOne(changed); forgetAlarm(changed.id); } });
-    main.replaceChildren(state.panel.node);
+    put(main, state.panel.node);
     markChosen(strip, one.id);
   }
   function replaceOne(changed) {
@@ -34,7 +34,7 @@ async function viewLive(container) {
     markChosen(strip, state.shown?.id);
   }
   function stripCard(one) { return make("div", { role: "listitem" }, card(one, { size: 160, onclick: () => pick(one, true) })); }
-  function add(one) {
+  function arrive(one) {
     if (state.newest.some((other) => other.id === one.id)) return;
     state.newest.unshift(one);
     strip.prepend(stripCard(one));
@@ -45,9 +45,9 @@ async function viewLive(container) {
   }
   function showAlarms() {
     banner.hidden = !state.alarms.length;
-    if (!state.alarms.length) { banner.replaceChildren(); return; }
+    if (!state.alarms.length) { put(banner); return; }
     const shown = state.alarms.slice(0, 6), more = state.alarms.length - shown.length;
-    banner.replaceChildren(
+    put(banner, 
       make("div", { class: "alarms-head" }, make("h2", {}, term("alarm", t("alarms.title", { n: state.alarms.length }))),
         may("review") ? make("button", { type: "button", class: "primary", onclick: () => seen(state.alarms.map((one) => one.id)) }, t("alarms.seen", { n: state.alarms.length }), keyHint("S")) : null,
         make("a", { class: "link", href: "#/review?queue=open", text: t("alarms.review") })),
@@ -70,29 +70,29 @@ async function viewLive(container) {
   async function readSide() {
     await refreshSources();
     state.drift = station.models.length ? await call("GET", "/v1/drift") : [];
-    side.replaceChildren(...sourceList(readSide), ...driftList(state.drift, readSide));
+    put(side, ...sourceList(readSide), ...driftList(state.drift, readSide));
   }
   async function inspectFiles(chosen) {
     if (!may("inspect")) return;
     await uploadAll(chosen, async (file) => {
       const answer = await call("POST", address("/v1/inspections", { name: file.name }), file);
-      add(answer.results[0].inspection);
+      arrive(answer.results[0].inspection);
     }, t("live.inspecting"));
   }
   async function readAll() {
     const page = await call("GET", `/v1/inspections?limit=${NEWEST}`);
-    strip.replaceChildren();
+    put(strip);
     state.newest = [];
-    for (const one of page.inspections) { state.newest.push(one); strip.append(stripCard(one)); }
+    for (const one of page.inspections) { state.newest.push(one); add(strip, stripCard(one)); }
     await Promise.all([readAlarms(), readSide()]);
-    if (state.newest.length) { if (!state.shown || state.follow) pick(state.newest[0]); } else main.replaceChildren(firstSteps(files));
+    if (state.newest.length) { if (!state.shown || state.follow) pick(state.newest[0]); } else put(main, firstSteps(files));
   }
   showFollow();
   await readAll();
   const beat = setInterval(() => { if (!document.hidden) readSide().catch(() => {}); }, 5000);
   return {
     event(kind, data) {
-      if (kind === "inspection") add(data);
+      if (kind === "inspection") arrive(data);
       else if (kind === "reset") readAll();
       else if (["review", "seen"].includes(data.what)) readAlarms().catch(() => {});
       else readSide().catch(() => {});

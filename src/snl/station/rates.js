@@ -3,7 +3,7 @@
 async function viewRates(container, { path }) {
   const name = decodeURIComponent(path[1] ?? station.products[0]?.name ?? "");
   const known = product(name);
-  if (!known) { container.append(make("p", { class: "empty", text: t("rates.unknown") })); return {}; }
+  if (!known) { add(container, make("p", { class: "empty", text: t("rates.unknown") })); return {}; }
   const data = await call("GET", `/v1/products/${encodeURIComponent(name)}/scores`);
   const state = { anomalous: data.rates.anomalous, uncertain: data.rates.uncertain };
   const least = Math.max(0.001, data.least_rate);
@@ -11,7 +11,7 @@ async function viewRates(container, { path }) {
   const words = make("p", { class: "headline", role: "status" }), chart = make("div"), changes = make("div"), sliders = make("div", { class: "rate-sliders" });
   const apply = make("button", { type: "button", class: "primary", text: t("rates.apply"), onclick: save });
   const back = make("button", { type: "button", text: t("rates.reset"), onclick: () => { Object.assign(state, { anomalous: data.rates.anomalous, uncertain: data.rates.uncertain }); show(); } });
-  container.append(make("div", { class: "view-title" }, make("h1", {}, t("rates.title"), " ", bdi(name)), products),
+  add(container, make("div", { class: "view-title" }, make("h1", {}, t("rates.title"), " ", bdi(name)), products),
     make("p", { class: "lead", text: t("rates.lead", { n: data.ids.length }) }),
     data.left_out ? make("p", { class: "hint", text: t("rates.left", { n: data.left_out }) }) : null,
     make("div", { class: "rates" }, make("section", { class: "box-panel" }, sliders, words, make("div", { class: "actions" }, may("admin") ? apply : make("p", { class: "hint", text: t("rates.role") }), back)), make("section", { class: "box-panel" }, make("h2", { text: t("rates.scores") }), chart)),
@@ -30,7 +30,7 @@ async function viewRates(container, { path }) {
       set(Number((state[kind] * factor).toPrecision(3)));
     });
     box.addEventListener("change", () => set(Number(box.value) / 100));
-    sliders.append(make("label", { for: `rate-${kind}` }, term(`rate.${kind}`, t(`rates.${kind}`))), make("div", { class: "rate-row" }, slider, make("span", {}, box, " %")));
+    add(sliders, make("label", { for: `rate-${kind}` }, term(`rate.${kind}`, t(`rates.${kind}`))), make("div", { class: "rate-row" }, slider, make("span", {}, box, " %")));
     sliders[kind] = () => {
       const position = Math.log(state[kind] / least) / Math.log(0.5 / least);
       if (document.activeElement !== slider) slider.value = position;
@@ -79,9 +79,9 @@ async function viewRates(container, { path }) {
     words.classList.toggle("problem", effect.missed > 0);
     apply.disabled = same;
     const group = (test) => data.scores.filter((_, n) => test(isDefect(n)));
-    chart.replaceChildren(scoreHistogram([{ name: "good", values: group((one) => one === false) }, { name: "unreviewed", values: group((one) => one === null) }, { name: "defect", values: group((one) => one === true) }],
+    put(chart, scoreHistogram([{ name: "good", values: group((one) => one === false) }, { name: "unreviewed", values: group((one) => one === null) }, { name: "defect", values: group((one) => one === true) }],
       [{ name: "uncertain", value: limit(state.uncertain) }, { name: "anomalous", value: limit(state.anomalous) }], t("rates.scores")));
-    changes.replaceChildren(differ.length ? make("div", { class: "cards" }, ...differ.slice(0, 24).map((one) => make("a", { class: "change-card", href: `#/inspection/${one.id}` }, make("img", { src: picture(one, 240), alt: "", loading: "lazy" }),
+    put(changes, differ.length ? make("div", { class: "cards" }, ...differ.slice(0, 24).map((one) => make("a", { class: "change-card", href: `#/inspection/${one.id}` }, make("img", { src: picture(one, 240), alt: "", loading: "lazy" }),
       make("span", {}, t(`decision.${DECISION_CLASS[one.before]}`), " → ", make("b", { text: t(`decision.${DECISION_CLASS[one.after]}`) })), one.review ? make("span", { class: "tag", text: verdictName(one.review) }) : null))) : make("p", { class: "hint", text: t("rates.nothing") }));
   }
   async function save() {

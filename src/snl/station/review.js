@@ -13,7 +13,7 @@ async function viewReview(container, { query }) {
   const decisions = make("select", { "aria-label": t("review.decision"), onchange: () => set({ decision: decisions.value, queue: "all" }) }, make("option", { value: "", text: t("all.decisions") }), ...Object.keys(DECISION_CLASS).map((one) => make("option", { value: one, text: t(`decision.${DECISION_CLASS[one]}`) })));
   const reviews = make("select", { "aria-label": t("review.verdict"), onchange: () => set({ review: reviews.value, queue: "all" }) }, make("option", { value: "", text: t("all.reviews") }), make("option", { value: "none", text: t("review.none") }), ...["confirmed", "false alarm", "miss"].map((one) => make("option", { value: one, text: verdictName(one) })));
   const day = make("input", { type: "date", "aria-label": t("review.day"), onchange: () => set({ day: day.value }) });
-  container.append(make("div", { class: "view-title" }, make("h1", { text: t("review.title") }), count),
+  add(container, make("div", { class: "view-title" }, make("h1", { text: t("review.title") }), count),
     make("div", { class: "filters" }, chips, products, decisions, reviews, day),
     make("div", { class: "review" }, list, main));
 
@@ -25,7 +25,7 @@ async function viewReview(container, { query }) {
     read();
   }
   function showFilters() {
-    chips.replaceChildren(...[...QUEUES, "all"].map((name) => make("button", { type: "button", class: "chip", "aria-pressed": filter.queue === name ? "true" : "false", "data-tip": meaning(`queue.${name}`), text: t(`queue.${name}`), onclick: () => set({ queue: name }) })));
+    put(chips, ...[...QUEUES, "all"].map((name) => make("button", { type: "button", class: "chip", "aria-pressed": filter.queue === name ? "true" : "false", "data-tip": meaning(`queue.${name}`), text: t(`queue.${name}`), onclick: () => set({ queue: name }) })));
     products.value = filter.product;
     decisions.value = filter.decision;
     reviews.value = filter.review;
@@ -41,11 +41,11 @@ async function viewReview(container, { query }) {
     const page = await attempt(() => call("GET", wanted("")));
     if (!page || generation !== state.generation) return;
     Object.assign(state, { list: page.inspections, next: page.next, at: -1, panel: null, done: [] });
-    list.replaceChildren(...state.list.map(row));
+    put(list, ...state.list.map(row));
     list.scrollTop = 0;
     showCount();
     if (state.list.length) choose(0);
-    else main.replaceChildren(make("div", { class: "empty" }, make("p", { text: t(filter.queue === "all" ? "review.nothing" : "review.empty") })));
+    else put(main, make("div", { class: "empty" }, make("p", { text: t(filter.queue === "all" ? "review.nothing" : "review.empty") })));
   }
   async function readMore() {
     if (!state.next || state.loading) return;
@@ -54,7 +54,7 @@ async function viewReview(container, { query }) {
     state.loading = false;
     if (!page || generation !== state.generation) return;
     state.next = page.next;
-    for (const one of page.inspections) { state.list.push(one); list.append(row(one)); }
+    for (const one of page.inspections) { state.list.push(one); add(list, row(one)); }
     showCount();
   }
   function row(one) { return card(one, { size: 160, onclick: () => choose(state.list.findIndex((other) => other.id === one.id)) }); }
@@ -67,7 +67,7 @@ async function viewReview(container, { query }) {
     state.at = index;
     const one = state.list[index];
     state.panel = inspectionPanel(one, { reviewed: changed });
-    main.replaceChildren(state.panel.node);
+    put(main, state.panel.node);
     markChosen(list, one.id);
     list.children[index].scrollIntoView({ block: "nearest" });
     if (focus) list.children[index].focus({ preventScroll: true });
@@ -86,7 +86,7 @@ async function viewReview(container, { query }) {
     toast(t("review.done", { verdict: reviewWords(one) }), { label: t("review.undo"), action: () => undoLast() });
     const next = state.list.findIndex((other, n) => n > index && other.review === null);
     if (next >= 0) choose(next);
-    else if (!state.next) main.append(make("p", { class: "empty", text: t("review.finished") }));
+    else if (!state.next) add(main, make("p", { class: "empty", text: t("review.finished") }));
   }
   /** Takes the last review of this page back, also that of the image before. */
   async function undoLast() {

@@ -25,7 +25,7 @@ function dropTarget(node, take) {
 async function uploadAll(files, send, label) {
   const bar = make("progress", { max: files.length, value: 0, "aria-label": label }), text = make("span");
   const node = make("div", { class: "toast" }, text, bar), refused = [];
-  byId("toasts").append(node);
+  add(byId("toasts"), node);
   for (const [n, file] of files.entries()) {
     text.textContent = `${label} ${number(n + 1)} / ${number(files.length)}`;
     try {

@@ -4,18 +4,18 @@ async function viewVersion(container, { path }) {
   const id = path[1];
   await refreshModels();
   const rows = await call("GET", "/v1/versions"), version = rows.find((one) => one.id === id);
-  if (!version) { container.append(make("p", { class: "empty", text: t("version.gone") })); return {}; }
+  if (!version) { add(container, make("p", { class: "empty", text: t("version.gone") })); return {}; }
   const model = station.models.find((one) => one.name === version.name) ?? null;
   const held = make("div", { class: "cards held" }), traffic = make("div"), status = make("span", { class: "hint", role: "status" });
   const compare = make("button", { type: "button", text: t("version.compare"), onclick: () => replay() });
   const isActive = version.state === "active";
   const actions = make("div", { class: "actions" });
   if (may("admin")) {
-    if (!isActive) actions.append(make("button", { type: "button", class: "primary", text: t("version.promote"), onclick: () => change("promote") }));
-    if (isActive && rows.some((one) => one.name === version.name && one.promoted && one.id !== id)) actions.append(make("button", { type: "button", text: t("version.rollback"), onclick: () => change("rollback") }));
-    if (!isActive && version.state !== "retired") actions.append(make("button", { type: "button", text: t("version.discard"), onclick: () => change("discard") }));
+    if (!isActive) add(actions, make("button", { type: "button", class: "primary", text: t("version.promote"), onclick: () => change("promote") }));
+    if (isActive && rows.some((one) => one.name === version.name && one.promoted && one.id !== id)) add(actions, make("button", { type: "button", text: t("version.rollback"), onclick: () => change("rollback") }));
+    if (!isActive && version.state !== "retired") add(actions, make("button", { type: "button", text: t("version.discard"), onclick: () => change("discard") }));
   }
-  container.append(make("div", { class: "view-title" }, make("h1", {}, bdi(version.name), ` ${t("version.number", { n: version.version })} `, statePill(version.state))),
+  add(container, make("div", { class: "view-title" }, make("h1", {}, bdi(version.name), ` ${t("version.number", { n: version.version })} `, statePill(version.state))),
     make("p", { class: "lead", dir: "auto", text: t("version.made", { who: version.who, when: time(version.created), why: version.why || "–" }) }), actions,
     make("section", {}, make("h2", {}, term("held-back", t("version.held"))), make("p", { class: "hint", text: t("version.held.hint") }), held),
     isActive ? null : make("section", {}, make("h2", {}, term("shadow", t("version.traffic"))), make("p", { class: "hint", text: t(model ? "version.traffic.hint" : "version.traffic.none") }), may("admin") && model ? make("div", { class: "actions" }, compare, status) : null, traffic));
@@ -34,7 +34,7 @@ async function viewVersion(container, { path }) {
   const products = await call("GET", `/v1/models/${id}/products`);
   const old = new Set(station.products.map((one) => one.name));
   products.sort((a, b) => old.has(a.name) - old.has(b.name) || a.name.localeCompare(b.name));
-  held.append(...products.slice(0, 24).map((one) => make("figure", { class: "histogram" }, make("figcaption", {}, bdi(one.name), " ", old.has(one.name) || isActive ? null : make("span", { class: "tag", text: t("version.new") }),
+  add(held, ...products.slice(0, 24).map((one) => make("figure", { class: "histogram" }, make("figcaption", {}, bdi(one.name), " ", old.has(one.name) || isActive ? null : make("span", { class: "tag", text: t("version.new") }),
     make("small", { text: t("version.held.count", { n: one.held_out_images }) })), scoreHistogram([{ name: "good", values: one.scores }], [{ name: "uncertain", value: one.uncertain_threshold }, { name: "anomalous", value: one.threshold }], one.name))));
 
   async function replay() {
@@ -50,10 +50,10 @@ async function viewVersion(container, { path }) {
     if (!found || !container.isConnected) return;
     status.textContent = found.waiting ? t("version.waiting", { n: found.waiting }) : "";
     if (found.waiting) timer = setTimeout(showTraffic, 1000);
-    if (!found.inspections) { traffic.replaceChildren(); return; }
+    if (!found.inspections) { put(traffic); return; }
     const kinds = Object.keys(DECISION_CLASS), count = (made, other) => found.counts.find((one) => one.made === made && one.other === other)?.count ?? 0;
     const changed = found.counts.filter((one) => one.made !== one.other).reduce((sum, one) => sum + one.count, 0);
-    traffic.replaceChildren(
+    put(traffic, 
       make("p", { class: "headline", text: t("version.changes", { n: changed, total: found.inspections }) }),
       found.better + found.worse ? make("p", { text: t("version.judged", { better: found.better, worse: found.worse }) }) : make("p", { class: "hint", text: t("version.unjudged") }),
       make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("version.traffic") }, make("table", { class: "matrix" }, make("thead", {}, make("tr", {}, make("th", { scope: "col", text: t("version.matrix") }), ...kinds.map((kind) => make("th", { scope: "col", text: t(`decision.${DECISION_CLASS[kind]}`) })))),
@@ -64,7 +64,7 @@ async function viewVersion(container, { path }) {
     for (const changedId of found.changed.slice(0, 12)) {
       const [one, other] = await Promise.all([call("GET", `/v1/inspections/${changedId}`), call("GET", `/v1/models/${id}/decisions/${changedId}`)]).catch(() => [null, null]);
       if (!one) continue;
-      list.append(make("a", { class: "change-card", href: `#/inspection/${changedId}` }, make("img", { src: picture(one, 240), alt: "", loading: "lazy" }),
+      add(list, make("a", { class: "change-card", href: `#/inspection/${changedId}` }, make("img", { src: picture(one, 240), alt: "", loading: "lazy" }),
         make("span", {}, t("version.was"), " ", decisionText(one.decision), " · ", bdi(one.product)), make("span", {}, t("version.would"), " ", make("b", {}, decisionText(other.decision)), " · ", bdi(other.product)), one.review ? make("span", { class: "tag", text: reviewWords(one) }) : null));
     }
   }

@@ -42,6 +42,15 @@ function fill(node, attributes, children) {
   return node;
 }
 
+/** Appends children; those that are null are left out. */
+function add(node, ...children) { return fill(node, {}, children); }
+
+/** Replaces the children of an element; those that are null are left out. */
+function put(node, ...children) {
+  node.replaceChildren();
+  return fill(node, {}, children);
+}
+
 function make(tag, attributes, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
