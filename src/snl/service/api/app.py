@@ -6,15 +6,18 @@ from fastapi import FastAPI
 
 from snl import __version__
 from snl.service.api import (
+    administration,
     inspections,
     jobs,
     models,
     operation,
+    products,
     reviews,
     schemas,
     sinks,
     sources,
     tabular,
+    thumbnails,
 )
 from snl.service.api.answers import handle_errors
 from snl.service.api.context import Context
@@ -49,5 +52,7 @@ def make_app(service: Service, settings: ServerSettings | None = None) -> FastAP
     handle_errors(app)
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     for part in (operation, inspections, tabular, reviews, models, jobs, sources, sinks):
+        app.include_router(part.routes)
+    for part in (products, thumbnails, administration):
         app.include_router(part.routes)
     return app
