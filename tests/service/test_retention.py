@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 
 from snl.service.blobs import FOLDERS, Blobs
-from snl.service.retention import Retention
+from snl.service.retention import Limits, Retention
 from snl.service.shadow import Shadows
 from snl.service.store import Filter, Store
 from snl.service.tables import InspectionRow, JobRow, SetImageRow
@@ -95,7 +95,7 @@ def test_the_oldest_go_first_and_protected_ones_stay(
         )  # fmt: skip
     before = files(retention)
     limit = draw.choice((0, sum(before.values()) // 2, sum(before.values()) * 3 // 4))
-    retention.keep_bytes = limit
+    retention.limit(Limits(limit), "me")
     retention.run()
 
     kept, left = rows_of(store), files(retention)
@@ -335,9 +335,14 @@ def test_storage_over_http(calibrated: Path, tmp_path: Path) -> None:
         assert found["protected"] == sum(one["decision"] != "normal" for one in alarms)
         for one in alarms:
             client.post(f"/v1/inspections/{one['id']}/review", json={"verdict": "confirmed"})
-        service.retention.keep_bytes = 0
-        service.retention.run()
-        found = client.get("/v1/storage").json()
+        least = {"keep_gigabytes": 1e-9, "keep_days": None}
+        assert client.put("/v1/storage", json=least).json()["keep_bytes"] == 1
+        for _ in range(500):
+            found = client.get("/v1/storage").json()
+            if not found["files"]:
+                break
+            time.sleep(0.02)
+        assert client.delete("/v1/storage/limits").json()["keep_bytes"] == 10**9
         assert (found["files"], found["bytes"], found["inspections"]) == (0, 0, 0)
         assert found["oldest"] is None
         gone = client.get(first["links"]["image"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import time
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -66,6 +67,7 @@ def diagnose(
     *,
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    seconds: float = math.inf,
     progress: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
     """Decode every image and mask of a catalog and return the problems found.
@@ -77,12 +79,14 @@ def diagnose(
         workers: number of decoding threads; None: one per processor, at most 8. Large images are
             decoded one after another.
         max_pixels: largest allowed height times width of an image; larger ones are problems.
+        seconds: after which no further image is begun; the result is about those that were checked.
         progress: called in the caller's thread with (images done, images in total).
 
     Raises:
         DataError: regions of interest that are not inside their images, or differ within a product.
     """
     checked: list[_CheckedImage] = []
+    end = time.monotonic() + seconds
     catalog = replace(catalog, records=with_rois(catalog.records, {}, max_pixels=max_pixels))
     total = len(catalog.records)
     normals = [record for record in catalog.train() if record.label == "normal"]
@@ -99,6 +103,10 @@ def diagnose(
                 checked.append(future.result())
                 if progress is not None:
                     progress(done, total)
+                if time.monotonic() > end:
+                    budget.close()
+                    pool.shutdown(cancel_futures=True)
+                    break
         except BaseException:  # on Ctrl-C stop at once, not after the last image
             budget.close()
             pool.shutdown(cancel_futures=True)

@@ -185,6 +185,17 @@ def set_product_values(
     return edit(calibration, field, **{field: {**getattr(calibration, field), **values}})
 
 
+def remove_product_value(calibration: Calibration, field: str, product: str) -> Calibration:
+    """Remove `mm_per_pixel` or `min_region_area` of a product, which may have none.
+
+    Raises:
+        SettingsError: an unknown product.
+    """
+    calibration.check_product(product)
+    left = {name: value for name, value in getattr(calibration, field).items() if name != product}
+    return edit(calibration, f"no {field}", **{field: left})
+
+
 def set_calibration_sets(
     calibration: Calibration,
     sets: Mapping[str, CalibrationSet],

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from sqlalchemy import Connection, select, union
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -36,6 +36,8 @@ from snl.temporary import temporary_folder
 Progress = Callable[[int, int], None]
 ROWS = 500
 """Rows that are read from the database at a time."""
+_PIECE = 2**16
+"""Bytes that a stream gets at a time."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,27 @@ def back_up(
             return report
     except OSError as error:
         raise not_writable(target, error) from error
+
+
+def write_backup(stream: BinaryIO, data: Path, url: str | None = None) -> Report:
+    """Write a backup of a service, which may run, to a stream: the file that `back_up` makes.
+
+    Only the tables need room, in a temporary folder inside of `data`; little memory is used.
+
+    Args:
+        stream: it is only written, from the begin to the end.
+        data: folder of the service.
+        url: of its store, if it is not in the folder.
+
+    Raises:
+        StoreError: the store cannot be read, or has tables of another version.
+        SnlError: a file of the service cannot be read.
+        OSError: of the stream, or the disk is full.
+    """
+    with temporary_folder("backup", data) as work:
+        manifest = _dump(data, url, work)
+        with tarfile.open(fileobj=stream, mode="w|", bufsize=_PIECE) as tar:
+            return _fill(_Tar(tar, manifest), data, work, manifest, None)
 
 
 def _check_target(target: Path) -> bool:

@@ -24,6 +24,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from snl.data.roi import parse_roi
 from snl.errors import DataError, SettingsError, SnlError
 from snl.progress import INTERVAL
 from snl.service.ids import new_id
@@ -74,16 +75,21 @@ class Jobs:
         Args:
             kind: one of KINDS.
             model: empty: the first one; `train` may name a new one.
-            settings: `product`, `set`, `reviewed`, `sets`, `replace`, `quick`, `steps`, `force`.
+            settings: `product`, `set`, `reviewed`, `sets`, `replace`, `quick`, `steps`, `roi`,
+                `force`.
             who: wants it.
 
         Raises:
-            SettingsError: settings that do not fit the kind.
+            SettingsError, DataError: settings that do not fit the kind, or are not possible.
             NotThereError: there is no such model or set.
         """
         base: ModelRow | None = None
         if kind not in KINDS:
             raise SettingsError(f"kind '{kind}': choose of {', '.join(KINDS)}")
+        if settings.get("roi") is not None:
+            if kind != "add":
+                raise SettingsError("roi: only for add, with the images of the product")
+            parse_roi(_roi_text(settings["roi"]))
         if kind == "train":
             wanted = settings.get("sets") or {}
             if not wanted or settings.get("set") or settings.get("reviewed"):
@@ -244,6 +250,8 @@ class Jobs:
             flags += ["--steps", str(settings["steps"])]
         if row.kind == "train":
             return ["train", str(table), "-o", str(output), *flags], output
+        if settings.get("roi") is not None:
+            flags.append(f"--roi={settings['product']}={_roi_text(settings['roi'])}")
         assert row.base is not None
         verb = ["add"] if row.kind == "add" else ["calibrate"]
         source = self.models.path(self.models.row(row.base))
@@ -365,6 +373,11 @@ class Jobs:
             text = text.replace(f"{path.resolve()}{os.sep}", "").replace(f"{path}{os.sep}", "")
             text = text.replace(str(path), shown)
         return text
+
+
+def _roi_text(roi: Sequence[int]) -> str:
+    """Return a region of interest as the option --roi takes it."""
+    return ",".join(map(str, roi))
 
 
 def _check_product(name: str) -> None:

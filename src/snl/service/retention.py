@@ -23,8 +23,8 @@ from snl.errors import SnlError
 from snl.service.blobs import FOLDERS, Blobs
 from snl.service.ids import first_id
 from snl.service.shadow import Shadows
-from snl.service.store import Store
-from snl.service.tables import InspectionRow, JobRow, SetImageRow
+from snl.service.store import Store, audit
+from snl.service.tables import InspectionRow, JobRow, SetImageRow, SettingRow
 
 log = logging.getLogger("snl.service")
 
@@ -33,6 +33,16 @@ SEARCH_SECONDS = 24 * 3600
 """Time between two searches of files without rows, and how old these must be."""
 BATCH = 200
 """Inspections of one transaction."""
+_SETTING = "retention"
+"""Name of the row of the limits."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is kept: bytes of all files, and days of each; None: any number."""
+
+    keep_bytes: int | None = None
+    keep_days: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,7 @@ class Storage:
         protected: those of these that are never deleted, because nobody has reviewed the alarm, or
             a job needs them.
         keep_bytes, keep_days: limits; None: none.
+        limits_from: `configuration`, or `api`: they were set while the service ran.
         problem: why a limit cannot be met; empty: it can.
     """
 
@@ -57,6 +68,7 @@ class Storage:
     protected: int
     keep_bytes: int | None
     keep_days: float | None
+    limits_from: str
     problem: str
 
 
@@ -68,6 +80,8 @@ class Retention:
         shadows: that may need their files.
         keep_bytes: of all files; None: any number.
         keep_days: age of files; None: any.
+
+    Limits that were set with `limit` are in the store and come before these, also after a restart.
     """
 
     def __init__(
@@ -79,10 +93,11 @@ class Retention:
         keep_days: float | None = None,
     ) -> None:
         self.store, self.blobs, self.shadows = store, blobs, shadows
-        self.keep_bytes, self.keep_days = keep_bytes, keep_days
+        self._configured = Limits(keep_bytes, keep_days)
+        self._stored = self._read()
         self.problem = ""
         self._searched = -float("inf")
-        self._stop = threading.Event()
+        self._stop, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="snl-retention", daemon=True)
 
     def start(self) -> None:
@@ -92,12 +107,45 @@ class Retention:
     def close(self) -> None:
         """Stop after the transaction that runs."""
         self._stop.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
 
+    @property
+    def limits(self) -> Limits:
+        """The limits in force."""
+        return self._configured if self._stored is None else self._stored
+
+    def limit(self, limits: Limits | None, who: str, why: str = "") -> None:
+        """Change the limits at once, with an audit row; they stay after a restart.
+
+        Args:
+            limits: None: those of the configuration again.
+            who, why: for the audit.
+        """
+        with self.store.writing() as session:
+            row = session.get(SettingRow, _SETTING)
+            if row is not None:
+                session.delete(row)
+                session.flush()
+            if limits is not None:
+                now = datetime.now(UTC)
+                session.add(SettingRow(name=_SETTING, value=vars(limits), created=now, who=who))
+            shown = vars(self._configured if limits is None else limits)
+            action = "retention reset" if limits is None else "retention change"
+            session.add(audit(who, action, "storage", {**shown, "why": why}))
+        self._stored = limits
+        self._wake.set()
+
+    def _read(self) -> Limits | None:
+        """Return the limits that the store has."""
+        with self.store.reading() as session:
+            row = session.get(SettingRow, _SETTING)
+        return None if row is None else Limits(**row.value)
+
     def storage(self) -> Storage:
         """Return what is stored, and what limits it."""
-        row, usage = InspectionRow, self.blobs.usage()
+        row, usage, limits = InspectionRow, self.blobs.usage(), self.limits
         kept = select(func.count()).where(row.bytes > 0)
         with self.store.reading() as session:
             count = session.scalars(kept).one()
@@ -110,8 +158,9 @@ class Retention:
             count,
             oldest,
             count - free,
-            self.keep_bytes,
-            self.keep_days,
+            limits.keep_bytes,
+            limits.keep_days,
+            "configuration" if self._stored is None else "api",
             self.problem,
         )
 
@@ -125,33 +174,42 @@ class Retention:
             self._search()
         with self.store.reading() as session:  # what comes meanwhile is for the next round
             newest = session.scalars(select(func.max(InspectionRow.id))).one() or ""
-        if self.keep_days is not None:
-            limit = datetime.now(UTC) - timedelta(days=self.keep_days)
-            self._meet_age(min(first_id(limit), newest))
-        if self.keep_bytes is not None:
-            self._meet_size(self.keep_bytes, newest)
+        limits = self.limits
+        if limits.keep_days is not None:
+            limit = datetime.now(UTC) - timedelta(days=limits.keep_days)
+            self._meet_age(limits, min(first_id(limit), newest))
+        if limits.keep_bytes is not None:
+            self._meet_size(limits, limits.keep_bytes, newest)
+        else:
+            self.problem = ""
 
     def _loop(self) -> None:
         while not self._stop.is_set():
+            self._wake.clear()
             try:
                 self.run()
             except (SnlError, OSError) as error:
                 log.warning("retention: %s", error)
             except Exception:  # the thread must live
                 log.exception("retention")
-            self._stop.wait(EVERY_SECONDS)
+            if not self._stop.is_set():
+                self._wake.wait(EVERY_SECONDS)
 
-    def _meet_age(self, last: str) -> None:
+    def _goes_on(self, limits: Limits) -> bool:
+        """Return whether these limits are still to be met."""
+        return not self._stop.is_set() and self.limits is limits
+
+    def _meet_age(self, limits: Limits, last: str) -> None:
         """Delete files of inspections up to an id."""
         after = ""
-        while not self._stop.is_set() and (rows := self._page(after, last)):
+        while self._goes_on(limits) and (rows := self._page(after, last)):
             after = rows[-1].id
             self._drop(rows)
 
-    def _meet_size(self, limit: int, newest: str) -> None:
+    def _meet_size(self, limits: Limits, limit: int, newest: str) -> None:
         """Delete the oldest files until the rest has at most so many bytes."""
         after = ""
-        while not self._stop.is_set():
+        while self._goes_on(limits):
             usage = self.blobs.usage()
             if usage is None or usage.bytes <= limit:
                 self.problem = ""

@@ -16,6 +16,7 @@ from snl.decision.prediction import Prediction
 from snl.errors import DataError, ImageError
 from snl.service.batching import ClosedError
 from snl.service.blobs import Blobs
+from snl.service.download import Downloads
 from snl.service.drift import DriftWatch, verdict
 from snl.service.ids import new_id
 from snl.service.jobs import Jobs
@@ -25,12 +26,14 @@ from snl.service.nearest import Nearest
 from snl.service.policy import Policy
 from snl.service.retention import Retention
 from snl.service.serving import Decided, Serving
+from snl.service.set_check import SetChecks
 from snl.service.sets import Sets
 from snl.service.shadow import Shadows
 from snl.service.sinks.outbox import Sinks
 from snl.service.sources.manager import Sources
 from snl.service.store import Store
 from snl.service.tables import InspectionRow
+from snl.service.thumbnails import Thumbnails
 from snl.service.upload import Upload
 
 
@@ -45,7 +48,7 @@ class Service:
         policy: what sources and sinks that are set up later may reach.
         sources, sinks: of the configuration, settings by name.
         keep_bytes: images and maps beyond this size are deleted, oldest first; None: never.
-        keep_days: older ones are deleted; None: never.
+        keep_days: older ones are deleted; None: never. Limits that the store has come first.
     """
 
     def __init__(
@@ -79,6 +82,10 @@ class Service:
             stack.callback(self.shadows.close)
             self.nearest = Nearest(store, self.blobs)
             self.sets = Sets(store, self.blobs)
+            self.set_checks = SetChecks(self.sets, self.models)
+            self.thumbnails = Thumbnails(self.blobs)
+            self.downloads = Downloads(store, data)
+            stack.callback(self.downloads.close)
             self.jobs = Jobs(store, self.models, self.sets, data / "jobs")
             stack.callback(self.jobs.close)
             self.retention = Retention(store, self.blobs, self.shadows, keep_bytes, keep_days)

@@ -31,7 +31,8 @@ TYPES = {
 MOST_DECODING = 4
 """Images that are decoded at a time: each may take the memory of the largest allowed one."""
 
-_decoding = BoundedSemaphore(MOST_DECODING)
+decoding = BoundedSemaphore(MOST_DECODING)
+"""Held while an image is decoded."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Serving:
         """
         calibration, inspector = self.calibration, self.inspector
         calibration.check_product(product)
-        with _decoding:
+        with decoding:
             with opened(path, max_pixels=inspector.max_pixels) as image:
                 kind = TYPES.get(str(image.format), "application/octet-stream")
             loaded = load_image(

@@ -114,6 +114,18 @@ class Sets:
             raise NotThereError(f"there is no set {name[:100]}")
         return rows
 
+    def image(self, name: str, id: str) -> SetImageRow:
+        """Return an image of a set.
+
+        Raises:
+            NotThereError: there is none.
+        """
+        with self.store.reading() as session:
+            row = session.get(SetImageRow, id)
+        if row is None or row.set != name:
+            raise NotThereError(f"there is no image {id[:40]} in this set")
+        return row
+
     def delete(self, name: str, who: str, image: str = "") -> None:
         """Delete a set, or one image of it; files that an inspection also has stay.
 

@@ -42,6 +42,10 @@ class NotThereError(SnlError):
     """What a request names does not exist."""
 
 
+class LastAdminError(SnlError):
+    """Without this token nobody could manage the service."""
+
+
 class DuplicateError(SnlError):
     """A row with the same idempotency key is there already."""
 
@@ -301,14 +305,32 @@ class Store:
             details = {"name": token.name, "role": token.role}
             session.add_all([token, audit(who, "token create", token.id, details)])
 
-    def revoke(self, id: str, who: str) -> bool:
-        """Revoke a token, with an audit row; False: there is none, or it was revoked before."""
+    def revoke(self, id: str, who: str, *, keep_admin: bool = False) -> bool:
+        """Revoke a token, with an audit row; False: there is none, or it was revoked before.
+
+        Args:
+            id: of the token.
+            who: revokes it.
+            keep_admin: refuse to revoke the last one with the role admin.
+
+        Raises:
+            LastAdminError: it is the last one.
+        """
+        admins = select(TokenRow.id).where(TokenRow.role == "admin", TokenRow.revoked.is_(None))
         with self.writing() as session:
+            # two requests that revoke one another's: here the second one waits (PostgreSQL)
+            session.execute(admins.order_by(TokenRow.id).with_for_update())
             token = session.get(TokenRow, id)
             if token is None or token.revoked is not None:
                 return False
             token.revoked = datetime.now(UTC)
             session.add(audit(who, "token revoke", id, {"name": token.name}))
+            session.flush()  # here it waits with SQLite
+            if keep_admin and token.role == "admin" and session.scalars(admins).first() is None:
+                raise LastAdminError(
+                    "this is the last token with the role admin, and nobody could manage the "
+                    "service without it; create another one first"
+                )
             return True
 
     # --- the database itself ---

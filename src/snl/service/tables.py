@@ -259,6 +259,17 @@ class PausedRow(Base):
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
 
 
+class SettingRow(Base):
+    """A setting that was changed through the API; it comes before that of the configuration."""
+
+    __tablename__ = "settings"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    value: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created: Mapped[datetime] = mapped_column(Utc)
+    who: Mapped[str] = mapped_column(String(100))
+
+
 class OutboxRow(Base):
     """An event that a sink has not yet delivered, in the order of `id`; then it is deleted."""
 

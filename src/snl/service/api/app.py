@@ -6,11 +6,13 @@ from fastapi import FastAPI
 
 from snl import __version__
 from snl.service.api import (
+    administration,
     inspections,
     jobs,
     live,
     models,
     operation,
+    products,
     reviews,
     schemas,
     session,
@@ -18,6 +20,7 @@ from snl.service.api import (
     sources,
     statistics,
     tabular,
+    thumbnails,
 )
 from snl.service.api.answers import handle_errors
 from snl.service.api.context import Context
@@ -53,5 +56,7 @@ def make_app(service: Service, settings: ServerSettings | None = None) -> FastAP
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     parts = (statistics, live, session)
     for part in (operation, tabular, reviews, inspections, models, jobs, sources, sinks, *parts):
+        app.include_router(part.routes)
+    for part in (products, thumbnails, administration):
         app.include_router(part.routes)
     return app

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from snl.errors import SettingsError
-from snl.service.api import schemas
+from snl.service.api import schemas, settings_schemas
+from snl.service.api.answers import RefusedError
 from snl.service.api.context import Admin, Here, Reader
 from snl.service.api.inspections import images_of
-from snl.service.store import NotThereError
+from snl.service.set_check import BusyError
 from snl.service.tables import JobRow
 
 routes = APIRouter(tags=["jobs"])
@@ -52,12 +53,32 @@ async def set_images(context: Here, caller: Reader, set: SetName) -> list[schema
 @routes.get("/v1/sets/{set}/images/{id}", summary="An image of a set")
 async def set_image(context: Here, caller: Reader, set: SetName, id: str) -> Response:
     sets = context.service.sets
-    rows = await run_in_threadpool(sets.images, set)
-    row = next((one for one in rows if one.id == id), None)
-    if row is None:
-        raise NotThereError(f"there is no image {id[:40]} in this set")
+    row = await run_in_threadpool(sets.image, set, id)
     content = await run_in_threadpool(sets.content, row)
     return Response(content, media_type=row.image_type)
+
+
+@routes.get("/v1/sets/{set}/check", summary="Whether a set is fit to be learned from")
+async def check_set(
+    context: Here,
+    caller: Reader,
+    set: SetName,
+    model: Annotated[str, Query(max_length=100, description="empty: the first one")] = "",
+) -> settings_schemas.SetCheck:
+    """What `snl doctor` says of its images, and images that look unlike the others. It takes up to
+    a minute; of a large set evenly spaced images are looked at. One at a time."""
+    try:
+        found = await run_in_threadpool(context.service.set_checks.check, set, model)
+    except BusyError as error:
+        raise RefusedError(429, "busy", str(error), **{"Retry-After": "10"}) from None
+    return settings_schemas.SetCheck(
+        images=found.images,
+        checked=found.checked,
+        compared=found.compared,
+        model=found.model,
+        findings=[settings_schemas.Finding(**vars(one)) for one in found.findings],
+        odd=[settings_schemas.OddImage(**vars(one)) for one in found.odd],
+    )
 
 
 @routes.delete("/v1/sets/{set}", summary="Delete a set", status_code=204)

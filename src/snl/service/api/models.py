@@ -1,4 +1,4 @@
-"""Models, their versions, and their products."""
+"""Models and their versions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
-from snl.decision.calibration import Calibration
-from snl.decision.edit import combine, edit, set_rates, set_rule
-from snl.errors import SettingsError
 from snl.service.api import schemas
 from snl.service.api.context import Admin, Here, Reader
 from snl.service.ids import new_id
@@ -21,34 +18,6 @@ from snl.service.tables import ModelRow
 routes = APIRouter(tags=["models"])
 
 Name = Annotated[str, Query(max_length=100, description="of a model; empty: the first one")]
-
-
-@routes.get("/v1/products", summary="The known products")
-async def products(context: Here, caller: Reader, model: Name = "") -> list[schemas.Product]:
-    serving = context.service.models.active(model)
-    return [_product(serving.calibration, name) for name in serving.calibration.products]
-
-
-@routes.put("/v1/products/{name:path}/calibration", summary="Change the rates of a product")
-async def calibrate(
-    context: Here, caller: Admin, name: str, new: schemas.NewCalibration, model: Name = ""
-) -> schemas.Product:
-    """The change is a new version of the model, which becomes active; a rollback undoes it."""
-    rates = new.model_dump(include={"anomalous", "uncertain", "unknown", "regions"})
-    if all(value is None for value in rates.values()) and new.rule is None:
-        raise SettingsError("nothing to change: give a rate or a rule")
-
-    def change(before: Calibration) -> Calibration:
-        after = before
-        if new.rule is not None:
-            after = set_rule(after, new.rule, name)
-        if any(value is not None for value in rates.values()):
-            after = set_rates(after, name, **rates)
-        return edit(combine(before, [after]), new.why or f"rates of {name}")
-
-    models = context.service.models
-    await run_in_threadpool(models.recalibrate, model, change, caller.name, new.why)
-    return _product(models.active(model).calibration, name)
 
 
 @routes.get("/v1/models", summary="The models with their versions")
@@ -156,22 +125,6 @@ async def rollback(
     service = context.service
     name = service.models.active(model).name
     return _version(await run_in_threadpool(service.models.rollback, name, caller.name, reason.why))
-
-
-def _product(calibration: Calibration, name: str) -> schemas.Product:
-    rates = calibration.rates_for(name)
-    threshold, uncertain = (
-        calibration.scores.threshold(rate, name)[0] for rate in (rates.anomalous, rates.uncertain)
-    )
-    roi = calibration.rois.get(name)
-    return schemas.Product(
-        name=name,
-        held_out_images=len(calibration.sets[name]),
-        threshold=threshold,
-        uncertain_threshold=uncertain,
-        rates=vars(rates),
-        roi=None if roi is None else [roi.x, roi.y, roi.width, roi.height],
-    )
 
 
 def _model(serving: Serving, rows: list[ModelRow]) -> schemas.Model:

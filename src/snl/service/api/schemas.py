@@ -189,7 +189,21 @@ class Product(BaseModel):
     threshold: float | None = Field(description="score above which an image is anomalous")
     uncertain_threshold: float | None
     rates: dict[str, float]
-    roi: list[int] | None
+    roi: list[int] | None = Field(
+        description="x, y, width, height in pixels of the images it was drawn on; null: the whole "
+        "image"
+    )
+    roi_image: list[int] | None = Field(
+        description="width and height of the images that `roi` was drawn on"
+    )
+    rule: Literal["shared-tail", "conformal"] = Field(
+        description="how thresholds follow from held-out images"
+    )
+    mm_per_pixel: float | None = Field(description="scale of the images; null: not known")
+    min_region_area: int | None = Field(
+        description="smaller regions, in pixels, are not reported; null: all are"
+    )
+    has_ignore_mask: bool
 
 
 class Version(BaseModel):
@@ -268,7 +282,7 @@ class Shadowed(BaseModel):
 
 
 class NewCalibration(BaseModel):
-    """Rates of a product's decisions; what is left out stays."""
+    """Rates of a product's decisions, and its values; what is left out stays."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"anomalous": 0.02, "why": "line 2"}]}
@@ -279,6 +293,12 @@ class NewCalibration(BaseModel):
     unknown: float | None = Field(default=None, ge=0, lt=1)
     regions: float | None = Field(default=None, gt=0, lt=1)
     rule: str | None = Field(default=None, max_length=40)
+    mm_per_pixel: float | None = Field(
+        default=None, ge=0, le=1e6, allow_inf_nan=False, description="0: not known any more"
+    )
+    min_region_area: int | None = Field(
+        default=None, ge=0, le=10**9, description="in pixels; 0: report regions of any size"
+    )
     why: str = Field(default="", max_length=1000)
 
 
@@ -339,6 +359,7 @@ class NewJob(BaseModel):
         json_schema_extra={
             "examples": [
                 {"kind": "add", "product": "gear", "set": "gears-november"},
+                {"kind": "add", "product": "nut", "set": "nuts", "roi": [40, 20, 300, 200]},
                 {"kind": "recalibrate", "product": "gear", "reviewed": True},
                 {"kind": "train", "sets": {"gear": "gears", "bolt": "bolts"}, "steps": 2000},
             ]
@@ -357,6 +378,11 @@ class NewJob(BaseModel):
     replace: bool = Field(default=False, description="add: a new version of a known product")
     quick: bool = Field(default=False, description="add: without training")
     steps: int | None = Field(default=None, ge=1, le=1_000_000)
+    roi: tuple[int, int, int, int] | None = Field(
+        default=None,
+        description="add: region of interest, left, top, width and height in pixels of the upright "
+        "images; null: the whole image",
+    )
     force: bool = False
 
 
@@ -430,6 +456,9 @@ class Storage(BaseModel):
     )
     keep_bytes: int | None = Field(description="limit; null: none")
     keep_days: float | None = Field(description="limit; null: none")
+    limits_from: Literal["configuration", "api"] = Field(
+        description="`api`: they were set by PUT /v1/storage"
+    )
     problem: str = Field(description="why the limit cannot be met; empty: it can")
 
 

@@ -170,6 +170,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("role", "name", name="pk_paused"),
     )
     op.create_table(
+        "settings",
+        sa.Column("name", sa.String(40), nullable=False),
+        sa.Column("value", sa.JSON, nullable=False),
+        sa.Column("created", time, nullable=False),
+        sa.Column("who", sa.String(100), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_settings"),
+    )
+    op.create_table(
         "outbox",
         sa.Column(
             "id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), autoincrement=True,
@@ -190,7 +198,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Remove the tables."""
     for table in (
-        *("outbox", "paused", "connectors", "jobs", "set_images", "shadows", "models"),
+        *("outbox", "settings", "paused", "connectors", "jobs", "set_images", "shadows", "models"),
         *("audit", "tokens", "reviews", "inspections"),
     ):
         op.drop_table(table)
