@@ -8,6 +8,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -134,9 +135,12 @@ def test_of_two_admins_who_revoke_each_other_one_stays(store: Store) -> None:
 # --- retention ---
 
 
-def test_limits_count_at_once_and_after_a_restart(calibrated: Path, tmp_path: Path) -> None:
+def test_limits_count_at_once_and_after_a_restart(
+    calibrated: Path, tmp_path: Path, store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     data = tmp_path / "data"
-    with service_of(data, calibrated, keep_days=3) as service, client_of(service) as client:
+    service_at = partial(service_of, data, calibrated, url=store_url)
+    with service_at(keep_days=3) as service, client_of(service) as client:
         found = client.get("/v1/storage").json()
         assert (found["keep_days"], found["limits_from"]) == (3, "configuration")
         new = {"keep_gigabytes": 2.5, "keep_days": None, "why": "a larger disk"}
@@ -153,13 +157,15 @@ def test_limits_count_at_once_and_after_a_restart(calibrated: Path, tmp_path: Pa
             {"keep_gigabytes": "inf", "keep_days": None},
         ):  # fmt: skip
             assert client.put("/v1/storage", json=wrong).status_code == 422, wrong
-    with service_of(data, calibrated, keep_days=7) as service, client_of(service) as client:
+    assert "DELETE /v1/storage/limits" not in caplog.text
+    with service_at(keep_days=7) as service, client_of(service) as client:
         assert service.retention.limits == Limits(2_500_000_000, None)
         found = client.delete("/v1/storage/limits", params={"why": "as before"}).json()
         assert (found["keep_bytes"], found["keep_days"]) == (None, 7)
         assert found["limits_from"] == "configuration"
         assert client.get("/v1/audit").json()[0]["action"] == "retention reset"
-    with service_of(data, calibrated, keep_days=9) as service:
+    assert "DELETE /v1/storage/limits" in caplog.text
+    with service_at(keep_days=9) as service:
         assert service.retention.limits == Limits(None, 9)
 
 
@@ -198,6 +204,18 @@ def test_a_download_is_a_backup(service: Service, tmp_path: Path) -> None:
     cut.write_bytes(answer.content[: len(answer.content) // 2])
     with pytest.raises(SnlError, match="damaged or not complete"):
         check(cut)
+
+
+def test_a_download_of_any_store(calibrated: Path, tmp_path: Path, store_url: str) -> None:
+    image = save_varied(tmp_path / "a.png", 5300)
+    with service_of(tmp_path / "data", calibrated, url=store_url) as service:
+        service.inspect(Upload(image.read_bytes(), image.name))
+        with client_of(service) as client:
+            content = client.get("/v1/backup").content
+    file = tmp_path / "a.snlbackup"
+    file.write_bytes(content)
+    manifest = check(file)
+    assert (manifest.rows["inspections"], manifest.files) == (1, 2)
 
 
 def test_one_backup_at_a_time_and_nothing_is_left_of_one_that_is_cut(

@@ -79,7 +79,7 @@ def test_values_change_and_a_rollback_undoes_it(service: Service, calibrated: Pa
         assert product(client, "bolt") == after
         for wrong in (
             {}, {"why": "nothing"}, {"mm_per_pixel": -1}, {"min_region_area": 1.5},
-            {"mm_per_pixel": "nan"}, {"min_region_area": 10**10},
+            {"mm_per_pixel": "nan"}, {"mm_per_pixel": 1e-9}, {"min_region_area": 10**10},
         ):  # fmt: skip
             assert client.put("/v1/products/bolt/calibration", json=wrong).status_code == 422
         assert client.put("/v1/products/nut/calibration", json=new).status_code == 422
@@ -215,6 +215,16 @@ def test_held_out_images_of_any_version(service: Service, calibrated: Path, tmp_
         active = client.get(f"/v1/models/{service.models.active().id}/products").json()
         assert [one["name"] for one in active] == ["bolt", "plate"]
         assert client.get("/v1/models/0/products").status_code == 404
+
+        client.post(f"/v1/models/{job['result']}/promote", json={})
+        roi = {"roi": [10, 4, 20, 20], "replace": True, "force": True}
+        job = client.post("/v1/jobs", json={**new, **roi}).json()
+        while job["state"] in ("queued", "running"):
+            time.sleep(0.1)
+            job = client.get(f"/v1/jobs/{job['id']}").json()
+        assert job["state"] == "done", job["error"]
+        rois = service.models.read(job["result"]).calibration.rois
+        assert rois == {"= gear": Roi(10, 4, 20, 20, (WIDTH, HEIGHT))}
 
 
 def test_a_wrong_region_of_interest_is_refused(service: Service, tmp_path: Path) -> None:

@@ -95,6 +95,12 @@ class Retention:
         self.store, self.blobs, self.shadows = store, blobs, shadows
         self._configured = Limits(keep_bytes, keep_days)
         self._stored = self._read()
+        if self._stored not in (None, self._configured):
+            log.warning(
+                "retention: the limits that were set through the API count, not those of the "
+                "configuration; DELETE /v1/storage/limits ends that"
+            )
+        self._changing = threading.Lock()
         self.problem = ""
         self._searched = -float("inf")
         self._stop, self._wake = threading.Event(), threading.Event()
@@ -123,18 +129,18 @@ class Retention:
             limits: None: those of the configuration again.
             who, why: for the audit.
         """
-        with self.store.writing() as session:
-            row = session.get(SettingRow, _SETTING)
-            if row is not None:
-                session.delete(row)
-                session.flush()
-            if limits is not None:
-                now = datetime.now(UTC)
-                session.add(SettingRow(name=_SETTING, value=vars(limits), created=now, who=who))
-            shown = vars(self._configured if limits is None else limits)
-            action = "retention reset" if limits is None else "retention change"
-            session.add(audit(who, action, "storage", {**shown, "why": why}))
-        self._stored = limits
+        with self._changing:
+            with self.store.writing() as session:
+                if limits is not None:
+                    now = datetime.now(UTC)
+                    row = SettingRow(name=_SETTING, value=vars(limits), created=now, who=who)
+                    session.merge(row)
+                elif (stored := session.get(SettingRow, _SETTING)) is not None:
+                    session.delete(stored)
+                shown = vars(self._configured if limits is None else limits)
+                action = "retention reset" if limits is None else "retention change"
+                session.add(audit(who, action, "storage", {**shown, "why": why}))
+            self._stored = limits
         self._wake.set()
 
     def _read(self) -> Limits | None:

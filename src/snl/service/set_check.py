@@ -138,12 +138,13 @@ class SetChecks:
         rows = self.sets.images(name)
         serving = self.models.active(model)
         key = (serving.id, *(row.id for row in rows))
+        if (kept := self._kept.get(key)) is not None:
+            return kept
         with _only_one(self._lock):
-            if key not in self._kept:
-                self._kept[key] = self._checked(rows, serving)
-                while len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
-            return self._kept[key]
+            found = self._kept[key] = self._checked(rows, serving)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+            return found
 
     def _checked(self, rows: Sequence[SetImageRow], serving: Serving) -> Check:
         chosen = _evenly(rows, MOST_IMAGES)

@@ -11,11 +11,14 @@ from PIL import Image
 from snl.data.upright import decoded
 from snl.errors import DataError, ImageError
 from snl.service.blobs import Blobs
-from snl.service.serving import decoding
 
 MOST_BYTES = 32 * 2**20
 """Of all thumbnails that are kept in memory."""
 QUALITY = 82
+MOST_DECODING = 2
+"""Images that are decoded at a time, beside those that are inspected: these do not wait."""
+
+_decoding = threading.BoundedSemaphore(MOST_DECODING)
 
 
 class Thumbnails:
@@ -64,7 +67,7 @@ class Thumbnails:
         if not path.is_file():
             raise DataError("the image is no longer kept")
         try:
-            with decoding, decoded(path, max_pixels=max_pixels, white_level=white_level) as found:
+            with _decoding, decoded(path, max_pixels=max_pixels, white_level=white_level) as found:
                 height, width = found.size
                 scale = min(1.0, size / max(height, width))
                 small = found.resized(max(1, round(width * scale)), max(1, round(height * scale)))

@@ -23,6 +23,8 @@ routes = APIRouter(tags=["products"])
 Name = Annotated[str, Query(max_length=100, description="of a model; empty: the first one")]
 Why = Annotated[str, Query(max_length=1000, description="for the history")]
 
+LEAST_SCALE = 1e-6
+"""In mm per pixel, as of `snl calibrate --mm-per-pixel`."""
 _MASK = {
     "requestBody": {
         "required": True,
@@ -49,6 +51,8 @@ async def calibrate(
     values = new.model_dump(include={"mm_per_pixel", "min_region_area"}, exclude_none=True)
     if all(value is None for value in rates.values()) and new.rule is None and not values:
         raise SettingsError("nothing to change: give a rate, a rule or a value")
+    if 0 < values.get("mm_per_pixel", 0) < LEAST_SCALE:
+        raise SettingsError(f"mm_per_pixel: give {LEAST_SCALE:g} or more, or 0: not known")
 
     def change(before: Calibration) -> Calibration:
         after, reasons = before, []
