@@ -147,11 +147,8 @@ def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="module")
 def inspected(server: Server, plant: Path) -> list[dict[str, Any]]:
     """Inspections of all test images of the plant."""
-    found = []
     with server.client() as client:
-        for path in sorted(plant.glob("*/test/*/*.png")):
-            found.append(send(client, path))
-    return found
+        return [send(client, path) for path in sorted(plant.glob("*/test/*/*.png"))]
 
 
 def send(client: httpx.Client, path: Path, name: str = "", **query: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from snl.decision.calibration import Calibration
 from snl.errors import SettingsError, SnlError
+from snl.limits import MAX_PIXELS
 from snl.runtime.describe import metadata_of
 from snl.runtime.inspector import Inspector, load
 from snl.service.ids import new_id
@@ -138,6 +139,14 @@ class Models:
             raise NoModelError(
                 f"there is no model {name[:100]}; known: {', '.join(self.names())}"
             ) from None
+
+    def limits(self) -> tuple[int, int]:
+        """Return `max_pixels` and `white_level` by which images are decoded that no model has
+        inspected: those of the first model, or the defaults."""
+        if not self._active:
+            return MAX_PIXELS, 0
+        inspector = self.active().inspector
+        return inspector.max_pixels, inspector.white_level
 
     def shadows(self, name: str) -> list[Serving]:
         """Return the versions that run in the shadow of a model."""

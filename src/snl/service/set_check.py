@@ -100,7 +100,7 @@ class Check:
         compared: images that were compared with one another.
         findings: errors first, then warnings, then notes.
         odd: images unlike the others, the most unlike first.
-        model: version whose network compared them.
+        model: version whose network compared them; empty: there is no model.
     """
 
     images: int
@@ -132,12 +132,12 @@ class SetChecks:
             model: whose active version compares the images; empty: the first one.
 
         Raises:
-            NotThereError: there is no such set or model.
+            NotThereError: there is no such set, or no model of this name.
             BusyError: another set is being checked.
         """
         rows = self.sets.images(name)
-        serving = self.models.active(model)
-        key = (serving.id, *(row.id for row in rows))
+        serving = self.models.active(model) if model or self.models.names() else None
+        key = ("" if serving is None else serving.id, *(row.id for row in rows))
         if (kept := self._kept.get(key)) is not None:
             return kept
         with _only_one(self._lock):
@@ -146,19 +146,25 @@ class SetChecks:
                 self._kept.popitem(last=False)
             return found
 
-    def _checked(self, rows: Sequence[SetImageRow], serving: Serving) -> Check:
+    def _checked(self, rows: Sequence[SetImageRow], serving: Serving | None) -> Check:
         chosen = _evenly(rows, MOST_IMAGES)
         paths = {self.sets.blobs.path(row.image): row for row in chosen}
-        diagnosis, checked = _diagnose(paths, serving)
+        diagnosis, checked = _diagnose(paths, self.models.limits()[0])
         findings = _findings(diagnosis, paths)
-        embedded, notes = _embedded(paths, serving)
+        embedded: list[tuple[SetImageRow, NDArray[np.floating]]] = []
+        if serving is None:
+            text = "there is no model yet, so the images were not compared with one another"
+            notes = [Finding("note", text)]
+        else:
+            embedded, notes = _embedded(paths, serving)
         if checked < len(rows):
             text = f"{checked} of {len(rows)} images were checked, evenly spread over the set"
             notes.insert(0, Finding("note", text))
         order = {"error": 0, "warning": 1, "note": 2}
         findings = sorted([*findings, *notes], key=lambda one: order[one.level])
         odd = odd_images(embedded)
-        return Check(len(rows), checked, len(embedded), tuple(findings), tuple(odd), serving.id)
+        model = "" if serving is None else serving.id
+        return Check(len(rows), checked, len(embedded), tuple(findings), tuple(odd), model)
 
 
 def odd_images(embedded: Sequence[tuple[SetImageRow, NDArray[np.floating]]]) -> list[OddImage]:
@@ -196,7 +202,7 @@ def odd_images(embedded: Sequence[tuple[SetImageRow, NDArray[np.floating]]]) -> 
     return sorted(found, key=lambda one: -one.z)[:MOST_ODD]
 
 
-def _diagnose(paths: dict[Path, SetImageRow], serving: Serving) -> tuple[Diagnosis, int]:
+def _diagnose(paths: dict[Path, SetImageRow], max_pixels: int) -> tuple[Diagnosis, int]:
     """Return what the doctor says, and the number of images that it has looked at."""
     records = tuple(Record(path, "set", "train", "normal") for path in paths)
     done = 0
@@ -208,7 +214,7 @@ def _diagnose(paths: dict[Path, SetImageRow], serving: Serving) -> tuple[Diagnos
     diagnosis = diagnose(
         Catalog(next(iter(paths)).parents[2], "folders", records),
         workers=2,
-        max_pixels=serving.inspector.max_pixels,
+        max_pixels=max_pixels,
         seconds=DECODING_SECONDS,
         progress=count,
     )

@@ -48,7 +48,7 @@ async function viewLearn(container, { query }) {
     const found = await attempt(() => call("GET", `/v1/sets/${encodeURIComponent(state.set)}/check`));
     if (!found) { put(said); return; }
     const tones = { error: "anomalous", warning: "uncertain", note: "unknown" };
-    put(said, found.messages.length ? make("ul", { class: "messages" }, ...found.messages.map((one) => make("li", {}, make("span", { class: `pill ${tones[one.level] ?? "unknown"}`, text: t(`level.${one.level}`) }), make("span", { dir: "auto", text: one.message })))) : make("p", { class: "pill normal" }, icon("normal"), t("learn.fine")));
+    put(said, found.findings.length ? make("ul", { class: "messages" }, ...found.findings.map((one) => make("li", {}, make("span", { class: `pill ${tones[one.level] ?? "unknown"}`, text: t(`level.${one.level}`) }), make("span", { dir: "auto", text: one.message })))) : make("p", { class: "pill normal" }, icon("normal"), t("learn.fine")));
     if (found.odd.length) add(said, make("h3", { text: t("learn.odd") }), make("p", { class: "hint", text: t("learn.odd.hint") }), make("div", { class: "set-grid" }, ...found.odd.map((one) => setImage(one, one.why))));
   }
   async function showRegion() {

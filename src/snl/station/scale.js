@@ -63,7 +63,7 @@ function scoreHistogram(groups, limits, label) {
     if (value === null) continue;
     const x = clamp(scale.x(value), MARGIN_X, WIDTH - MARGIN_X);
     add(svg, draw("g", { class: `limit ${name}` }, draw("line", { x1: x, x2: x, y1: 12, y2: bottom }),
-      draw("text", { x: clamp(x, 20, WIDTH - 20), y: 10, "text-anchor": "middle", text: formatNumber(value) })));
+      draw("text", { x: clamp(x, 20, WIDTH - 20), y: 10, "text-anchor": "middle", text: name === "anomalous" ? formatNumber(value) : "" })));
   }
   const key = make("p", { class: "key" }, ...groups.map((group) => make("span", {}, make("i", { class: `box score-${group.name}` }), t(`scores.${group.name}`), ` (${number(group.values.length)})`)));
   return make("div", { class: "chart" }, svg, key);

@@ -15,7 +15,7 @@ from snl.service.service import Service
 
 routes = APIRouter(tags=["images"])
 
-Size = Annotated[int, Query(ge=64, le=1024, description="longest side in pixels")]
+Size = Annotated[int, Query(ge=64, le=2048, description="longest side in pixels")]
 
 _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
@@ -39,7 +39,7 @@ async def of_set(
 ) -> Response:
     service = context.service
     row = await run_in_threadpool(service.sets.image, set, id)
-    level = service.models.active().inspector.white_level
+    level = service.models.limits()[1]
     return await run_in_threadpool(_thumbnail, service, row.image, size, level)
 
 
@@ -59,7 +59,7 @@ async def of_inspection(context: Here, caller: Reader, id: str, size: Size = 256
 
 
 def _thumbnail(service: Service, image: str, size: int, white_level: int) -> Response:
-    most = service.models.active().inspector.max_pixels
+    most = service.models.limits()[0]
     try:
         content = service.thumbnails.jpeg(image, size, max_pixels=most, white_level=white_level)
     except ImageError as error:
