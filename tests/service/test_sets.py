@@ -16,6 +16,8 @@ from PIL import Image
 
 from snl.data.catalog import Catalog
 from snl.data.doctor import diagnose
+from snl.data.roi import Roi
+from snl.decision.edit import edit
 from snl.service import set_check
 from snl.service.blobs import Blobs
 from snl.service.service import Service
@@ -25,7 +27,7 @@ from snl.service.thumbnails import Thumbnails
 from snl.service.upload import Upload
 from tests.service.conftest import post
 from tests.service.in_process import client_of, service_of
-from tests.trees import save_striped, save_varied
+from tests.trees import HEIGHT, WIDTH, save_striped, save_varied
 
 KEEP = "private, max-age=31536000, immutable"
 
@@ -112,6 +114,21 @@ def test_the_check_says_what_the_doctor_says(
     assert levels == sorted(levels, key=["error", "warning", "note"].index)
     assert levels[-1] == "note" and "too few to say" in found["findings"][-1]["message"]
     assert str(service.data) not in str(found) and "train" not in named
+
+
+def test_a_model_of_tiles_and_regions_of_interest_compares_whole_images(
+    calibrated: Path, tmp_path: Path
+) -> None:
+    roi = Roi(8, 4, 32, 20, (WIDTH, HEIGHT))
+    with service_of(tmp_path / "data", calibrated) as service, client_of(service) as client:
+        service.models.recalibrate(
+            "", lambda one: edit(one, "t", tile=32, rois={"bolt": roi}), "me", ""
+        )
+        images = bolts(tmp_path, 20)
+        stranger = save_striped(tmp_path / "s.png", 3)
+        service.sets.add("mixed", [*images, ("s.png", stranger.read_bytes())], "me")
+        found = client.get("/v1/sets/mixed/check").json()
+    assert found["compared"] == 21 and found["odd"][0]["name"] == "s.png"
 
 
 def test_a_large_set_is_sampled_and_says_so(
