@@ -78,10 +78,14 @@ def starting(folder: Path) -> Iterator[Start]:
     servers: list[Server] = []
 
     def begin(
-        file: Path | None, *options: object, data: Path | None = None, wait: bool = True
+        file: Path | None,
+        *options: object,
+        data: Path | None = None,
+        wait: bool = True,
+        port: int = 0,
     ) -> Server:
         data = data or folder / "data"
-        port = free_port()
+        port = port or free_port()
         files = [] if file is None else [file]
         words = [*files, "--port", port, "--data", data, "--device", "cpu", *options]
         process = subprocess.Popen(

@@ -84,7 +84,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key.length === 1 && place >= 0 && place < MENU.length) { go(MENU[place]); return; }
   current.key?.(event);
 });
-addEventListener("hashchange", render);
+addEventListener("hashchange", () => { if (station.session) render(); });
 
 async function start() {
   applyTheme();
@@ -96,7 +96,10 @@ async function start() {
     drawFrame();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    if (error.status !== 401) { byId("offline").textContent = error.message; byId("offline").hidden = false; setTimeout(start, 3000); }
+    if (error.status === 401) { showSignIn(); return; }
+    byId("offline").textContent = error.message;
+    byId("offline").hidden = false;
+    setTimeout(start, 3000);
     return;
   }
   byId("offline").hidden = true;

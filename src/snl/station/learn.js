@@ -3,6 +3,8 @@
 /** Returns a name of a set from that of a product. */
 function setName(name) { return `product ${name}`.normalize("NFKD").replace(/[^\w .+-]/g, "_").slice(0, 100); }
 
+const QUICK_STEPS = 300; // of the short training of a first product
+
 async function viewLearn(container, { query }) {
   const known = query.get("product") ?? "", state = { set: query.get("set") ?? "", images: [], check: null, roi: null };
   const name = make("input", { type: "text", maxlength: 200, autocomplete: "off", id: "product-name", value: known, readonly: Boolean(known) });
@@ -18,7 +20,7 @@ async function viewLearn(container, { query }) {
     step(2, "learn.images", make("p", { class: "hint", text: t("learn.images.hint") }), drop, count, grid),
     step(3, "learn.check", make("button", { type: "button", text: t("learn.check.again"), onclick: check }), said),
     step(4, "learn.region", make("p", { class: "hint", text: t("learn.region.hint") }), region),
-    step(5, "learn.start", station.models.length ? make("label", { class: "check" }, quick, t("learn.quick")) : make("p", { class: "hint", text: t("learn.first") }), make("div", { class: "actions" }, start)));
+    step(5, "learn.start", make("label", { class: "check" }, quick, t(station.models.length ? "learn.quick" : "learn.quick.first")), station.models.length ? null : make("p", { class: "hint", text: t("learn.first") }), make("div", { class: "actions" }, start)));
 
   async function upload(chosen) {
     if (!name.value.trim()) { name.focus(); toast(t("learn.noname"), { wrong: true }); return; }
@@ -66,7 +68,7 @@ async function viewLearn(container, { query }) {
   }
   async function begin() {
     const product = name.value.trim();
-    const job = station.models.length ? { kind: "add", product, set: state.set, replace: Boolean(known), quick: quick.checked, roi: state.roi ?? undefined } : { kind: "train", sets: { [product]: state.set } };
+    const job = station.models.length ? { kind: "add", product, set: state.set, replace: Boolean(known), quick: quick.checked, roi: state.roi ?? undefined } : { kind: "train", sets: { [product]: state.set }, steps: quick.checked ? QUICK_STEPS : undefined };
     const made = await attempt(() => call("POST", "/v1/jobs", job));
     if (made) go(`jobs/${made.id}`);
   }
