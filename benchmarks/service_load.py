@@ -32,7 +32,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -238,17 +238,23 @@ async def _arrivals(
     free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def send(number: int, due: float) -> tuple[int, str, float]:
+        while free:  # the server closes kept connections that were idle: then the next one
+            with suppress(OSError, EOFError):
+                return await exchange(free.pop(), number, due)
         try:
-            stream = free.pop() if free else await asyncio.open_connection(
-                address.hostname, address.port
-            )  # fmt: skip
-            reader, writer = stream
-            writer.write(requests[number % len(requests)])
-            lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-            fields = dict(line.split(": ", 1) for line in lines[1:] if line)
-            body = await reader.readexactly(int(fields["content-length"]))
+            stream = await asyncio.open_connection(address.hostname, address.port)
+            return await exchange(stream, number, due)
         except (OSError, EOFError):
             return 0, "", time.monotonic() - due
+
+    async def exchange(
+        stream: tuple[asyncio.StreamReader, asyncio.StreamWriter], number: int, due: float
+    ) -> tuple[int, str, float]:
+        reader, writer = stream
+        writer.write(requests[number % len(requests)])
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+        fields = dict(line.split(": ", 1) for line in lines[1:] if line)
+        body = await reader.readexactly(int(fields["content-length"]))
         took = time.monotonic() - due
         if fields.get("connection") == "close":
             writer.close()

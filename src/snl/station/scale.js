@@ -24,6 +24,8 @@ function rarityScale(one, rates) {
     add(svg, draw("line", { class: "tick", x1: x, x2: x, y1: 28, y2: 33 }), draw("text", { x, y: 46, "text-anchor": anchor, text }));
   }
   add(node, svg, make("p", { class: "rarity-words" }, make("b", { text: rarityWords(p) }), " ", make("span", { class: "hint", text: limitWords(rates) })));
+  const missing = Math.ceil(1 / rates.anomalous) - 1 - (product(one.product)?.held_out_images ?? 0);
+  if (one.result.threshold === null && missing > 0) add(node, make("p", { class: "hint problem", text: t("scale.few", { n: missing }) }));
   return node;
 }
 
