@@ -19,7 +19,7 @@ SCRIPTS = (
     *("words", "api", "boxes", "viewer", "scale", "inspection", "live", "review", "figures"),
     *("rates", "upload", "learn", "versions", "products", "connectors", "settings", "help", "app"),
 )
-LANGUAGES = ("en",)
+LANGUAGES = ("en", "de")
 """Languages that the page brings; a folder of the configuration can have more."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
