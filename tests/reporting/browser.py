@@ -40,7 +40,14 @@ def chromium() -> Iterator[Any]:
         missing("Chromium or its driver is not installed")
     options = webdriver.ChromeOptions()
     options.binary_location = str(program)
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+    for argument in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        "use-fake-device-for-media-stream",
+        "use-fake-ui-for-media-stream",
+    ):
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(driver_program))

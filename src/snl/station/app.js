@@ -60,7 +60,7 @@ function follow() {
   stream.addEventListener("error", () => {
     offline.textContent = t("error.away");
     offline.hidden = false;
-    if (stream.readyState === EventSource.CLOSED) setTimeout(follow, 3000); // refused, for example while it starts
+    if (stream?.readyState === EventSource.CLOSED) setTimeout(follow, 3000); // refused, for example while it starts
   });
   stream.addEventListener("inspection", (event) => current.event?.("inspection", JSON.parse(event.data)));
   stream.addEventListener("reset", () => current.event?.("reset", {}));
@@ -83,6 +83,10 @@ document.addEventListener("keydown", (event) => {
   const place = Number(event.key) - 1;
   if (event.key.length === 1 && place >= 0 && place < MENU.length) { go(MENU[place]); return; }
   current.key?.(event);
+});
+// a browser has few connections to a server: a page that nobody sees needs none
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) { stream?.close(); stream = null; } else if (station.session && !stream) { follow(); current.event?.("reset", {}); }
 });
 addEventListener("hashchange", () => { if (station.session) render(); });
 

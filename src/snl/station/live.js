@@ -3,7 +3,7 @@
 const NEWEST = 40; // inspections of the strip
 
 async function viewLive(container) {
-  const state = { newest: [], alarms: [], shown: null, follow: true, panel: null, drift: [] };
+  const state = { newest: [], alarms: [], more: false, shown: null, follow: true, panel: null, drift: [] };
   const banner = make("section", { class: "alarms", "aria-live": "assertive", hidden: true });
   const main = make("section", { class: "live-main", "aria-label": t("live.shown") });
   const strip = make("div", { class: "strip-of-cards", role: "list", "aria-label": t("live.newest") });
@@ -48,14 +48,14 @@ async function viewLive(container) {
     if (!state.alarms.length) { put(banner); return; }
     const shown = state.alarms.slice(0, 6), more = state.alarms.length - shown.length;
     put(banner, 
-      make("div", { class: "alarms-head" }, make("h2", {}, term("alarm", t("alarms.title", { n: state.alarms.length }))),
-        may("review") ? make("button", { type: "button", class: "primary", onclick: () => seen(state.alarms.map((one) => one.id)) }, t("alarms.seen", { n: state.alarms.length }), keyHint("S")) : null,
+      make("div", { class: "alarms-head" }, make("h2", {}, term("alarm", t(state.more ? "alarms.many" : "alarms.title", { n: state.alarms.length }))),
+        may("review") ? make("button", { type: "button", class: "primary", onclick: () => seen(state.alarms.map((one) => one.id)) }, t(state.more ? "alarms.seen.these" : "alarms.seen", { n: state.alarms.length }), keyHint("S")) : null,
         make("a", { class: "link", href: "#/review?queue=open", text: t("alarms.review") })),
       make("div", { class: "strip-of-cards" }, ...shown.map((one) => card(one, { size: 160, onclick: () => pick(one, true) })),
         more > 0 ? make("p", { class: "more-alarms", text: t("alarms.more", { n: more }) }) : null));
   }
   async function seen(ids) {
-    for (let n = 0; n < ids.length; n += 1000) await markSeen(ids.slice(n, n + 1000));
+    await markSeen(ids);
     await readAlarms();
   }
   function forgetAlarm(id) {
@@ -65,6 +65,7 @@ async function viewLive(container) {
   async function readAlarms() {
     const page = await call("GET", "/v1/inspections?unseen=true&limit=200");
     state.alarms = page.inspections.reverse();
+    state.more = page.next !== null;
     showAlarms();
   }
   async function readSide() {
@@ -85,7 +86,7 @@ async function viewLive(container) {
     state.newest = [];
     for (const one of page.inspections) { state.newest.push(one); add(strip, stripCard(one)); }
     await Promise.all([readAlarms(), readSide()]);
-    if (state.newest.length) { if (!state.shown || state.follow) pick(state.newest[0]); } else put(main, firstSteps(files));
+    if (state.newest.length) { if (!state.shown || state.follow) pick(state.newest[0]); } else put(main, firstSteps(inspectFiles));
   }
   showFollow();
   await readAll();
@@ -121,12 +122,12 @@ function markChosen(list, id) {
 }
 
 /** Returns what to do first on a station that has inspected nothing. */
-function firstSteps(files) {
+function firstSteps(take) {
   const step = (key, done, ...actions) => make("li", { class: done ? "done" : "" }, make("h3", { text: t(`first.${key}`) }), make("p", { text: t(`first.${key}.text`) }), done ? make("p", { class: "pill normal" }, icon("normal"), t("first.done")) : make("div", { class: "actions" }, ...actions));
   const has = station.models.length > 0;
   return make("section", { class: "first" }, make("h2", { text: t("first.title") }), make("ol", {},
     step("model", has, make("a", { class: "button primary", href: "#/products/new", text: t("first.learn") }), make("a", { class: "button", href: "#/products", text: t("first.upload") })),
-    step("images", false, has && may("inspect") ? files.button.cloneNode(true) : null, make("a", { class: "button", href: "#/settings/sources", text: t("first.source") })),
+    step("images", false, has && may("inspect") ? imageInput(take).button : null, make("a", { class: "button", href: "#/settings/sources", text: t("first.source") })),
     step("review", false, make("a", { class: "button", href: "#/review", text: t("first.review") }))));
 }
 
