@@ -228,7 +228,7 @@ class Jobs:
             if self._closed or self.row(row.id).state == "cancelled":
                 return
             if status == 0 and output.is_file():
-                made = self.models.add(output, row.model, row.who, f"job {row.kind} {row.id}")
+                made = self.models.add(output, row.model, row.who, _why(row))
                 self._end(row.id, "done", result=made.id)
             else:
                 self._end(row.id, "failed", error=self._last_line(folder, row.id, status))
@@ -378,6 +378,12 @@ class Jobs:
 def _roi_text(roi: Sequence[int]) -> str:
     """Return a region of interest as the option --roi takes it."""
     return ",".join(map(str, roi))
+
+
+def _why(row: JobRow) -> str:
+    """Return why a version was made, for people."""
+    products = row.settings.get("product") or ", ".join(row.settings.get("sets") or ())
+    return f"{row.kind} {products}, job {row.id}"
 
 
 def _check_product(name: str) -> None:

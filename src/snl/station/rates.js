@@ -57,13 +57,15 @@ async function viewRates(container, { path }) {
   function show() {
     sliders.anomalous();
     sliders.uncertain();
-    const differ = [], effect = { fewer: 0, more: 0, missed: 0, caught: 0, spared: 0 };
+    const differ = [], effect = { fewer: 0, more: 0, firmer: 0, softer: 0, missed: 0, caught: 0, spared: 0 };
     for (let n = 0; n < data.ids.length; n += 1) {
       const before = decideWith(n, data.rates), after = decideWith(n, state), defect = isDefect(n);
       if (before === after) continue;
       differ.push({ id: data.ids[n], before, after, review: data.reviews[n], defect });
-      if (before === "anomalous") effect.fewer += 1;
-      if (after === "anomalous") effect.more += 1;
+      if (after === "normal") effect.fewer += 1;
+      else if (before === "normal") effect.more += 1;
+      else if (after === "anomalous") effect.firmer += 1;
+      else effect.softer += 1;
       if (defect && after === "normal") effect.missed += 1;
       if (defect && before === "normal") effect.caught += 1;
       if (defect === false && after === "normal") effect.spared += 1;
@@ -72,6 +74,8 @@ async function viewRates(container, { path }) {
     const sentence = [];
     if (effect.fewer) sentence.push(t("rates.fewer", { n: effect.fewer }));
     if (effect.more) sentence.push(t("rates.more", { n: effect.more }));
+    if (effect.firmer) sentence.push(t("rates.firmer", { n: effect.firmer }));
+    if (effect.softer) sentence.push(t("rates.softer", { n: effect.softer }));
     if (effect.missed) sentence.push(t("rates.missed", { n: effect.missed }));
     if (effect.caught) sentence.push(t("rates.caught", { n: effect.caught }));
     if (effect.spared) sentence.push(t("rates.spared", { n: effect.spared }));

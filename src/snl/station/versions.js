@@ -17,8 +17,8 @@ async function viewVersion(container, { path }) {
   }
   add(container, make("div", { class: "view-title" }, make("h1", {}, bdi(version.name), ` ${t("version.number", { n: version.version })} `, statePill(version.state))),
     make("p", { class: "lead", dir: "auto", text: t("version.made", { who: version.who, when: time(version.created), why: version.why || "–" }) }), actions,
-    make("section", {}, make("h2", {}, term("held-back", t("version.held"))), make("p", { class: "hint", text: t("version.held.hint") }), held),
-    isActive ? null : make("section", {}, make("h2", {}, term("shadow", t("version.traffic"))), make("p", { class: "hint", text: t(model ? "version.traffic.hint" : "version.traffic.none") }), may("admin") && model ? make("div", { class: "actions" }, compare, status) : null, traffic));
+    isActive ? null : make("section", {}, make("h2", {}, term("shadow", t("version.traffic"))), make("p", { class: "hint", text: t(model ? "version.traffic.hint" : "version.traffic.none") }), may("admin") && model ? make("div", { class: "actions" }, compare, status) : null, traffic),
+    make("section", {}, make("h2", {}, term("held-back", t("version.held"))), make("p", { class: "hint", text: t("version.held.hint") }), held));
 
   async function change(action) {
     const danger = action === "discard";
@@ -33,8 +33,10 @@ async function viewVersion(container, { path }) {
   }
   const products = await call("GET", `/v1/models/${id}/products`);
   const old = new Set(station.products.map((one) => one.name));
-  products.sort((a, b) => old.has(a.name) - old.has(b.name) || a.name.localeCompare(b.name));
-  add(held, ...products.slice(0, 24).map((one) => make("figure", { class: "histogram" }, make("figcaption", {}, bdi(one.name), " ", old.has(one.name) || isActive ? null : make("span", { class: "tag", text: t("version.new") }),
+  const hasChanged = (one) => !isActive && old.has(one.name) && (product(one.name).threshold !== one.threshold || product(one.name).held_out_images !== one.held_out_images);
+  const rank = (one) => (old.has(one.name) ? (hasChanged(one) ? 1 : 2) : 0);
+  products.sort((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name));
+  add(held, ...products.slice(0, 24).map((one) => make("figure", { class: "histogram" }, make("figcaption", {}, bdi(one.name), " ", old.has(one.name) || isActive ? null : make("span", { class: "tag", text: t("version.new") }), hasChanged(one) ? make("span", { class: "tag", text: t("version.changed") }) : null,
     make("small", { text: t("version.held.count", { n: one.held_out_images }) })), scoreHistogram([{ name: "good", values: one.scores }], [{ name: "uncertain", value: one.uncertain_threshold }, { name: "anomalous", value: one.threshold }], one.name))));
 
   async function replay() {
@@ -43,11 +45,11 @@ async function viewVersion(container, { path }) {
     compare.disabled = false;
     if (done) showTraffic();
   }
-  let timer = 0;
+  let timer = 0, left = false;
   async function showTraffic() {
     clearTimeout(timer);
     const found = await attempt(() => call("GET", `/v1/models/${id}/comparison`));
-    if (!found || !container.isConnected) return;
+    if (!found || left) return;
     status.textContent = found.waiting ? t("version.waiting", { n: found.waiting }) : "";
     if (found.waiting) timer = setTimeout(showTraffic, 1000);
     if (!found.inspections) { put(traffic); return; }
@@ -55,12 +57,12 @@ async function viewVersion(container, { path }) {
     const changed = found.counts.filter((one) => one.made !== one.other).reduce((sum, one) => sum + one.count, 0);
     put(traffic, 
       make("p", { class: "headline", text: t("version.changes", { n: changed, total: found.inspections }) }),
-      found.better + found.worse ? make("p", { text: t("version.judged", { better: found.better, worse: found.worse }) }) : make("p", { class: "hint", text: t("version.unjudged") }),
+      found.better + found.worse ? make("p", { text: t("version.judged", { better: found.better, worse: found.worse }) }) : changed ? make("p", { class: "hint", text: t("version.unjudged") }) : null,
       make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("version.traffic") }, make("table", { class: "matrix" }, make("thead", {}, make("tr", {}, make("th", { scope: "col", text: t("version.matrix") }), ...kinds.map((kind) => make("th", { scope: "col", text: t(`decision.${DECISION_CLASS[kind]}`) })))),
         make("tbody", {}, ...kinds.map((made) => make("tr", {}, make("th", { scope: "row", text: t(`decision.${DECISION_CLASS[made]}`) }), ...kinds.map((other) => make("td", { class: made === other ? "same" : count(made, other) ? "differs" : "", text: number(count(made, other)) }))))))),
       make("div", { class: "cards", id: "changed" }));
     if (found.waiting) return;
-    const list = byId("changed");
+    const list = traffic.querySelector("#changed");
     for (const changedId of found.changed.slice(0, 12)) {
       const [one, other] = await Promise.all([call("GET", `/v1/inspections/${changedId}`), call("GET", `/v1/models/${id}/decisions/${changedId}`)]).catch(() => [null, null]);
       if (!one) continue;
@@ -69,7 +71,7 @@ async function viewVersion(container, { path }) {
     }
   }
   if (!isActive && model) await showTraffic();
-  return { event: (kind, data) => { if (kind === "change" && data.what === "promote") refreshModels(); }, leave: () => clearTimeout(timer) };
+  return { event: (kind, data) => { if (kind === "change" && data.what === "promote") refreshModels(); }, leave: () => { left = true; clearTimeout(timer); } };
 }
 
 function decisionText(decision) { return t(`decision.${DECISION_CLASS[decision]}`); }

@@ -86,6 +86,8 @@ class Source(ABC):
     Settings: ClassVar[type[SourceSettings]] = SourceSettings
     live: bool = False
     """Whether an image that cannot be inspected at once is dropped: the next one is newer."""
+    pause: float = 0.0
+    """Seconds after each image that was inspected; those that are known follow one another."""
     ends: ClassVar[bool] = False
     """Whether the source ends with its last image, or with an error, and is not opened again."""
 

@@ -93,6 +93,7 @@ class FolderSource(Source):
 
     def __init__(self, name: str, settings: FolderSettings, policy: Policy | None) -> None:
         super().__init__(name, settings, policy)
+        self.pause = settings.interval
         path = str(settings.folder)
         self._root = real_path(path) if policy is None else policy.check_folder(path)
 
@@ -115,7 +116,6 @@ class FolderSource(Source):
                 image = self._image(path, self._seen[path])
                 if image is not None:
                     yield image
-                    self.closing.wait(self.settings.interval)
 
     def stored(self, image: SourceImage) -> None:
         self._finish(image.token, "" if self.settings.after == "delete" else DONE)

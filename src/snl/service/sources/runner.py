@@ -233,6 +233,7 @@ class Runner:
                     return 0
                 self.inspect(self._upload(source, image, content))
                 status.images, status.last = status.images + 1, datetime.now(UTC)
+                self._stop.wait(source.pause)
             except DuplicateError:
                 status.known += 1
             except (FullError, LateError, ClosedError) as error:
