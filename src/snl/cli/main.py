@@ -38,6 +38,7 @@ from snl.cli import (
 )
 from snl.cli.console import BAD_INPUT, say
 from snl.cli.failures import check_working_directory, is_out_of_memory
+from snl.cli.neighbours import option_for, verb_for
 from snl.cli.options import format_examples
 from snl.cli.safety import guard
 from snl.errors import SnlError
@@ -115,6 +116,8 @@ def parse(arguments: Sequence[str]) -> tuple[Any, argparse.Namespace]:
     name = next((word for word in arguments if not word.startswith("-")), None)
     verb = VERBS.get(name or "")
     parser = make_parser(name)
+    if name is not None and verb is None and (ours := verb_for(name, VERBS)) is not None:
+        parser.error(f"there is no verb {printable(name)!r}; use snl {ours}")
     empty = next((word for word in arguments if word[:2] == "--" and word.endswith("=--")), None)
     if empty is not None:  # argparse would make an empty list of it
         parser.error(f"argument {empty[:-3]}: expected one argument")
@@ -126,8 +129,18 @@ def parse(arguments: Sequence[str]) -> tuple[Any, argparse.Namespace]:
         setattr(options, optional, Path(extra.pop()))
     options.arguments = list(arguments)  # for verbs that start themselves again
     if extra:
-        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+        hint = option_for(extra, _parser_of(parser, name or ""))
+        parser.error(f"unrecognized arguments: {' '.join(extra)}" + (f"; {hint}" if hint else ""))
     return verb, options
+
+
+def _parser_of(parser: argparse.ArgumentParser, verb: str) -> argparse.ArgumentParser:
+    """Return the parser of a verb."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction) and verb in action.choices:
+            found: argparse.ArgumentParser = action.choices[verb]
+            return found
+    return parser
 
 
 class _Parser(argparse.ArgumentParser):

@@ -382,15 +382,17 @@ def setting(name: str) -> Callable[[str], Any]:
 
 
 def rate(text: str) -> float:
-    """Return an option's value as a rate: a number between 0 and 1, both excluded."""
+    """Return an option's value as a rate, `0.02` or `2%`: between 0 and 1, both excluded."""
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
     try:
-        value = float(text)
+        value = float(number) / (100 if percent else 1)
     except ValueError:
         value = float("nan")
     if not 0 < value < 1:
+        meant = f"; {value / 100:g} or {value:g}%?" if 1 <= value < 100 and not percent else ""
         raise argparse.ArgumentTypeError(
-            f"{_shown(text)} is not a rate; give a number between 0 and 1, without 0 and 1"
-            + (f" ({value:g} % is {value / 100:g})" if 1 < value < 100 else "")
+            f"{_shown(text)} is not a rate; give a number between 0 and 1, without 0 and 1, or a "
+            f"percentage{meant}"
         )
     return value
 
