@@ -25,7 +25,7 @@ def test_configurations_are_complete_and_read(name: str, monkeypatch: pytest.Mon
     assert config.server.host == "0.0.0.0"
     if name == "snl.toml":  # it shows every setting
         text = (DEPLOY / name).read_text()
-        for section in ("server", "limits", "retention", "allow"):
+        for section in ("server", "limits", "retention", "station", "allow"):
             for key in type(getattr(config, section)).model_fields:
                 assert re.search(rf"^(# )?{key} = ", text, re.MULTILINE) or key == "model_mib", key
 

@@ -18,6 +18,7 @@ import pytest
 from snl.service.access import create
 from snl.service.api.app import make_app
 from snl.service.service import Service
+from snl.service.statistics import statistics
 from snl.service.store import UNUSUAL_P, Filter, Store
 from snl.service.tables import ReviewRow
 from tests.service import rows
@@ -149,7 +150,7 @@ def test_statistics_count_by_local_hour_and_day(store: Store, offset: int) -> No
              row.decision, row.review)
             for row in found[10:40]
         )  # fmt: skip
-        got = store.statistics(found[10].created, found[40].created, hours, offset)
+        got = statistics(store, found[10].created, found[40].created, hours, offset)
         assert {tuple(one[:4]): one[4] for one in got} == expected
         assert [one[0] for one in got] == sorted(one[0] for one in got)
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.service.conftest import Server, free_port, starting
 from tests.service.receivers import broker
 from tests.station.conftest import Station
+from tests.station.test_views import axe, violations
 from tests.trees import PRODUCTS, save_part, save_striped
 
 IMAGES = int(os.environ.get("SNL_DAY_IMAGES", "300"))
@@ -32,7 +34,7 @@ def images(folder: Path) -> list[Path]:
 
 
 def publish(port: int, paths: list[Path]) -> None:
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.connect("127.0.0.1", port)
     client.loop_start()
     for path in paths:
@@ -202,6 +204,8 @@ def _product(page: Station, server: Server, folder: Path) -> None:
     page.until(lambda: page.all(".messages") or "Nothing stands out" in page.text(), "the check")
     page.js("document.getElementById('quick').click()")
     page.click("Add the product")
+    page.find("a", "Look at the result")
+    assert violations(page, axe()) == []
     page.click("Look at the result", "a")
     page.sees("Compared with what was decided")
     page.click("Compare on stored inspections")

@@ -10,6 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.service.conftest import Server
 from tests.station.conftest import Station, send
+from tests.station.test_views import axe, violations
 
 
 @pytest.fixture
@@ -160,6 +161,7 @@ def test_roles_decide_what_the_page_offers(
         page.connect(server.url)
         page.driver.get(f"{server.url}/#/live")
         page.sees("Give the token")
+        assert violations(page, axe()) == []
         page.js("document.querySelector('dialog input').value = 'snl_wrong'")
         page.click("Sign in", "button")
         page.sees("this token is not valid")

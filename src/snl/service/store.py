@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -182,50 +182,6 @@ class Store:
         with self.reading() as session:
             found = session.execute(query).all()
             return {(product, decision): count for product, decision, count in found}
-
-    def statistics(
-        self, since: datetime, until: datetime | None, hours: bool, offset: int
-    ) -> Sequence[tuple[str, str, str, str | None, int]]:
-        """Return counts by time, product, decision and review.
-
-        Args:
-            since, until: times.
-            hours: count by hour (`2026-11-28T06`) instead of day (`2026-11-28`).
-            offset: minutes by which the local time is ahead of UTC.
-        """
-        row = InspectionRow
-        if self.engine.dialect.name == "sqlite":
-            pattern = "%Y-%m-%dT%H" if hours else "%Y-%m-%d"
-            when: Any = func.strftime(pattern, row.created, f"{offset:+d} minutes")
-        else:
-            pattern = 'YYYY-MM-DD"T"HH24' if hours else "YYYY-MM-DD"
-            local = func.timezone("UTC", row.created) + timedelta(minutes=offset)
-            when = func.to_char(local, pattern)
-        when = when.label("time")
-        query = (
-            select(when, row.product, row.decision, row.review, func.count())
-            .where(row.created >= since)
-            .group_by("time", row.product, row.decision, row.review)
-            .order_by("time")
-        )
-        if until is not None:
-            query = query.where(row.created < until)
-        with self.reading() as session:
-            return [tuple(found) for found in session.execute(query)]
-
-    def scores(self, product: str, since: datetime | None, most: int) -> Sequence[Any]:
-        """Return id, score, decision, review and network of a product's newest inspections."""
-        row = InspectionRow
-        query = (
-            select(row.id, row.score, row.decision, row.review, row.network)
-            .where(row.product == product)
-            .order_by(row.id.desc())
-            .limit(most)
-        )
-        if since is not None:
-            query = query.where(row.created >= since)
-        with self.reading() as session:
-            return session.execute(query).all()
 
     # --- reviews ---
 

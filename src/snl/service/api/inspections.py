@@ -18,6 +18,7 @@ from snl.service import events
 from snl.service.api import pictures, schemas
 from snl.service.api.answers import RefusedError, without_store
 from snl.service.api.context import Context, Here, Reader, Sender
+from snl.service.api.station_schemas import Nearest
 from snl.service.batching import ClosedError, FullError, LateError
 from snl.service.models import NoModelError
 from snl.service.store import DuplicateError, Filter, Store, StoreError
@@ -187,11 +188,11 @@ async def overlay(id: str, context: Here, caller: Reader) -> Response:
 
 
 @routes.get("/v1/inspections/{id}/nearest", summary="The normal image that is most like it")
-async def nearest(id: str, context: Here, caller: Reader) -> schemas.Nearest:
+async def nearest(id: str, context: Here, caller: Reader) -> Nearest:
     """Among the newest stored normal inspections of the same product."""
     row = await run_in_threadpool(found, context.service.store, id)
     other = await run_in_threadpool(context.service.nearest.of, row)
-    return schemas.Nearest(inspection=None if other is None else shown(other))
+    return Nearest(inspection=None if other is None else shown(other))
 
 
 def _inspect(context: Context, upload: Upload) -> InspectionRow | RefusedError:

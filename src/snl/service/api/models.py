@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from snl.service.api import schemas
 from snl.service.api.context import Admin, Here, Reader
+from snl.service.api.station_schemas import Shadowed
 from snl.service.ids import new_id
 from snl.service.serving import Serving
 from snl.service.store import NotThereError
@@ -80,11 +81,11 @@ async def comparison(context: Here, caller: Reader, id: str) -> schemas.Comparis
 
 
 @routes.get("/v1/models/{id}/decisions/{inspection}", summary="What a version would have decided")
-async def decision(context: Here, caller: Reader, id: str, inspection: str) -> schemas.Shadowed:
+async def decision(context: Here, caller: Reader, id: str, inspection: str) -> Shadowed:
     row = await run_in_threadpool(context.service.shadows.decision, id, inspection)
     if row is None:
         raise NotThereError("this version has not decided this inspection")
-    return schemas.Shadowed(
+    return Shadowed(
         decision=row.decision,  # type: ignore[arg-type]
         product=row.product,
         score=row.score,

@@ -11,6 +11,7 @@ from snl.service.api import schemas
 from snl.service.api.answers import RefusedError
 from snl.service.api.context import Here, Reader, Reviewer
 from snl.service.api.inspections import found, shown
+from snl.service.api.station_schemas import Seen, SeenCount
 from snl.service.tables import ReviewRow
 
 routes = APIRouter(tags=["reviews"])
@@ -43,10 +44,10 @@ async def undo(id: str, context: Here, caller: Reviewer) -> schemas.Inspection:
 
 
 @routes.post("/v1/inspections/seen", summary="Say that alarms were seen")
-async def seen(context: Here, caller: Reviewer, what: schemas.Seen) -> schemas.SeenCount:
+async def seen(context: Here, caller: Reviewer, what: Seen) -> SeenCount:
     """They are still to be reviewed."""
     count = await run_in_threadpool(context.service.store.see, what.ids, caller.name)
-    return schemas.SeenCount(inspections=count)
+    return SeenCount(inspections=count)
 
 
 @routes.get("/v1/inspections/{id}/reviews", summary="Reviews, oldest first")

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from snl.service.access import Caller, caller_of
-from snl.service.api import schemas
 from snl.service.api.answers import RefusedError
 from snl.service.api.context import COOKIE, Here, Reader
+from snl.service.api.station_schemas import NewSession, Session
 
 routes = APIRouter(tags=["session"])
 
@@ -18,8 +18,8 @@ SESSION_SECONDS = 12 * 3600
 
 @routes.post("/v1/session", summary="Sign a browser in")
 async def sign_in(
-    request: Request, response: Response, context: Here, given: schemas.NewSession
-) -> schemas.Session:
+    request: Request, response: Response, context: Here, given: NewSession
+) -> Session:
     """The token is kept in a cookie that scripts cannot read and other sites cannot use."""
     token = given.token.strip()
     caller = await run_in_threadpool(caller_of, context.service.store, token)
@@ -37,7 +37,7 @@ async def sign_in(
 
 
 @routes.get("/v1/session", summary="Who is signed in")
-async def session(context: Here, caller: Reader) -> schemas.Session:
+async def session(context: Here, caller: Reader) -> Session:
     return _session(caller, context.settings.open)
 
 
@@ -46,5 +46,5 @@ async def sign_out(response: Response) -> None:
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
 
 
-def _session(caller: Caller, is_open: bool) -> schemas.Session:
-    return schemas.Session(name=caller.name, role=caller.role, open=is_open)  # type: ignore[arg-type]
+def _session(caller: Caller, is_open: bool) -> Session:
+    return Session(name=caller.name, role=caller.role, open=is_open)  # type: ignore[arg-type]

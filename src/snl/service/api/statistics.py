@@ -10,8 +10,9 @@ from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 
 from snl.errors import SettingsError
-from snl.service.api import schemas
+from snl.service import statistics as stored
 from snl.service.api.context import Context, Here, Reader
+from snl.service.api.station_schemas import StatisticsRow, StoredScores
 
 routes = APIRouter(tags=["statistics"])
 
@@ -30,14 +31,12 @@ async def statistics(
     offset: Annotated[
         int, Query(ge=-900, le=900, description="minutes by which local time is ahead of UTC")
     ] = 0,
-) -> list[schemas.StatisticsRow]:
+) -> list[StatisticsRow]:
     rows = await run_in_threadpool(
-        context.service.store.statistics, since, until, by == "hour", offset
+        stored.statistics, context.service.store, since, until, by == "hour", offset
     )
     names = ("time", "product", "decision", "review", "count")
-    return [
-        schemas.StatisticsRow.model_validate(dict(zip(names, row, strict=True))) for row in rows
-    ]
+    return [StatisticsRow.model_validate(dict(zip(names, row, strict=True))) for row in rows]
 
 
 @routes.get("/v1/products/{name:path}/scores", summary="Scores of a product's inspections")
@@ -48,7 +47,7 @@ async def scores(
     model: Annotated[str, Query(max_length=100)] = "",
     since: datetime | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST_SCORES)] = 5000,
-) -> schemas.StoredScores:
+) -> StoredScores:
     """With them a client can say what other rates would have decided: an image is anomalous if its
     p-value is at most the rate of anomalous, else uncertain if it is at most that of uncertain;
     what was called an unknown product stays so."""
@@ -57,11 +56,11 @@ async def scores(
 
 def _scores(
     context: Context, name: str, model: str, since: datetime | None, limit: int
-) -> schemas.StoredScores:
+) -> StoredScores:
     calibration = context.service.models.active(model).calibration
     if name not in calibration.products:
         raise SettingsError(f"there is no product {name[:100]}")
-    found = context.service.store.scores(name, since, limit + 1)
+    found = stored.scores(context.service.store, name, since, limit + 1)
     rows = [row for row in found[:limit] if row.network == calibration.network]
     known: dict[float, float | None] = {}
     for row in rows:
@@ -73,7 +72,7 @@ def _scores(
         for rate in rates
         if (threshold := calibration.scores.threshold(rate, name)[0]) is not None
     ]
-    return schemas.StoredScores(
+    return StoredScores(
         ids=[row.id for row in rows],
         scores=[row.score for row in rows],
         p_values=[known[row.score] for row in rows],
