@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,7 @@ from snl.service.models import ModelError, Models, NoModelError
 from snl.service.server import open_store
 from snl.service.service import Service, Upload
 from snl.service.store import Filter
+from snl.service.tables import ModelRow
 from tests.service.conftest import post
 from tests.service.in_process import client_of
 from tests.trees import save_varied
@@ -191,6 +193,21 @@ def test_garbage_changes_nothing(service: Service, calibrated: Path, tmp_path: P
         service.models.promote("0", "test", "")
     assert sorted(service.models.folder.iterdir()) == files
     assert [row.version for row in service.models.rows()] == [1]
+
+
+def test_a_rollback_goes_by_the_order_of_promotions_not_by_the_clock(service: Service) -> None:
+    def rate(value: float) -> str:
+        return service.models.recalibrate(
+            "varied", lambda before: set_rates(before, anomalous=value, uncertain=0.4), "test", ""
+        ).id
+
+    second, third = rate(0.1), rate(0.2)
+    assert service.models.active().id == third
+    with service.store.writing() as session:  # the clock was set back before the second one
+        row = session.get_one(ModelRow, second)
+        assert row.promoted is not None
+        row.promoted -= timedelta(days=400)
+    assert service.models.rollback("varied", "test", "").id == second
 
 
 def test_a_version_whose_file_was_damaged_is_not_promoted(

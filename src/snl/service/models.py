@@ -7,13 +7,9 @@ and no request is dropped.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -28,16 +24,14 @@ from snl.limits import MAX_PIXELS
 from snl.runtime.describe import metadata_of
 from snl.runtime.inspector import Inspector, load
 from snl.service.ids import new_id
+from snl.service.model_files import ModelError as ModelError
+from snl.service.model_files import copy_into, digest_of
 from snl.service.serving import Serving
 from snl.service.store import NotThereError, Store, audit
-from snl.service.tables import ModelRow
+from snl.service.tables import AuditRow, ModelRow
 
 NAME = re.compile(r"[^/\\\x00-\x1f\x7f]{1,100}")
 SUFFIXES = (".snl", ".onnx", ".xml")
-
-
-class ModelError(SnlError):
-    """A model or version cannot be changed like this."""
 
 
 class NoModelError(NotThereError):
@@ -103,7 +97,7 @@ class Models:
             raise SettingsError("two of the files have the same name; each is a model of its own")
         for file in files:
             with self._changing:
-                digest = _digest(file)
+                digest = digest_of(file)
                 with self.store.reading() as session:
                     query = select(ModelRow.id).where(ModelRow.sha256 == digest)
                     known = session.scalars(query.where(ModelRow.name == file.stem)).first()
@@ -217,13 +211,13 @@ class Models:
             )
         if suffix not in SUFFIXES:
             raise SettingsError(f"{file.name}: give a file of {', '.join(SUFFIXES)}")
-        digest = _digest(file)
+        digest = digest_of(file)
         stored = f"{digest}{suffix}"
         if not (self.folder / stored).is_file():
             weights = file.with_suffix(".bin")
             if suffix == ".xml" and weights.is_file():
-                self._copy(weights, f"{digest}.bin")
-            self._copy(file, stored)
+                copy_into(self.folder, weights, f"{digest}.bin")
+            copy_into(self.folder, file, stored)
         try:
             inspector = self._open(stored)
         except BaseException as error:
@@ -309,11 +303,17 @@ class Models:
         """
         with self._changing:
             self.active(name)
-            before = [row for row in self.rows(name) if row.state != "active" and row.promoted]
-            if not before:
+            before = [row.id for row in self.rows(name) if row.state != "active" and row.promoted]
+            query = (  # in the order of the audit, whatever the clock said
+                select(AuditRow.subject)
+                .where(AuditRow.action == "promote", AuditRow.subject.in_(before))
+                .order_by(AuditRow.id.desc())
+            )
+            with self.store.reading() as session:
+                last = session.scalars(query).first()
+            if last is None:
                 raise ModelError(f"no earlier version of {name} was active")
-            last = max(before, key=lambda row: row.promoted or row.created)
-            return self._activate(last.id, who, why)
+            return self._activate(last, who, why)
 
     def recalibrate(
         self, name: str, change: Callable[[Calibration], Calibration], who: str, why: str
@@ -406,34 +406,3 @@ class Models:
         with self.store.reading() as session:
             query = select(ModelRow.id).where(ModelRow.file == file)
             return session.scalars(query).first() is not None
-
-    def _copy(self, source: Path, name: str) -> None:
-        """Copy a file into the folder; it is complete or not there."""
-        temporary = self.folder / f"incoming-{new_id()}"
-        try:
-            shutil.copyfile(source, temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(self.folder / name)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def _digest(file: Path) -> str:
-    """Return the SHA-256 of a model file and its weights.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    weights = file.with_suffix(".bin")
-    files = [file, weights] if file.suffix == ".xml" and weights.is_file() else [file]
-    try:
-        for one in files:
-            with one.open("rb") as content:
-                for part in iter(lambda: content.read(2**20), b""):
-                    digest.update(part)
-    except OSError as error:
-        raise ModelError(f"{file}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()
