@@ -35,6 +35,7 @@ def inspection(number: int, **values: Any) -> InspectionRow:
         "prediction": hashlib.sha256(f"prediction {number}".encode()).hexdigest(),
         "bytes": 10,
         "review": None,
+        "seen": None,
     }
     return InspectionRow(**{**row, **values})
 

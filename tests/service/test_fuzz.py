@@ -48,6 +48,8 @@ def test_the_api_by_its_description(service: Service) -> None:
         for methods in description["paths"].values():
             for one in methods.values():
                 one.pop("security", None)  # or tokens are made up, and nothing else is reached
+        del description["paths"]["/v1/events"]  # a stream has no end
+        del description["paths"]["/v1/session"]  # refuses made-up tokens with 401, as it should
         schema = schemathesis.openapi.from_dict(description)
         for found in schema.get_all_operations():
             operation = found.ok()

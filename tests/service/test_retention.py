@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -58,8 +58,12 @@ def put(retention: Retention, number: int, **values: Any) -> InspectionRow:
 
 def files(retention: Retention) -> dict[str, int]:
     """Names and sizes of the files on the disk."""
-    found = (path for path in retention.blobs.folder.rglob("*") if path.is_file())
-    return {path.name: path.stat().st_size for path in found}
+    sizes = {}
+    for path in retention.blobs.folder.rglob("*"):
+        with suppress(FileNotFoundError):  # it was moved, or deleted, meanwhile
+            if path.is_file():
+                sizes[path.name] = path.stat().st_size
+    return sizes
 
 
 def rows_of(store: Store) -> dict[str, InspectionRow]:

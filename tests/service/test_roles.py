@@ -130,4 +130,5 @@ def _status(client: httpx.Client, route: str, token: str | None) -> int:
         path = path.replace(name, ID)
     path = path.replace("{action}", "pause")
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    return client.request(method, path, headers=headers, content=b"").status_code
+    with client.stream(method, path, headers=headers, content=b"") as answer:
+        return answer.status_code  # a stream of events has no end

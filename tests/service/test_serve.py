@@ -252,7 +252,7 @@ def test_what_cannot_be_served(
     with pytest.raises(SystemExit):
         main(["serve", str(calibrated), "--port", "70000"])
     with served.client() as client:
-        assert client.get("/").json()["api"] == "/v1/openapi.json"
+        assert client.get("/v1/openapi.json").json()["info"]["title"] == "snl inspection service"
 
 
 # --- access ---

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 from collections import Counter
@@ -19,13 +18,11 @@ from tests.station.conftest import Station
 from tests.station.test_views import axe, violations
 from tests.trees import PRODUCTS, save_part, save_striped
 
-IMAGES = int(os.environ.get("SNL_DAY_IMAGES", "300"))
 
-
-def images(folder: Path) -> list[Path]:
+def images(folder: Path, count: int) -> list[Path]:
     """The parts of a day: one of twelve has a dent."""
     found = []
-    for n in range(IMAGES):
+    for n in range(count):
         product, defect = PRODUCTS[n % 2], n % 12 == 5
         path = folder / f"{n:04d}-{product}-{'dent' if defect else 'good'}.png"
         save_part(path, 3000 + n, defect=defect, product=product)
@@ -48,8 +45,9 @@ def all_inspections(server: Server) -> list[dict[str, Any]]:
         return list(client.get("/v1/inspections", params={"limit": 1000}).json()["inspections"])
 
 
-def test_a_day(page: Station, trained: Path, tmp_path: Path) -> None:
-    parts, incoming = images(tmp_path / "parts"), tmp_path / "incoming"
+@pytest.mark.parametrize("count", [60, 300])
+def test_a_day(page: Station, trained: Path, tmp_path: Path, count: int) -> None:
+    parts, incoming = images(tmp_path / "parts", count), tmp_path / "incoming"
     incoming.mkdir()
     port = free_port()
     config = tmp_path / "snl.toml"
@@ -75,7 +73,7 @@ def test_a_day(page: Station, trained: Path, tmp_path: Path) -> None:
         page.keys("1")
 
         # the morning: 60 % of the images, by both ways
-        first, second = parts[: IMAGES * 3 // 5], parts[IMAGES * 3 // 5 :]
+        first, second = parts[: count * 3 // 5], parts[count * 3 // 5 :]
         for path in first[::2]:
             shutil.copyfile(path, incoming / f"{path.name}.part")
             (incoming / f"{path.name}.part").rename(incoming / path.name)
@@ -101,7 +99,7 @@ def test_a_day(page: Station, trained: Path, tmp_path: Path) -> None:
         for path in second[::2]:
             shutil.copyfile(path, incoming / path.name)
         publish(mosquitto.port, second[1::2])
-        page.until(lambda: len(all_inspections(server)) == IMAGES, "all are inspected", 240)
+        page.until(lambda: len(all_inspections(server)) == count, "all are inspected", 240)
         names = Counter(one["name"] for one in all_inspections(server) if one["name"])
         assert max(names.values()) == 1
         _review_all(page, server)

@@ -10,6 +10,7 @@ from snl.cli import options as shared
 from snl.cli.common import BAD_INPUT, OK, image_files, progress_bar, say
 from snl.cli.inspect_outputs import OutputOptions, open_outputs
 from snl.cli.inspect_parts import PartRun
+from snl.cli.inspect_summary import Summary, for_people
 from snl.cli.remarks import Remarks
 from snl.errors import DataError, ImageError, SettingsError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from snl.decision.calibration import Rates
     from snl.runtime.inspector import Inspector
 
-SUMMARY = "inspect new images: one JSON line each, overlays if requested"
+SUMMARY = "inspect new images: a summary, one JSON line each, overlays if requested"
 
 
 class Options(
@@ -68,7 +69,11 @@ def add_parser(verbs: Any) -> None:
     )
     verb.add_argument("--out", type=Path, metavar="DIR", help="write overlays as PNG")
     verb.add_argument(
-        "--json", type=Path, metavar="OUT", help="write the JSON lines to a file, not to stdout"
+        "--json",
+        type=Path,
+        metavar="OUT",
+        help="write one JSON line for each image to a file, or to standard output (-). Without it "
+        "they are printed unless standard output is a terminal, which gets a summary",
     )
     verb.add_argument("--coco", type=Path, metavar="OUT", help="write the regions as COCO JSON")
     verb.add_argument(
@@ -180,9 +185,9 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
 
     paths = image_files([Path(path) for path in options.paths])
     parts = PartRun(options, paths, inspector, rates) if options.part_pattern else None
-    progress = progress_bar("inspecting", options.quiet or not options.json)
+    progress = progress_bar("inspecting", options.quiet or not for_people(options.json))
     failed: list[ImageError] = []
-    remarks = Remarks()
+    remarks, summary = Remarks(), Summary()
     status = OK
 
     def refuse(error: ImageError) -> None:
@@ -203,6 +208,7 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
             for result in results:
                 with deferred():
                     remarks.add(result.path, result.remarks)
+                    summary.add(result)
                     record = result.to_dict()
                     if parts:
                         record["part"] = parts.name(result)
@@ -222,6 +228,9 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
     remarks.summarise()
     if parts:
         parts.summarise()
+    elif for_people(options.json) and not options.quiet:
+        for line in summary.lines(shown=bool(options.out)):
+            say(line, lines=True)
     if not status:
         _advise(options, inspector, rates)
     if failed:

@@ -20,6 +20,7 @@ from snl.cli.inspect_sinks import (
     Sink,
     Stdout,
 )
+from snl.cli.inspect_summary import STDOUT, Terminal, for_people
 from snl.errors import SnlError
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ def open_outputs(
     with ExitStack() as stack:
         if options.monitor:
             stack.enter_context(locked(options.monitor, _BUSY))
-        outputs = Outputs([*_sinks(options, inspector, places)])
+        is_text = video is None and for_people(options.json)
+        outputs = Outputs([*_sinks(options, inspector, places, is_text)])
         complete = False
         try:
             yield outputs
@@ -162,7 +164,7 @@ def _planned(options: OutputOptions, places: dict[str, _Places]) -> list[Output]
     from snl.outputs import Output
 
     files = (
-        ("--json", options.json, kinds.INSPECTIONS),
+        ("--json", options.json if options.json != STDOUT else None, kinds.INSPECTIONS),
         ("--parts", options.parts, kinds.PARTS),
         ("--coco", options.coco, kinds.COCO),
         ("--monitor", options.monitor, kinds.DRIFT),
@@ -182,7 +184,7 @@ def _planned(options: OutputOptions, places: dict[str, _Places]) -> list[Output]
 
 
 def _sinks(
-    options: OutputOptions, inspector: Inspector, places: dict[str, _Places]
+    options: OutputOptions, inspector: Inspector, places: dict[str, _Places], is_text: bool
 ) -> Iterator[Sink]:
     """Yield the sinks; the one of the JSON lines is the last, because the others add to them."""
     if options.out:
@@ -195,7 +197,10 @@ def _sinks(
         yield Monitor(options.monitor, inspector, _monitor(options.monitor, inspector))
     if options.parts:
         yield PartLines(options.parts)
-    yield JsonLines(options.json) if options.json else Stdout()
+    if options.json and options.json != STDOUT:
+        yield JsonLines(options.json)
+    else:
+        yield Terminal() if is_text else Stdout()
 
 
 def _monitor(state: Path, inspector: Inspector) -> Any:

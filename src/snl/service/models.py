@@ -306,7 +306,7 @@ class Models:
             before = [row.id for row in self.rows(name) if row.state != "active" and row.promoted]
             query = (  # in the order of the audit, whatever the clock said
                 select(AuditRow.subject)
-                .where(AuditRow.action == "promote", AuditRow.subject.in_(before))
+                .where(AuditRow.action == "model promote", AuditRow.subject.in_(before))
                 .order_by(AuditRow.id.desc())
             )
             with self.store.reading() as session:

@@ -66,7 +66,7 @@ function follow() {
   stream.addEventListener("reset", () => current.event?.("reset", {}));
   stream.addEventListener("change", (event) => {
     const change = JSON.parse(event.data);
-    if (["promote", "model"].includes(change.what)) refreshModels().catch(() => {});
+    if (change.what === "model") refreshModels().catch(() => {});
     current.event?.("change", change);
   });
 }

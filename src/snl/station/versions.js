@@ -71,7 +71,7 @@ async function viewVersion(container, { path }) {
     }
   }
   if (!isActive && model) await showTraffic();
-  return { event: (kind, data) => { if (kind === "change" && data.what === "promote") refreshModels(); }, leave: () => { left = true; clearTimeout(timer); } };
+  return { event: (kind, data) => { if (kind === "change" && data.what === "model") refreshModels(); }, leave: () => { left = true; clearTimeout(timer); } };
 }
 
 function decisionText(decision) { return t(`decision.${DECISION_CLASS[decision]}`); }

@@ -63,7 +63,7 @@ class Inspection(BaseModel):
     score: float
     p_value: float | None
     review: Verdict | None = Field(description="verdict of the last review")
-    seen: bool = Field(description="whether a person has seen or reviewed it")
+    seen: bool = Field(default=False, description="whether a person has seen or reviewed it")
     model: str = Field(description="id of the version of the model that decided")
     network: str = Field(description="version of the network")
     calibration: str = Field(description="time of the calibration in force")

@@ -1,0 +1,112 @@
+"""What `snl inspect` shows to people: on a real terminal, and where the results go to a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from snl.cli.inspect_summary import FEW, Summary
+from tests.conftest import Run
+
+
+def on_terminal(*words: object) -> tuple[int, str]:
+    """Run a command whose standard output and error are a terminal; return status and text."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snl", *map(str, words)], stdout=follower, stderr=follower
+    )
+    os.close(follower)
+    text = b""
+    while True:
+        try:
+            part = os.read(leader, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        text += part
+    os.close(leader)
+    return process.wait(60), text.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_gets_a_line_for_each_of_few_images(trained: Path, plant: Path) -> None:
+    images = [*sorted(plant.glob("bolt/test/dent/*.png"))[:2],
+              *sorted(plant.glob("bolt/test/good/*.png"))[:1]]  # fmt: skip
+    status, text = on_terminal("inspect", trained, *images, "--product", "bolt")
+    assert status == 0 and "{" not in text
+    shown = [line for line in text.splitlines() if ", bolt, score " in line]
+    assert len(shown) == 3 and "normal" in shown[-1] and "threshold" in shown[0]
+    assert "--out DIR" in text
+
+
+def test_a_terminal_gets_a_table_of_many_images(trained: Path, plant: Path) -> None:
+    status, text = on_terminal(
+        "inspect", trained, plant / "bolt" / "test", plant / "plate" / "test"
+    )
+    assert status == 0 and "{" not in text
+    lines = text.splitlines()
+    heading = next(n for n, line in enumerate(lines) if line.startswith("product "))
+    rows = {
+        line.split()[0]: line.split() for line in lines[heading + 2 : heading + 6] if line[0] != "-"
+    }
+    total = rows["all"]
+    assert total[1] == "24" and sum(map(int, total[2:6])) == 24
+    assert sum(int(rows[name][1]) for name in rows if name != "all") == 24
+    assert "most unusual" in text
+
+
+def test_json_lines_where_they_are_asked_for(
+    trained: Path, plant: Path, run_snl: Run, tmp_path: Path
+) -> None:
+    image = next(plant.glob("bolt/test/good/*.png"))
+    status, text = on_terminal("inspect", trained, image, "--json", "-")
+    assert status == 0
+    (line,) = [line for line in text.splitlines() if line.startswith("{")]
+    assert json.loads(line)["path"] == str(image)
+    piped = run_snl("inspect", trained, image)
+    assert json.loads(piped.stdout)["path"] == str(image) and "score" not in piped.stderr
+    dashed = run_snl("inspect", trained, image, "--json", "-")
+    assert dashed.stdout == piped.stdout and not Path("-").exists()
+    filed = run_snl("inspect", trained, image, "--json", tmp_path / "a.jsonl")
+    assert filed.stdout == "" and f"{image.name}: " in filed.stderr
+    quiet = run_snl("inspect", trained, image, "--json", tmp_path / "a.jsonl", "--quiet")
+    assert f"{image.name}: " not in quiet.stderr
+
+
+def test_the_most_unusual_come_first_however_many_there_are(trained: Path, plant: Path) -> None:
+    import dataclasses
+
+    import snl
+
+    result = snl.load(trained, "cpu").inspect(next(plant.glob("bolt/test/good/*.png")))
+    summary = Summary()
+    for n in range(500):
+        p = ((n * 37) % 500 + 1) / 500
+        decision = "anomalous" if p <= 0.01 else "uncertain" if p <= 0.1 else "normal"
+        summary.add(dataclasses.replace(result, p_value=p, decision=decision))
+    lines = [*summary.lines(shown=True)]
+    listed = [line for line in lines if line.startswith("  ")]
+    assert ["1 in 500 " in listed[0], "1 in 250 " in listed[1]] == [True, True]
+    assert "450" in lines[0] and "10.0 %" in lines[0]
+    assert [*Summary().lines(shown=False)] == []
+    assert FEW < 500
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_nothing_is_advised_where_nothing_was_flagged(
+    trained: Path, plant: Path, shown: bool
+) -> None:
+    import dataclasses
+
+    import snl
+
+    result = snl.load(trained, "cpu").inspect(next(plant.glob("bolt/test/good/*.png")))
+    summary = Summary()
+    summary.add(dataclasses.replace(result, decision="normal"))
+    assert not any("--out" in line for line in summary.lines(shown))
