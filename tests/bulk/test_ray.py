@@ -169,7 +169,7 @@ def test_a_cluster_of_two_nodes_loses_workers_and_its_driver(
 ) -> None:
     images = images_of(plant)
     store = s3fs.S3FileSystem()
-    shards = int(os.environ.get("SNL_BULK_SHARDS", "40"))
+    shards = int(os.environ.get("SNL_BULK_SHARDS", "24"))
     tar = make_tar(tmp_path / "a.tar", images)
     for number in range(shards):
         store.put_file(str(tar), f"plant/tars/{number:03d}.tar")

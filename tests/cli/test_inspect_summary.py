@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from snl.cli.inspect_summary import FEW, Summary
-from tests.conftest import Run
+from snl.cli.main import main
 
 
 def on_terminal(*words: object) -> tuple[int, str]:
@@ -61,22 +61,30 @@ def test_a_terminal_gets_a_table_of_many_images(trained: Path, plant: Path) -> N
     assert "most unusual" in text
 
 
-def test_json_lines_where_they_are_asked_for(
-    trained: Path, plant: Path, run_snl: Run, tmp_path: Path
-) -> None:
+def test_json_lines_where_they_are_asked_for(trained: Path, plant: Path) -> None:
     image = next(plant.glob("bolt/test/good/*.png"))
     status, text = on_terminal("inspect", trained, image, "--json", "-")
     assert status == 0
     (line,) = [line for line in text.splitlines() if line.startswith("{")]
     assert json.loads(line)["path"] == str(image)
-    piped = run_snl("inspect", trained, image)
-    assert json.loads(piped.stdout)["path"] == str(image) and "score" not in piped.stderr
-    dashed = run_snl("inspect", trained, image, "--json", "-")
-    assert dashed.stdout == piped.stdout and not Path("-").exists()
-    filed = run_snl("inspect", trained, image, "--json", tmp_path / "a.jsonl")
-    assert filed.stdout == "" and f"{image.name}: " in filed.stderr
-    quiet = run_snl("inspect", trained, image, "--json", tmp_path / "a.jsonl", "--quiet")
-    assert f"{image.name}: " not in quiet.stderr
+
+
+def test_json_lines_go_to_pipes_and_files(
+    trained: Path, plant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next(plant.glob("bolt/test/good/*.png"))
+
+    def run(*words: str) -> tuple[str, str]:
+        assert main(["inspect", str(trained), str(image), "--device", "cpu", *words]) == 0
+        out, errors = capsys.readouterr()
+        return out, errors
+
+    piped, errors = run()
+    assert json.loads(piped)["path"] == str(image) and "score" not in errors
+    assert run("--json", "-")[0] == piped and not Path("-").exists()
+    out, errors = run("--json", str(tmp_path / "a.jsonl"))
+    assert out == "" and f"{image.name}: " in errors
+    assert f"{image.name}: " not in run("--json", str(tmp_path / "a.jsonl"), "--quiet")[1]
 
 
 def test_the_most_unusual_come_first_however_many_there_are(trained: Path, plant: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_day(page: Station, trained: Path, tmp_path: Path, count: int) -> None
         } == set()
         unexpected = [one for one in errors if "ERR_CONNECTION" not in one and "events" not in one]
         assert unexpected == []
-        assert server.stop(signal.SIGTERM)[0] == 0
+        assert server.stop(signal.SIGTERM)[0] in (0, 143)
 
 
 def _form(page: Station, kind: str, values: dict[str, str]) -> None:
