@@ -28,10 +28,8 @@ from snl.service.database import make_engine, migrate, reason
 from snl.service.ids import continue_after
 from snl.service.tables import AuditRow, InspectionRow, ModelRow, OutboxRow, ReviewRow, TokenRow
 
-QUEUES = ("open", "unusual", "alarm", "uncertain", "unknown")
-"""What waits for a person: everything but normal images, normal images that nearly were not, and
-what was decided in one way."""
 QUEUE_DECISIONS = {"alarm": "anomalous", "uncertain": "uncertain", "unknown": "unknown product"}
+"""Decision of the queues that have a single one."""
 UNUSUAL_P = 0.15
 """Normal images of at most this p-value are worth a look: a missed defect is likeliest there."""
 MOST_TOGETHER = 256
@@ -62,7 +60,8 @@ class Filter:
         newest_first: the order.
         model: name of a model, or id of one of its versions.
         part: physical part.
-        queue: one of QUEUES: what waits for a person, without what was reviewed.
+        queue: what waits for a review: `open` (everything but normal images), a key of
+            QUEUE_DECISIONS, or `unusual` (normal images of at most UNUSUAL_P).
         unseen: only alarms that nobody has seen or reviewed.
     """
 
@@ -88,7 +87,7 @@ class Filter:
             query = query.where(row.decision == "normal", row.p_value <= UNUSUAL_P)
         elif self.queue or self.unseen:
             query = query.where(text("decision <> 'normal'"))  # as the index has it
-        if self.queue in QUEUES[2:]:
+        if self.queue in QUEUE_DECISIONS:
             query = query.where(row.decision == QUEUE_DECISIONS[self.queue])
         if self.unseen:
             query = query.where(row.seen.is_(None))

@@ -44,6 +44,17 @@ def add_station(app: FastAPI, words: Path | None = None) -> None:
     version = hashlib.sha256((style + script).encode()).hexdigest()[:12]
     page = assets.asset(PACKAGE, "index.html")
     page = page.replace("{{symbols}}", assets.symbols()).replace("{{version}}", version)
+    texts = {f"words-{key}.json": one for key, one in languages.items()}
+    names = {key: one["language"] for key, one in languages.items()}
+    files = {
+        "station.css": (style, "text/css"),
+        "station.js": (script, "text/javascript"),
+        "icon.svg": (assets.asset(PACKAGE, "icon.svg"), "image/svg+xml"),
+        **{
+            name: (json.dumps(value, ensure_ascii=False), "application/json")
+            for name, value in {"languages.json": names, **texts}.items()
+        },
+    }
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/")
@@ -52,19 +63,9 @@ def add_station(app: FastAPI, words: Path | None = None) -> None:
 
     @routes.get("/station/{name}")
     async def file(name: str) -> Response:
-        known = {
-            "station.css": (style, "text/css"),
-            "station.js": (script, "text/javascript"),
-            "icon.svg": (assets.asset(PACKAGE, "icon.svg"), "image/svg+xml"),
-            "languages.json": (_json({key: one["language"] for key, one in languages.items()}),
-                               "application/json"),
-        }  # fmt: skip
-        known |= {
-            f"words-{key}.json": (_json(one), "application/json") for key, one in languages.items()
-        }
-        if name not in known:
+        if name not in files:
             raise RefusedError(404, "not_found", "the page has no such file")
-        content, kind = known[name]
+        content, kind = files[name]
         keep = "no-cache" if kind == "application/json" else "public, max-age=31536000, immutable"
         return Response(content, media_type=kind, headers={"Cache-Control": keep})
 
@@ -103,7 +104,3 @@ def read_words(folder: Path | None) -> dict[str, dict[str, Any]]:
                     raise SettingsError(f"{path}: {key}: the page has no such text")
             found[path.stem] = {**found.get(path.stem, {}), **words}
     return {name: {**english, **words} for name, words in found.items()}
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

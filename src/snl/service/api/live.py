@@ -23,7 +23,7 @@ BEAT_SECONDS = 15.0
 MOST_SECONDS = 900.0
 """A stream ends after this time, and the client comes back: its token may have been revoked."""
 MOST_WAITING = 500
-"""Events that a slow client may be behind; then it is told to read everything again."""
+"""Events that may wait for a slow client; with more, `reset` replaces them."""
 MOST_MISSED = 200
 """Inspections that are sent after a connection was lost."""
 
