@@ -146,7 +146,7 @@ def run(options: Options) -> int:
         address,
         run_server,
     ):
-        shown = ", ".join(file.name for file in config.server.models) or "known models"
+        shown = ", ".join(file.name for file in config.server.models) or "station"
         say(f"{shown}: {address}, data in {config.server.data}")
         run_server()
     return OK
