@@ -145,7 +145,7 @@ def _keep_owner(temporary: Path, before: os.stat_result | None) -> None:
 
 def _replace(temporary: Path, target: Path, durable: bool) -> None:
     if durable:
-        _sync(temporary)
+        sync_file(temporary)
     try:
         temporary.replace(target)
     except OSError as error:
@@ -153,20 +153,21 @@ def _replace(temporary: Path, target: Path, durable: bool) -> None:
             raise
         # a single file that is mounted into a container cannot be replaced, only written
         shutil.copyfile(temporary, target)
-        _sync(target)
+        sync_file(target)
         return
     if durable and os.name != "nt":
         with suppress(OSError):  # not every file system can; the file itself is complete
-            _sync(target.parent)
+            sync_file(target.parent)
 
 
 def sync_folder(folder: Path) -> None:
     """Write a folder's entries to the disk, where the system can; it fails as the disk does."""
     if os.name == "posix":
-        _sync(folder)
+        sync_file(folder)
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Wait until a file, or a folder's entries, are on the disk."""
     number = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(number)

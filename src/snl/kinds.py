@@ -61,7 +61,9 @@ class Kind:
     @property
     def suffix(self) -> str:
         """The usual suffix of its names."""
-        usual = {"a bundle": ".snl", "a JSON file": ".json", "an image": ".png"}
+        usual = {
+            "a bundle": ".snl", "a JSON file": ".json", "an image": ".png", "a table": ".csv"
+        }  # fmt: skip
         return usual.get(self.group) or min(_SUFFIXES[self.group], key=lambda s: (-len(s), s))
 
     def name_problem(self, path: Path) -> str | None:
@@ -122,6 +124,19 @@ def _is_parts(path: Path, head: bytes) -> bool:
     with path.open("rb") as file:
         first = _json(file.readline(_LARGEST_JSON))
     return isinstance(first, dict) and {"part", "decision", "views"} <= first.keys()
+
+
+TABLE_COLUMNS = (
+    *("path", "product", "product_from", "decision", "score", "threshold", "uncertain_threshold"),
+    *("p_value", "regions", "x", "y", "width", "height", "area", "part", "overlay", "rejected_to"),
+    "remarks",
+)
+"""Columns of the table that `snl inspect --csv` writes."""
+
+
+def _is_table(path: Path, head: bytes) -> bool:
+    """A CSV file whose heading begins as snl's."""
+    return head.startswith(",".join(TABLE_COLUMNS[:5]).encode())
 
 
 def _is_coco(path: Path, head: bytes) -> bool:
@@ -192,6 +207,7 @@ OPENVINO_WEIGHTS = Kind(
     "the weights of an OpenVINO file of snl", "OpenVINO's weights", _is_openvino_weights, only=True
 )
 INSPECTIONS = Kind("a result of snl inspect", "a JSON file", _is_inspections)
+TABLE = Kind("a table of snl inspect", "a table", _is_table)
 PARTS = Kind("part decisions of snl inspect", "a JSON file", _is_parts)
 COCO = Kind("a COCO file of snl", "a JSON file", _is_coco)
 LABELME = Kind("a LabelMe file as snl wrote it", "a JSON file", _is_labelme)

@@ -82,6 +82,11 @@ def check_outputs(outputs: Iterable[Output], inputs: Iterable[str | Path] = ()) 
 def _check_place(output: Output) -> None:
     """Check that a file is not a folder, and the other way round."""
     path = output.path
+    if str(path) == "-":
+        what = "file" if output.files is None else "folder"
+        raise SnlError(
+            f"{output.option} -: is not written to standard output; give the path of a {what}"
+        )
     for target, _ in output.targets():
         if len(os.fsencode(target.name)) > LONGEST_NAME:
             raise SnlError(
@@ -107,7 +112,11 @@ def _takes_device(output: Output, path: Path) -> bool:
 
     A pipe with a name is refused: whether anybody reads it cannot be known before the work.
     """
-    if output.files is not None or output.kind.group not in ("a JSON file", "a web page"):
+    if output.files is not None or output.kind.group not in (
+        "a JSON file",
+        "a web page",
+        "a table",
+    ):
         return False
     if output.kind is DRIFT:
         return False  # it is read, too

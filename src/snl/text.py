@@ -1,8 +1,12 @@
-"""Make text from outside safe to show on a terminal."""
+"""Make text from outside safe to show on a terminal and in a spreadsheet."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+from collections.abc import Iterable
+from typing import Any
 
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # control characters: escape sequences, bells, carriage returns
@@ -11,6 +15,8 @@ _UNSAFE = re.compile(
 )
 """Characters that move the cursor, change colours, hide text or reverse its direction."""
 _UNSAFE_IN_LINES = re.compile(rf"(?!\n){_UNSAFE.pattern}")
+_FORMULAS = ("=", "+", "-", "@")
+"""Beginnings of a cell that a spreadsheet calculates."""
 _SPACES = re.compile(r"[ \t\n\r\f\v\x1c-\x1f\x85\u2028\u2029]+")
 
 
@@ -33,6 +39,31 @@ def printable(text: object, *, lines: bool = False) -> str:
     if lines:
         return _UNSAFE_IN_LINES.sub(_escape, str(text))
     return _UNSAFE.sub(_escape, _SPACES.sub(" ", str(text)).strip(" "))
+
+
+def csv_line(values: Iterable[Any]) -> bytes:
+    r"""Return values as one line of a CSV file (RFC 4180, UTF-8).
+
+    Line breaks and other unprintable characters become spaces. A text that a spreadsheet would
+    calculate gets an apostrophe before it.
+
+    Args:
+        values: text, numbers, or None for an empty cell.
+
+    Example:
+        >>> csv_line(["=1+1", 0.5, None, "a,b"])
+        b'\'=1+1,0.5,,"a,b"\r\n'
+    """
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow([_cell(value) for value in values])
+    return line.getvalue().encode("utf-8", "replace")
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = "".join(c if c.isprintable() else " " for c in value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULAS) else text
 
 
 def _escape(match: re.Match[str]) -> str:

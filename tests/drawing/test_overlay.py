@@ -50,6 +50,8 @@ def inspection(height: int, width: int, **changes: Any) -> SimpleNamespace:
         "image": np.full((height, width, 3), 100, np.uint8),
         "map_range": (0.5, 2.0),
         "roi": None,
+        "path": "parts/bottle-17.png",
+        "regions_note": None,
         **changes,
     }
     if "regions" not in values:
@@ -175,8 +177,45 @@ def test_captions_show_the_numbers_behind_the_decision(texts: Texts) -> None:
         assert len(boxes) == 1
         centre = (boxes[0][0] + boxes[0][2]) / 2, (boxes[0][1] + boxes[0][3]) / 2
         spot = picture.width / 2 + x * factor, y * factor
-        assert math.dist(centre, spot) < 25
+        assert math.dist(centre, spot) < 30  # a small region's number stands beside its ring
     check(texts, picture)
+
+
+def test_a_small_region_on_a_dark_image_has_a_ring_and_keeps_its_heat() -> None:
+    levels = np.zeros((900, 1200), np.float32)
+    levels[300:304, 500:504] = 2.0
+    dark = np.full((900, 1200, 3), 8, np.uint8)
+    overlay = np.asarray(panels(inspection(900, 1200, anomaly_map=levels, image=dark))[1])
+    rows, columns = np.nonzero((overlay == 255).all(-1))
+    assert min(np.ptp(rows), np.ptp(columns)) >= 24, "a mark of that size is overlooked"
+    factor = overlay.shape[1] / 1200
+    middle = (rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2
+    assert math.dist(middle, (302 * factor, 502 * factor)) < 2
+    y, x = round(302 * factor), round(502 * factor)
+    red, _, blue = (int(v) for v in overlay[y, x])
+    assert red > 150 and red > blue + 50, "the colour of the map is covered"
+
+
+def test_a_normal_image_has_outlines_only_on_request(texts: Texts) -> None:
+    one = inspection(256, 256, decision="normal")
+    assert one.regions
+    white = [255, 255, 255]
+    assert not (np.asarray(panels(one)[1]) == white).all(-1).any()
+    assert (np.asarray(panels(one, outline_normal=True)[1]) == white).all(-1).any()
+    draw(one)
+    assert not any("region" in word for word, _ in texts)
+    texts.clear()
+    draw(one, outline_normal=True)
+    assert any("1 region" in word for word, _ in texts)
+
+
+def test_the_overlay_names_its_file_and_why_there_is_no_region(texts: Texts) -> None:
+    name = "line-3-" + "x" * 80 + "-000123.png"
+    draw(inspection(600, 900, region_threshold=9.0, path=f"in/{name}", regions_note="too weak"))
+    words = [word for word, _ in texts]
+    assert "no region: too weak" in words
+    (shown,) = [word for word in words if word.endswith(".png")]
+    assert shown.startswith("line-3-") and shown.endswith("-000123.png") and len(shown) <= 40
 
 
 def test_captions_without_threshold_regions_or_product(texts: Texts) -> None:

@@ -100,6 +100,12 @@ def test_counts_are_those_of_a_loop() -> None:
     assert len({len(line) for line in lines}) == 1
     assert lines[4].split()[0] == "nut" and lines[4].split()[-1] == "-"
     assert lines[-1].split()[2] == str(counts["overall"]["false_alarms"])
+    missed = sum(
+        s.label == "anomalous" and s.verdict is not None and s.verdict.decision == "normal"
+        for s in scores
+    )
+    end = lines[0].index("missed") + len("missed")
+    assert lines[-1][:end].split()[-1] == str(missed)
 
 
 def test_a_known_product_that_is_never_recognised_has_accuracy_zero() -> None:

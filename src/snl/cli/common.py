@@ -71,7 +71,7 @@ def show_evaluation(
         kinds: with a row for each kind of defect; None: if the table stays short.
         all_products: show every product, not only the worst ones of many.
     """
-    from snl.evaluation.decision_counts import format_decisions
+    from snl.evaluation.decision_counts import LEGEND, format_decisions
     from snl.evaluation.detection_rates import format_detection_rates
     from snl.evaluation.parts import format_parts
     from snl.evaluation.result import format_table, worst_products
@@ -85,7 +85,7 @@ def show_evaluation(
         )
     decisions = format_decisions(evaluation.scores, products)
     if decisions:
-        show(f"\n{decisions}")
+        show(f"\n{decisions}\n{LEGEND}")
         raw, calibrated = evaluation.pooled["image_auroc"], evaluation.calibrated_auroc
         if raw is not None and calibrated is not None:
             show(

@@ -53,7 +53,8 @@ def add_parser(verbs: Any) -> None:
         SUMMARY,
         "snl inspect parts.snl new.jpg",
         "snl inspect parts.snl incoming/ --out overlays/ --json results.jsonl",
-        "snl inspect parts.snl bottle.png --product bottle --rate 0.06",
+        "snl inspect parts.snl incoming/ --csv results.csv --move-rejects rejects/",
+        "snl inspect parts.snl bottle.png --product bottle --rate 6%%",
         "snl inspect parts.snl incoming/ --monitor drift.json --json today.jsonl",
         "snl inspect parts.onnx camera:0 --batch-size 1",
         "snl inspect parts.snl s3://plant/line1/ -o s3://plant/results --ray auto",
@@ -74,6 +75,26 @@ def add_parser(verbs: Any) -> None:
         metavar="OUT",
         help="write one JSON line for each image to a file, or to standard output (-). Without it "
         "they are printed unless standard output is a terminal, which gets a summary",
+    )
+    verb.add_argument(
+        "--csv", type=Path, metavar="OUT", help="write one row for each image to a table"
+    )
+    rejects = verb.add_mutually_exclusive_group()
+    rejects.add_argument(
+        "--copy-rejects",
+        type=Path,
+        metavar="DIR",
+        help="copy each image that is not normal to DIR/anomalous, DIR/uncertain or "
+        "DIR/unknown-product; no file is replaced",
+    )
+    rejects.add_argument(
+        "--move-rejects", type=Path, metavar="DIR", help="the same, but move the images"
+    )
+    verb.add_argument(
+        "--outline-normal",
+        action="store_true",
+        help="outline regions in overlays of normal images, too; JSON, COCO and LabelMe "
+        "always have them",
     )
     verb.add_argument("--coco", type=Path, metavar="OUT", help="write the regions as COCO JSON")
     verb.add_argument(
@@ -135,6 +156,7 @@ def run(options: Options) -> int:
 
     if options.parts and not options.part_pattern:
         raise SettingsError("--parts needs --part-pattern, which names the part of each image")
+    _check_rejects(options)
     inspect_bulk.check(options)
     inspector = snl.load(
         options.file,
@@ -153,6 +175,32 @@ def run(options: Options) -> int:
     if any(map(is_video, options.paths)):
         return _inspect_video(options, inspector, rates)
     return _inspect_images(options, inspector, rates)
+
+
+def _check_rejects(options: Options) -> None:
+    """Check that the option for rejects and others fit together.
+
+    Raises:
+        SettingsError: they do not.
+    """
+    from snl.data.video import is_video
+
+    option = "--move-rejects" if options.move_rejects else "--copy-rejects"
+    if not (options.move_rejects or options.copy_rejects):
+        return
+    if options.part_pattern:
+        raise SettingsError(
+            f"{option} goes by the decision on an image, --part-pattern by that on a part; leave "
+            "out one of them"
+        )
+    if options.move_rejects and (options.coco or options.labelme):
+        other = "--coco" if options.coco else "--labelme"
+        raise SettingsError(
+            f"{other} names images where they are, and --move-rejects moves them; use "
+            "--copy-rejects"
+        )
+    if any(map(is_video, options.paths)):
+        raise SettingsError(f"{option} takes images, not a video; save its overlays with --out DIR")
 
 
 def _check_tile(inspector: Inspector, tile: int, monitored: bool) -> None:
@@ -229,7 +277,8 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
     if parts:
         parts.summarise()
     elif for_people(options.json) and not options.quiet:
-        for line in summary.lines(shown=bool(options.out)):
+        rejects = bool(options.copy_rejects or options.move_rejects)
+        for line in summary.lines(shown=bool(options.out), sorted_out=rejects):
             say(line, lines=True)
     if not status:
         _advise(options, inspector, rates)

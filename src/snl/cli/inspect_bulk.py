@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from snl.decision.calibration import Rates
     from snl.runtime.inspector import Inspector
 
-_OTHERS = ("out", "json", "coco", "labelme", "monitor", "parts", "part_pattern")
+_OTHERS = (
+    *("out", "json", "csv", "coco", "labelme", "monitor", "parts", "part_pattern"),
+    *("copy_rejects", "move_rejects"),
+)
 """Options of outputs that a bulk inspection does not write."""
 _SHOWN = 5
 """Failed shards whose reason is printed."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli.common import say
+from snl.cli.inspect_rejects import Rejects, check_rejects
 from snl.cli.inspect_sinks import (
     Coco,
     JsonLines,
@@ -19,6 +20,7 @@ from snl.cli.inspect_sinks import (
     PartLines,
     Sink,
     Stdout,
+    Table,
 )
 from snl.cli.inspect_summary import STDOUT, Terminal, for_people
 from snl.errors import SnlError
@@ -40,8 +42,13 @@ class OutputOptions(argparse.Namespace):
     """The bundle, and the files that are written."""
 
     file: str
+    paths: list[str]
     out: Path | None
     json: Path | None
+    csv: Path | None
+    copy_rejects: Path | None
+    move_rejects: Path | None
+    outline_normal: bool
     coco: Path | None
     labelme: Path | None
     monitor: Path | None
@@ -99,7 +106,12 @@ class Outputs:
             summary = sink.summary()
             if summary and not failures:
                 say(summary)
-            if before > 1 and sink.option in ("--out", "--labelme"):
+            if before > 1 and sink.option in (
+                "--out",
+                "--labelme",
+                "--move-rejects",
+                "--copy-rejects",
+            ):
                 say(f"{sink.option}: {before} files could not be written")
 
     def _try(self, number: int, action: Callable[[], None]) -> None:
@@ -144,12 +156,15 @@ def open_outputs(
         )
         if folder
     }
-    check_outputs(_planned(options, places), [options.file, *sources])
+    rejects = options.move_rejects or options.copy_rejects
+    check_outputs(_planned(options, places, rejects), [options.file, *sources])
+    if rejects:
+        check_rejects(_rejects_option(options), rejects, options.paths, sources)
     with ExitStack() as stack:
         if options.monitor:
             stack.enter_context(locked(options.monitor, _BUSY))
         is_text = video is None and for_people(options.json)
-        outputs = Outputs([*_sinks(options, inspector, places, is_text)])
+        outputs = Outputs([*_sinks(options, inspector, places, sources, is_text)])
         complete = False
         try:
             yield outputs
@@ -159,12 +174,19 @@ def open_outputs(
                 outputs.close(complete)
 
 
-def _planned(options: OutputOptions, places: dict[str, _Places]) -> list[Output]:
+def _rejects_option(options: OutputOptions) -> str:
+    return "--move-rejects" if options.move_rejects else "--copy-rejects"
+
+
+def _planned(
+    options: OutputOptions, places: dict[str, _Places], rejects: Path | None
+) -> list[Output]:
     from snl import kinds
     from snl.outputs import Output
 
     files = (
         ("--json", options.json if options.json != STDOUT else None, kinds.INSPECTIONS),
+        ("--csv", options.csv, kinds.TABLE),
         ("--parts", options.parts, kinds.PARTS),
         ("--coco", options.coco, kinds.COCO),
         ("--monitor", options.monitor, kinds.DRIFT),
@@ -180,23 +202,35 @@ def _planned(options: OutputOptions, places: dict[str, _Places]) -> list[Output]
             for option, folder, kind in folders
             if folder
         ),
+        # nothing there is ever replaced
+        *([Output(_rejects_option(options), rejects, kinds.PICTURE, ())] if rejects else []),
     ]
 
 
 def _sinks(
-    options: OutputOptions, inspector: Inspector, places: dict[str, _Places], is_text: bool
+    options: OutputOptions,
+    inspector: Inspector,
+    places: dict[str, _Places],
+    sources: Sequence[Path],
+    is_text: bool,
 ) -> Iterator[Sink]:
-    """Yield the sinks; the one of the JSON lines is the last, because the others add to them."""
+    """Yield the sinks; those of lines are the last, because the others add to them, and images are
+    moved after the others have read them."""
     if options.out:
-        yield Overlays(options.out, places["--out"].of)
+        yield Overlays(options.out, places["--out"].of, options.outline_normal)
     if options.labelme:
         yield LabelMe(options.labelme, places["--labelme"].of)
     if options.coco:
         yield Coco(options.coco)
     if options.monitor:
         yield Monitor(options.monitor, inspector, _monitor(options.monitor, inspector))
+    rejects = options.move_rejects or options.copy_rejects
+    if rejects:
+        yield Rejects(rejects, output_files(sources, rejects), bool(options.move_rejects))
     if options.parts:
         yield PartLines(options.parts)
+    if options.csv:
+        yield Table(options.csv)
     if options.json and options.json != STDOUT:
         yield JsonLines(options.json)
     else:
@@ -245,10 +279,13 @@ def _places(sources: Sequence[Path], video: str | None, folder: Path, suffix: st
     return _Places(lambda record: folder / f"{stem}-{record['frame']:06}{suffix}", earlier)
 
 
-def output_files(paths: Sequence[Path], folder: Path, suffix: str) -> dict[Path, Path]:
+def output_files(
+    paths: Sequence[Path], folder: Path, suffix: str | None = None
+) -> dict[Path, Path]:
     """Return the file in `folder` for each image.
 
-    The files have the image's path below the common folder of all images, with `suffix`. A number
+    The files have the image's path below the common folder of all images, with `suffix` (None: its
+    own). A number
     is appended where two images would get the same file, or where the name would be too long.
     """
     resolved = {path: path.resolve() for path in paths}
@@ -260,12 +297,13 @@ def output_files(paths: Sequence[Path], folder: Path, suffix: str) -> dict[Path,
     taken: set[str] = set()
     for path, full in resolved.items():
         place = full.relative_to(common) if common else Path(full.name)
+        end = place.suffix if suffix is None else suffix
         stem = os.fsencode(place.stem)[: _LONGEST_NAME - 20].decode("utf-8", "ignore")
-        short = len(os.fsencode(place.stem + suffix)) <= _LONGEST_NAME
-        name, number = place.with_name((place.stem if short else stem) + suffix), 1
+        short = len(os.fsencode(place.stem + end)) <= _LONGEST_NAME
+        name, number = place.with_name((place.stem if short else stem) + end), 1
         while str(name).lower() in taken:  # some file systems ignore case
             number += 1
-            name = place.with_name(f"{place.stem if short else stem}-{number}{suffix}")
+            name = place.with_name(f"{place.stem if short else stem}-{number}{end}")
         taken.add(str(name).lower())
         files[path] = folder / name
     return files

@@ -16,6 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from snl.cli.common import save_overlay, say
 from snl.errors import SnlError
+from snl.kinds import TABLE_COLUMNS
+from snl.text import csv_line
 
 if TYPE_CHECKING:
     from snl.decision.inspection import Inspection
@@ -60,13 +62,14 @@ class Overlays:
 
     option, broken = "--out", False
 
-    def __init__(self, folder: Path, place: Place) -> None:
-        self._folder, self._place = folder, place
+    def __init__(self, folder: Path, place: Place, outline_normal: bool) -> None:
+        self._folder, self._place, self._outline_normal = folder, place, outline_normal
         self._count = 0
 
     def add(self, result: Inspection, record: Record) -> None:
         """Write the overlay."""
-        record["overlay"] = str(save_overlay(result.overlay(), self._place(record)))
+        picture = result.overlay(self._outline_normal)
+        record["overlay"] = str(save_overlay(picture, self._place(record)))
         self._count += 1
 
     def close(self, complete: bool) -> None:
@@ -235,12 +238,14 @@ class JsonLines:
     that cannot be written (the disk is full) are tried again with the next one and at the end.
     """
 
-    option, broken = "--json", False
+    option, broken, unit = "--json", False, "inspections"
+    heading = b""
+    """First line of the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
-        self._waiting = b""
+        self._waiting = self.heading
         self._count = 0
         self._lost = 0
 
@@ -248,11 +253,15 @@ class JsonLines:
         """Write the record as a line."""
         self.write(record)
 
-    def write(self, record: Record) -> None:
-        """Write any record as a line."""
+    def line(self, record: Record) -> bytes:
+        """Return a record as a line."""
         import json
 
-        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        return json.dumps(record, allow_nan=False).encode() + b"\n"
+
+    def write(self, record: Record) -> None:
+        """Write any record as a line."""
+        line = self.line(record)
         self._count += 1
         if len(self._waiting) + len(line) > _MOST_WAITING:
             self._lost += 1
@@ -263,7 +272,8 @@ class JsonLines:
     def close(self, complete: bool) -> None:
         """Write what is left; without results an existing file is left as it is."""
         try:
-            if self._waiting or (complete and not self._count and not self._path.exists()):
+            new = complete and not self._count and not self._path.exists()
+            if new or (self._count and self._waiting):
                 self._flush()
             if self._lost:
                 raise SnlError(f"{self._path}: {self._lost} results could not be written")
@@ -276,7 +286,7 @@ class JsonLines:
     def summary(self) -> str | None:
         """Return the number of lines."""
         kept = ", left as it was" if not self._count else ""
-        return f"{self._count} inspections: {self._path}{kept}"
+        return f"{self._count} {self.unit}: {self._path}{kept}"
 
     def _flush(self) -> None:
         """Write all lines that wait, whole, or none of them."""
@@ -317,7 +327,7 @@ class JsonLines:
 class PartLines(JsonLines):
     """One JSON line for each part, in a file; its lines are written as those of images."""
 
-    option = "--parts"
+    option, unit = "--parts", "parts"
 
     def add(self, result: Inspection, record: Record) -> None:
         """Do nothing: parts are added by `add_part`."""
@@ -326,10 +336,25 @@ class PartLines(JsonLines):
         """Write the record of a part as a line."""
         self.write(record)
 
-    def summary(self) -> str | None:
-        """Return the number of lines."""
-        kept = ", left as it was" if not self._count else ""
-        return f"{self._count} parts: {self._path}{kept}"
+
+class Table(JsonLines):
+    """One row for each result, in a CSV file; written as the lines of JSON are."""
+
+    option, unit = "--csv", "rows"
+    heading = csv_line(TABLE_COLUMNS)
+
+    def line(self, record: Record) -> bytes:
+        """Return a record as a row; the region is the one with the highest peak."""
+        regions = record["regions"]
+        first = regions[0] if regions else {}
+        x, y, width, height = first.get("box", [None] * 4)
+        cells = {
+            **record,
+            **{"x": x, "y": y, "width": width, "height": height, "area": first.get("area")},
+            "regions": len(regions),
+            "remarks": "; ".join(record["remarks"]),
+        }
+        return csv_line(cells.get(column) for column in TABLE_COLUMNS)
 
 
 def _is_deleted(file: IO[bytes]) -> bool:

@@ -61,8 +61,13 @@ class Summary:
         if len(self._worst) > 4 * FEW:
             self._worst = sorted(self._worst)[:FEW]
 
-    def lines(self, shown: bool) -> Iterator[str]:
-        """Yield what there is to say; `shown`: overlays were written."""
+    def lines(self, shown: bool, sorted_out: bool) -> Iterator[str]:
+        """Yield what there is to say.
+
+        Args:
+            shown: overlays were written.
+            sorted_out: rejects were copied or moved.
+        """
         total = sum(sum(counts.values()) for counts in self._counts.values())
         if not total:
             return
@@ -74,8 +79,12 @@ class Summary:
             yield f"the {MOST_WORST} most unusual:"
             yield from (f"  {line}" for line in worst[:MOST_WORST])
         flagged = total - sum(counts["normal"] for counts in self._counts.values())
-        if flagged and not shown:
-            yield "add --out DIR to see where; --json FILE writes everything that is known"
+        if not flagged:
+            return
+        advice = [] if shown else ["--out DIR shows where"]
+        advice += [] if sorted_out else ["--copy-rejects DIR collects the images"]
+        if advice:
+            yield f"next: {', '.join(advice)}; --csv FILE or --json FILE writes all results"
 
     def _table(self) -> str:
         from snl.text_table import aligned

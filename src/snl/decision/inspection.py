@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 NORMAL, UNCERTAIN, ANOMALOUS, UNKNOWN = "normal", "uncertain", "anomalous", "unknown product"
 
+_WEAK = "the map stays below the threshold of regions"
+"""Why an image has no region."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -119,7 +122,14 @@ class Inspection(Verdict):
     def remarks(self) -> tuple[str, ...]:
         """What is unusual about the image, for example that samples were clipped, and about the
         decision."""
-        return (*self.prediction.remarks, *_remarks(self))
+        remarks = [*self.prediction.remarks, *_remarks(self)]
+        if note := self.regions_note:
+            advice = "; a higher snl calibrate FILE --regions-rate marks weaker ones"
+            remarks.append(
+                f"is {self.decision} without a marked region: {note}"
+                + (advice if note == _WEAK else "")
+            )
+        return tuple(remarks)
 
     @property
     def image(self) -> np.ndarray:
@@ -183,6 +193,19 @@ class Inspection(Verdict):
         )
         return tuple(region.shifted(left, top) for region in found) if top or left else found
 
+    @cached_property
+    def regions_note(self) -> str | None:
+        """Why an anomalous or uncertain image has no region; None: it has one, or needs none."""
+        if self.decision not in (ANOMALOUS, UNCERTAIN) or self.regions:
+            return None
+        if self.region_threshold is None:
+            return "there are too few held-out images for a threshold of regions"
+        if (self.strangeness or 0.0) > STRANGE:
+            return "the image as a whole differs from normal images"
+        if self.min_region_area > 1 and self.prediction.anomaly_map.max() > self.region_threshold:
+            return f"all are smaller than {self.min_region_area} px"
+        return _WEAK
+
     def _p_value(self, peak: float) -> float | None:
         return self.maxima.p_value(peak, self.product) if self.maxima else None
 
@@ -190,11 +213,15 @@ class Inspection(Verdict):
         """Return the verdict without prediction, map and image."""
         return Verdict(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Verdict)})
 
-    def overlay(self) -> PIL.Image.Image:
-        """Draw the image beside its map in colours, with contours, score bar and decision."""
+    def overlay(self, outline_normal: bool = False) -> PIL.Image.Image:
+        """Draw the image beside its map in colours, with contours, score bar and decision.
+
+        Args:
+            outline_normal: outline regions also where the decision is normal.
+        """
         from snl.drawing.overlay import draw
 
-        return draw(self)
+        return draw(self, outline_normal)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values: everything but image and map, the region of interest (x, y, width,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,8 @@ from snl.drawing import scales
 from snl.drawing.heat import COLOURS, INK, PAPER, colours, heat
 from snl.drawing.panel import LONGEST, SHORTEST, panel_size
 from snl.drawing.scales import short
-from snl.drawing.text import Text, flow
+from snl.drawing.text import SIZE, Text, flow
+from snl.text import printable
 
 __all__ = ["LONGEST", "SHORTEST", "Drawable", "DrawableRegion", "colours", "draw", "heat", "panels"]
 
@@ -21,6 +23,11 @@ _MIN_HEIGHT = 48  # pixels; leaves space for the region numbers
 _MAX_NUMBERED = 9  # only this many regions get a number
 _SHADE = 0.6  # how dark the image is outside the region of interest
 _MAX_NAME = 28  # characters of a product's name
+_MAX_FILE = 40  # characters of a file's name
+_MARKS = 640  # marks are larger in panels whose longer side has more pixels
+# pixels, times the factor of `_MARKS`
+_OUTLINE, _EDGES = 1.5, 4.5  # a contour's line, and the line with its dark edges
+_SMALL, _RING = 14, 13  # a region with shorter sides has a ring of this radius instead
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
@@ -36,6 +43,8 @@ class DrawableRegion(Protocol):
     @property
     def area_mm2(self) -> float | None: ...
     @property
+    def box(self) -> tuple[int, int, int, int]: ...
+    @property
     def peak_at(self) -> tuple[int, int]: ...
 
 
@@ -44,10 +53,13 @@ class Drawable(Protocol):
 
     `size` is the (height, width) of the image. `image_at` and `map_at` return image, uint8
     (height, width, 3), and anomaly map, float32 (height, width), resized (bilinear, antialiased).
-    `regions` are sorted by peak, highest first. `roi` is the part that was inspected (x, y, width,
+    `regions` are sorted by peak, highest first; `regions_note` is the reason why there are none.
+    `path` is the image's file, if it has one. `roi` is the part that was inspected (x, y, width,
     height); None: all of it.
     """
 
+    @property
+    def path(self) -> str | None: ...
     @property
     def size(self) -> tuple[int, int]: ...
     def image_at(self, width: int, height: int) -> np.ndarray: ...
@@ -58,6 +70,8 @@ class Drawable(Protocol):
     def map_range(self) -> tuple[float, float]: ...
     @property
     def regions(self) -> Sequence[DrawableRegion]: ...
+    @property
+    def regions_note(self) -> str | None: ...
     @property
     def region_threshold(self) -> float | None: ...
     @property
@@ -82,11 +96,21 @@ class Drawable(Protocol):
     def unknown_distance(self) -> float | None: ...
 
 
-def panels(inspection: Drawable) -> tuple[Image.Image, Image.Image]:
+def outlined(inspection: Drawable, outline_normal: bool) -> Sequence[DrawableRegion]:
+    """Return the regions that are outlined: none on a normal image unless `outline_normal`."""
+    if inspection.decision == "normal" and not outline_normal:
+        return ()
+    return inspection.regions
+
+
+def panels(inspection: Drawable, outline_normal: bool = False) -> tuple[Image.Image, Image.Image]:
     """Return the image, and the image with the anomaly map and the region contours over it.
+
+    A region that is small in the picture has a ring around it instead of a contour.
 
     Args:
         inspection: image, map and regions to draw.
+        outline_normal: outline regions also where the decision is normal.
 
     Returns:
         Two RGB pictures of the same size. The longer side has at most `LONGEST` pixels. The shorter
@@ -98,17 +122,42 @@ def panels(inspection: Drawable) -> tuple[Image.Image, Image.Image]:
     image = Image.fromarray(pixels)
     overlay = Image.fromarray(heat(pixels, inspection.map_at(*size), inspection.map_range))
     pen = ImageDraw.Draw(overlay)
-    contours = []
-    for region in inspection.regions:
+    scale, last = np.array(size) / (width, height), np.array(size) - 1
+    unit = _unit(size)
+    contours, rings = [], []
+    for region in outlined(inspection, outline_normal):
+        if _is_small(region, scale, unit):
+            middle = np.array(region.box[:2]) + np.array(region.box[2:]) / 2
+            rings.append(tuple((middle * scale).tolist()))
+            continue
         # the first edge is drawn twice, so that the line join at the first corner is complete
-        points = np.array([*region.polygon, *region.polygon[:2]]) * size / (width, height) - 0.5
-        contours.append([tuple(p) for p in np.clip(points, 0, np.array(size) - 1).tolist()])
-    for colour, thickness in ((INK, 3), (PAPER, 1)):
+        points = np.array([*region.polygon, *region.polygon[:2]]) * scale - 0.5
+        contours.append([tuple(p) for p in np.clip(points, 0, last).tolist()])
+    for colour, thickness in ((INK, _odd(_EDGES * unit)), (PAPER, _odd(_OUTLINE * unit))):
+        for x, y in rings:
+            radius = _RING * unit + thickness / 2  # lines of ellipses grow inwards
+            box = (x - radius, y - radius, x + radius, y + radius)
+            pen.ellipse(box, outline=colour, width=thickness)
         for contour in contours:
             pen.line(contour, fill=colour, width=thickness)
     if inspection.roi is not None:
         overlay = _framed(overlay, inspection.roi, inspection.size)
     return image, overlay
+
+
+def _unit(size: tuple[int, int]) -> float:
+    """Return how large marks are in a panel of this size, 1 or more."""
+    return max(1.0, max(size) / _MARKS)
+
+
+def _odd(width: float) -> int:
+    """Return the nearest odd width: such a line has a pixel in its middle."""
+    return 2 * round((width - 1) / 2) + 1
+
+
+def _is_small(region: DrawableRegion, scale: np.ndarray, unit: float) -> bool:
+    """Return whether a region has a ring instead of a contour."""
+    return bool((np.array(region.box[2:]) * scale).max() < _SMALL * unit)
 
 
 def _framed(
@@ -130,21 +179,23 @@ def _framed(
     return framed
 
 
-def draw(inspection: Drawable) -> Image.Image:
+def draw(inspection: Drawable, outline_normal: bool = False) -> Image.Image:
     """Draw image and overlay side by side; below them the decision and the values that explain it.
 
     Two scales at the bottom show the score and the colours of the map.
 
     Args:
         inspection: what to draw.
+        outline_normal: outline regions also where the decision is normal.
 
     Returns:
         An RGB picture, at most `2 * LONGEST + 6` pixels wide.
     """
-    image, overlay = panels(inspection)
+    image, overlay = panels(inspection, outline_normal)
+    regions = outlined(inspection, outline_normal)
     column, row = max(image.width, SHORTEST), max(image.height, _MIN_HEIGHT)
     width = 2 * column + _GAP
-    captions, captions_height = flow(_captions(inspection), width - _EDGE - _MARGIN)
+    captions, captions_height = flow(_captions(inspection, regions), width - _EDGE - _MARGIN)
     sheet = Image.new("RGB", (width, row + 6 + captions_height + scales.HEIGHT), PAPER)
     pen = ImageDraw.Draw(sheet)
     x, y = (column - image.width) // 2, (row - image.height) // 2
@@ -153,12 +204,17 @@ def draw(inspection: Drawable) -> Image.Image:
     sheet.paste(overlay, (x, y))
     image_height, image_width = inspection.size
     factors = overlay.width / image_width, overlay.height / image_height
+    unit = _unit(image.size)
     peaks = [
-        (x + (r.peak_at[0] + 0.5) * factors[0], y + (r.peak_at[1] + 0.5) * factors[1])
-        for r in inspection.regions[:_MAX_NUMBERED]
+        (
+            x + (r.peak_at[0] + 0.5) * factors[0],
+            y + (r.peak_at[1] + 0.5) * factors[1],
+            _is_small(r, np.array(factors), unit),
+        )
+        for r in regions[:_MAX_NUMBERED]
     ]
     panel = (x, y, x + overlay.width, y + overlay.height)
-    _draw_numbers(pen, peaks, panel, (column + _GAP, 0, width, row))
+    _draw_numbers(pen, peaks, panel, (column + _GAP, 0, width, row), unit)
     colour = COLOURS.get(inspection.decision, INK)
     pen.rectangle((0, row, 8, sheet.height), fill=colour)
     for i, (text, left, middle) in enumerate(captions):
@@ -171,9 +227,12 @@ def draw(inspection: Drawable) -> Image.Image:
     return sheet
 
 
-def _captions(inspection: Drawable) -> list[str]:
+def _captions(inspection: Drawable, regions: Sequence[DrawableRegion]) -> list[str]:
     """Return the decision, then the values that explain it, one caption each."""
-    captions = [inspection.decision.upper(), f"score {short(inspection.score)}"]
+    captions = [inspection.decision.upper()]
+    if inspection.path:
+        captions.append(_file_name(inspection.path))
+    captions.append(f"score {short(inspection.score)}")
     if inspection.decision == "unknown product":
         captions.append(f"nearest product {_name(inspection.recognised)}")
         captions.append(f"distance {short(inspection.distance)}")
@@ -189,13 +248,15 @@ def _captions(inspection: Drawable) -> list[str]:
     if inspection.product:
         name = _name(inspection.product)
         captions.append(name + (" (recognised)" if inspection.product_from == "recognised" else ""))
-    if inspection.regions:
-        count, largest = len(inspection.regions), max(inspection.regions, key=lambda r: r.area)
+    if regions:
+        count, largest = len(regions), max(regions, key=lambda r: r.area)
         area = f"{largest.area} px"
         if largest.area_mm2 is not None:
             area = f"{largest.area_mm2:.2g} mm² / {area}"
         captions.append(f"{count} regions, largest {area}" if count > 1 else f"1 region, {area}")
-    elif inspection.region_threshold is not None:
+    elif inspection.regions_note:
+        captions.append(f"no region: {inspection.regions_note}")
+    elif inspection.region_threshold is not None and not inspection.regions:
         captions.append("no regions")
     return captions
 
@@ -205,22 +266,33 @@ def _name(product: str) -> str:
     return product if len(product) <= _MAX_NAME else product[: _MAX_NAME - 1].rstrip() + "…"
 
 
+def _file_name(path: str) -> str:
+    """Return the name of a file, shortened in its middle to fit: its end has the number."""
+    name = printable(PurePath(path).name)
+    half = _MAX_FILE // 2
+    return name if len(name) <= _MAX_FILE else f"{name[: half - 1]}…{name[-half:]}"
+
+
 def _draw_numbers(
     pen: ImageDraw.ImageDraw,
-    peaks: Sequence[tuple[float, float]],
+    peaks: Sequence[tuple[float, float, bool]],
     panel: tuple[int, int, int, int],
     column: tuple[int, int, int, int],
+    unit: float,
 ) -> None:
-    """Mark each peak with a dot and its number (1, 2, ...).
+    """Mark each peak, given with whether it has a ring, by its number (1, 2, ...), and by a dot
+    where it has none.
 
     A number is placed inside the panel if possible, otherwise inside the panel's column. Numbers
     never overlap; a number without free space is left out.
     """
     taken: list[Box] = []
-    for number, (x, y) in enumerate(peaks, 1):
-        text = Text(str(number))
-        box = _free_box((x, y), (text.width + 4, 16), (panel, column), taken)
-        pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=PAPER, outline=INK)
+    for number, (x, y, ring) in enumerate(peaks, 1):
+        text = Text(str(number), size=round(SIZE * unit))
+        away = (_RING * unit / 2**0.5 + 2) if ring else 4.0
+        box = _free_box((x, y), (text.width + 4, SIZE * unit + 2), away, (panel, column), taken)
+        if not ring:
+            pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=PAPER, outline=INK)
         if box is not None:
             left, top, _, bottom = box
             taken.append(box)
@@ -232,13 +304,15 @@ def _draw_numbers(
 def _free_box(
     point: tuple[float, float],
     size: tuple[float, float],
+    away: float,
     areas: Sequence[tuple[int, int, int, int]],
     taken: Sequence[Box],
 ) -> Box | None:
-    """Return a box near a point, inside the first area with free space, clear of taken boxes."""
+    """Return a box near a point, at least `away` pixels, inside the first area with free space,
+    clear of taken boxes."""
     (x, y), (width, height) = point, size
     centres = [
-        (x + dx * (width / 2 + 4 + distance), y + dy * (height / 2 + 4 + distance))
+        (x + dx * (width / 2 + away + distance), y + dy * (height / 2 + away + distance))
         for distance in (0, 12, 24)
         for dx, dy in ((1, -1), (1, 0), (1, 1), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1))
     ]

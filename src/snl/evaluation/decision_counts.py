@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 DECISIONS = (NORMAL, UNCERTAIN, ANOMALOUS, UNKNOWN)
 
+LEGEND = """\
+true rate %: 95 % confidence interval of the false-alarm rate that these images speak for
+missed: anomalous images that are called normal; recognised: % of images of known products"""
+"""Explains the tables of decisions."""
+
 
 def decision_counts(scores: Sequence[ImageScore]) -> dict[str, Any] | None:
     """Return the counts of decisions as JSON values: `products` by name, and `overall`.
@@ -77,8 +82,8 @@ def format_decisions(scores: Sequence[ImageScore], products: Sequence[str] | Non
     counts = decision_counts(scores)
     if counts is None:
         return ""
-    rows = [["decisions", "normal: false alarms", "of", "95 % bounds", "uncertain", "unknown",
-             "anomalous: found", "of", "uncertain", "unknown", "recognised"]]  # fmt: skip
+    rows = [["decisions", "normal: false alarms", "of", "true rate %", "uncertain", "unknown",
+             "anomalous: found", "missed", "of", "uncertain", "unknown", "recognised"]]  # fmt: skip
     names = counts["products"] if products is None else products
     shown = [name for name in names if name in counts["products"]]
     for name, row in [
@@ -96,6 +101,7 @@ def format_decisions(scores: Sequence[ImageScore], products: Sequence[str] | Non
                 str(normal[UNCERTAIN]),
                 str(normal[UNKNOWN]),
                 str(anomalous[ANOMALOUS]),
+                str(anomalous[NORMAL]),
                 str(sum(anomalous.values())),
                 str(anomalous[UNCERTAIN]),
                 str(anomalous[UNKNOWN]),

@@ -9,7 +9,7 @@ from typing import Any
 
 from snl.data.records import Record
 from snl.decision.calibration import Calibration
-from snl.decision.inspection import ANOMALOUS, UNCERTAIN, UNKNOWN
+from snl.decision.inspection import ANOMALOUS, NORMAL, UNCERTAIN, UNKNOWN
 from snl.decision.parts import PartDecision, decide_part
 from snl.evaluation.decision_counts import DECISIONS, rate_interval
 from snl.evaluation.image_score import ImageScore
@@ -102,8 +102,8 @@ def part_counts(parts: Sequence[PartScore]) -> dict[str, Any]:
 def format_parts(parts: Sequence[PartScore]) -> str:
     """Return `part_counts` as aligned text, in percent; `-` where a value is not defined."""
     counts = part_counts(parts)
-    rows = [["parts", "AUROC", "views", "normal: false alarms", "of", "95 % bounds", "uncertain",
-             "unknown", "anomalous: found", "of", "uncertain", "unknown"]]  # fmt: skip
+    rows = [["parts", "AUROC", "views", "normal: false alarms", "of", "true rate %", "uncertain",
+             "unknown", "anomalous: found", "missed", "of", "uncertain", "unknown"]]  # fmt: skip
     for name, row in [*counts["products"].items(), ("all parts", counts["overall"])]:
         least, most = row["views"]
         decided = "normal" in row
@@ -118,7 +118,7 @@ def format_parts(parts: Sequence[PartScore]) -> str:
                 str(row["n_normal"]),
                 f"{100 * bounds[0]:.1f} .. {100 * bounds[1]:.1f}" if bounds else "-",
                 *(str(normal[key]) if decided else "-" for key in (UNCERTAIN, UNKNOWN)),
-                str(anomalous[ANOMALOUS]) if decided else "-",
+                *(str(anomalous[key]) if decided else "-" for key in (ANOMALOUS, NORMAL)),
                 str(row["n_anomalous"]),
                 *(str(anomalous[key]) if decided else "-" for key in (UNCERTAIN, UNKNOWN)),
             ]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -18,6 +16,7 @@ from snl.errors import SettingsError
 from snl.files import sync_folder
 from snl.service.policy import Policy
 from snl.service.sinks.base import DeliveryError, Event, SinkSettings, allowed_path
+from snl.text import csv_line
 
 log = logging.getLogger("snl.service")
 
@@ -26,8 +25,6 @@ COLUMNS = (
     *("model", "network", "calibration"),
 )
 """Columns of a CSV file, as the API names them."""
-FORMULAS = ("=", "+", "-", "@")
-"""Beginnings of a cell that a spreadsheet would calculate."""
 
 
 class FileSettings(SinkSettings):
@@ -156,22 +153,11 @@ class CsvSink(_FileSink):
     """Appends the most important values as rows of a table."""
 
     suffix: ClassVar[str] = ".csv"
-    header: ClassVar[bytes] = (",".join(COLUMNS) + "\r\n").encode()
+    header: ClassVar[bytes] = csv_line(COLUMNS)
 
     def line(self, event: Event) -> bytes:
         """Return the row of an event."""
-        inspection = event.inspection
-        text = io.StringIO()
-        csv.writer(text).writerow([_cell(inspection.get(column)) for column in COLUMNS])
-        return text.getvalue().encode()
-
-
-def _cell(value: Any) -> Any:
-    """Return a value that no spreadsheet takes for a formula, in one line."""
-    if not isinstance(value, str):
-        return value
-    text = "".join(c if c.isprintable() else " " for c in value)
-    return f"'{text}" if text.lstrip().startswith(FORMULAS) else text
+        return csv_line(event.inspection.get(column) for column in COLUMNS)
 
 
 def _read(file: int, offset: int, size: int) -> bytes:
