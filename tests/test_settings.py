@@ -230,6 +230,7 @@ OUT_OF_RANGE = [
     ("training.seed", [-1, 2**63]),
     ("training.threads", [-1, 1025]),
     ("training.holdout", [-0.1, 0.51, "nan"]),
+    ("training.test_share", [-0.1, 0.91, "nan"]),
     ("training.holdout_min", [-1, 1_000_001]),
 ]
 

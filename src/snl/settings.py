@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from snl.errors import PluginError, SettingsError
+from snl.limits import TEST_SHARE
 from snl.registry import DISTANCES, LOSSES, SCORERS, STUDENTS, Registry, import_failures
 
 
@@ -203,6 +204,9 @@ class TrainingSettings:
     """Share of each product's normal training images that is held out for calibration; 0: none."""
     holdout_min: Annotated[int, Range(0, 1e6)] = 20
     """Images held out per product at the least, but at most a third of a product's images."""
+    test_share: Annotated[float, Range(0, 0.9)] = TEST_SHARE
+    """Share of the normal images that are test images instead of training images, of each product
+    that has anomalous images but no split into train and test; 0: none."""
     product_groups: Literal["auto", "off"] = "auto"
     """`auto`: divide images without product names into groups that the teacher's features clearly
     separate; each group is then a product with its own calibration."""

@@ -47,6 +47,7 @@ EMITTERS: dict[str, tuple[str, ...]] = {
     "runtime/feedback.py": ("calibrate",),
     "runtime/predictor.py": ENGINE_VERBS,
     "runtime/recalibrate.py": ("calibrate",),
+    "runtime/remedies.py": ("train",),
     "runtime/review.py": ("calibrate",),
     "service/backup.py": ("backup",),
     "service/blobs.py": ("serve",),

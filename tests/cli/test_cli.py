@@ -215,7 +215,7 @@ def test_doctor_prints_the_table_and_fails_on_errors(
         (["train", "{parts}", "-o", "{new}", "--lr", "many"], "it takes a number"),
         (["train", "{parts}"], "required: -o"),
         (["evaluate", "{missing}", "{parts}"], "no such file"),
-        (["evaluate", "{parts}", "{bundle}"], "neither a folder nor a manifest"),
+        (["evaluate", "{parts}", "{bundle}"], "is a folder, not a bundle"),
         (["evaluate", "{image}", "{parts}"], "not a readable bundle"),
         (["evaluate", "{bundle}", "{missing}"], "does not exist"),
         (["inspect", "{bundle}", "{empty}"], "no images in this folder"),

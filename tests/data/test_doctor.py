@@ -183,6 +183,45 @@ def test_incomplete_test_sets(gone: str, valid: Path) -> None:
     assert ("no normal" in incomplete.what) == (gone == "good")
 
 
+def test_normal_images_alone_are_enough(valid: Path) -> None:
+    for folder in ("test", "ground_truth"):
+        shutil.rmtree(valid / "bolt" / folder)
+    assert listed(check(valid)) == []
+
+
+def test_copies_do_not_end_up_on_both_sides_of_the_split(tmp_path: Path) -> None:
+    for n in range(30):
+        trees.save_part(tmp_path / "bolt/good" / f"{n:03}.png", n)
+    for n in range(3):
+        trees.save_part(tmp_path / "bolt/bad" / f"{n}.png", 500 + n, defect=True)
+    tested = {r.path.name for r in Catalog.read(tmp_path).test() if r.label == "normal"}
+    assert len(tested) == 6
+    for n in range(30):  # each image has a copy, and one of them a second one
+        shutil.copy(tmp_path / "bolt/good" / f"{n:03}.png", tmp_path / "bolt/good" / f"x{n:03}.png")
+    shutil.copy(tmp_path / "bolt/good/000.png", tmp_path / "bolt/good/y.png")
+    diagnosis = check(tmp_path)
+    assert "test image trained on" not in {problem.kind for problem in diagnosis.problems}
+    catalog = diagnosis.catalog
+    now = {r.path.name for r in catalog.test() if r.label == "normal"}
+    assert {name.removeprefix("x") for name in now} - {"y.png"} == tested, "the choice has changed"
+    text = format_diagnosis(diagnosis)
+    assert f"{len(now)} of 61 normal images of bolt are not trained on" in text
+    assert "training.test_share" in text and to_dict(diagnosis)["split"] in text
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.2, 6), (0.5, 15)])
+def test_the_share_of_test_images_is_a_setting(share: float, count: int, tmp_path: Path) -> None:
+    for n in range(30):
+        trees.save_part(tmp_path / "bolt/good" / f"{n:03}.png", n)
+    trees.save_part(tmp_path / "bolt/bad/0.png", 500, defect=True)
+    catalog = Catalog.read(tmp_path, test_share=share)
+    normal = [record for record in catalog.test() if record.label == "normal"]
+    assert len(normal) == count and len(catalog.train()) == 30 - count
+    fifth = {r.path for r in Catalog.read(tmp_path).test()}
+    assert share < 0.2 or fifth <= {r.path for r in catalog.test()}, "larger shares contain smaller"
+    assert bool(catalog.split_note) is bool(count)
+
+
 def test_images_that_are_not_used(valid: Path) -> None:
     trees.save_part(valid / "bolt/train/dent/000.png", 900, defect=True)
     trees.save_part(valid / "bolt/test/what.png", 901)

@@ -220,16 +220,21 @@ def test_the_command_reports_what_it_did(
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     lines = err.splitlines()
-    assert out == "" and len(lines) == 2
+    assert out == "" and len(lines) == 3
     assert lines[0].startswith("largest relative differences on ") and "maps " in lines[0]
     assert lines[1].startswith(f"{tmp_path / 'out' / 'parts.onnx'}: ")
+    assert "pip install 'snl-ad[runtime]'" in lines[2] and "parts.onnx" in lines[2]
     assert graph_of(tmp_path / "out" / "parts.onnx") == graph_of(exported["onnx"])
     arguments += ["--precision", "int8", "--format", "openvino", "--data", str(plant)]
     pytest.importorskip("nncf", reason="the extra `export` is not installed")
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert out == "" and "image AUROC: " in err and "by the export" in err
-    assert len(err.splitlines()) == 4
+    assert len(err.splitlines()) == 7
+    for suffix in (".xml", ".bin"):
+        file = tmp_path / "out" / f"parts{suffix}"
+        assert f"{file}: {file.stat().st_size / 1e6:.1f} MB" in err
+    assert "parts.xml is read together with parts.bin" in err
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,10 @@ def test_misses_raise_the_uncertain_rate_of_their_product_only(
 
     before = file.read_bytes()
     calibrate("--misses", far.path, "--product", "bolt", status=1)
-    assert "would take a rate above 0.2; not caught" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "would take a rate above 0.2; not caught" in said
+    assert "its map is highest at " in said and "% of normal images reach that" in said
+    assert "what may catch the missed ones" in said and "snl evaluate FILE DATA" in said
     assert file.read_bytes() == before  # nothing was changed, so there is nothing to undo
 
     after = calibrate("--misses", far.path, near.path, "--product", "bolt", status=1)
@@ -450,6 +453,9 @@ def test_one_command_is_one_version_that_undo_takes_back(
     back = calibrate("--undo")
     output = capsys.readouterr()
     assert f"undone: {reason}" in output.err
+    for change in ("false-alarm rate 0.2 -> 0.05", "tail fitted -> as measured",
+                   "bolt: no ignore mask", "plate: mm per pixel 2.0 -> none"):  # fmt: skip
+        assert change in output.err
     assert len(back.calibrations) == 1
     assert_same(back.calibration, first)
     assert decisions(back) == before

@@ -253,6 +253,12 @@ def _misses(
             else f"would take a rate above {MAX_UNCERTAIN_RATE:g}; not caught"
         )
         say(f"{miss.path}: {miss.product}, p {p}: {outcome}")
+        if not miss.caught:
+            say(f"  {miss.shows}", lines=True)
+    if proposals := dict.fromkeys(text for miss in misses for text in miss.remedies):
+        say("what may catch the missed ones, the most promising first:")
+        for text in proposals:
+            say(f"  - {text}", lines=True)
     return ([] if changed is calibration else [changed]), all(miss.caught for miss in misses)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from snl.cli import options as shared
 from snl.cli.common import OK, PROBLEMS, aligned, check_json, progress_bar, show_result, table
 from snl.errors import SettingsError
+from snl.limits import TEST_SHARE
 
 SUMMARY = "check a data set for problems, or, without DATA, the installation"
 OPTIONAL_PATH = "data"
@@ -20,6 +21,7 @@ class Options(shared.LayoutOption, shared.PartOption, shared.PixelsOption, share
 
     data: Path | None
     json: Path | None
+    test_share: float
 
 
 def add_parser(verbs: Any) -> None:
@@ -47,6 +49,14 @@ def add_parser(verbs: Any) -> None:
     )
     shared.add_layout(verb)
     shared.add_part_pattern(verb)
+    verb.add_argument(
+        "--test-share",
+        type=shared.number_in(0, 0.9),
+        default=TEST_SHARE,
+        metavar="S",
+        help="share of the normal images that are test images, of products with anomalous images "
+        f"and without a split; as snl train --set training.test_share=S (default: {TEST_SHARE:g})",
+    )
     shared.add_max_pixels(verb)
     shared.add_quiet(verb)
 
@@ -65,7 +75,7 @@ def _check_data(data: Path, options: Options) -> int:
     from snl.data.inputs import catalog_files
     from snl.kinds import FINDINGS
 
-    catalog = Catalog.read(data, options.layout, options.part_pattern)
+    catalog = Catalog.read(data, options.layout, options.part_pattern, options.test_share)
     check_json(options.json, FINDINGS, catalog_files(catalog, data))
     diagnosis = diagnose(
         catalog,

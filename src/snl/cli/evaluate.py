@@ -87,15 +87,15 @@ def run(options: Options) -> int:
     from snl.kinds import MAP, METRICS
     from snl.outputs import Output, check_outputs
 
-    catalog = snl.Catalog.read(options.data, options.layout, options.part_pattern)
+    inspector = snl.load(
+        options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
+    )
+    catalog = snl.Catalog.for_model(options.data, inspector, options.layout, options.part_pattern)
     outputs = [Output("--json", options.json, METRICS)] if options.json else []
     if options.save_maps:
         files = map_files(options.save_maps, catalog)
         outputs.append(Output("--save-maps", options.save_maps, MAP, tuple(files.values())))
     check_outputs(outputs, [options.file, *catalog_files(catalog, options.data)])
-    inspector = snl.load(
-        options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
-    )
     unknown = sorted(set(catalog.products) - set(inspector.products))
     if unknown:
         more = ", ..." if len(unknown) > 20 else ""

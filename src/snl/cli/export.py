@@ -79,11 +79,12 @@ def run(options: Options) -> int:
     from snl.outputs import Output, check_outputs
 
     output, format = _target(options)
-    data = None if options.data is None else snl.Catalog.read(options.data, options.layout)
+    inspector = snl.load(options.file, options.device, max_pixels=options.max_pixels)
+    given = options.data
+    data = None if given is None else snl.Catalog.for_model(given, inspector, options.layout)
     inputs = [] if data is None else catalog_files(data, options.data)
     kind = ONNX if format == "onnx" else OPENVINO
     check_outputs([Output("-o", output, kind)], [options.file, *inputs])
-    inspector = snl.load(options.file, options.device, max_pixels=options.max_pixels)
     checked = export(
         inspector,
         output,
@@ -124,4 +125,13 @@ def _report(checked: Checked, precision: str, output: Path) -> None:
                 "note: the thresholds are those of fp32; give the held-out images with --data, or "
                 f"run snl calibrate {output} NORMALS"
             )
-    say(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    files = [output] if output.suffix.lower() == ".onnx" else [output, output.with_suffix(".bin")]
+    for file in files:
+        say(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    if len(files) > 1:
+        say(f"{output.name} is read together with {files[1].name}: copy both into one folder")
+    extra = "runtime" if len(files) == 1 else "openvino"
+    say(
+        f"next: where it runs, pip install 'snl-ad[{extra}]' and snl inspect {output.name} IMAGES; "
+        "PyTorch is not needed there"
+    )

@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
     Place = Callable[[dict[str, Any]], Path]
 
-_BUSY = (
-    "another snl inspect uses this drift state; wait for it, or give another file with --monitor"
-)
+MONITOR_BUSY = "another snl inspect uses this drift state; wait for it, or give another file"
 _LONGEST_NAME = 255
 
 
@@ -162,7 +160,7 @@ def open_outputs(
         check_rejects(_rejects_option(options), rejects, options.paths, sources)
     with ExitStack() as stack:
         if options.monitor:
-            stack.enter_context(locked(options.monitor, _BUSY))
+            stack.enter_context(locked(options.monitor, MONITOR_BUSY))
         is_text = video is None and for_people(options.json)
         outputs = Outputs([*_sinks(options, inspector, places, sources, is_text)])
         complete = False

@@ -16,8 +16,6 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from snl.cli.common import save_overlay, say
 from snl.errors import SnlError
-from snl.kinds import TABLE_COLUMNS
-from snl.text import csv_line
 
 if TYPE_CHECKING:
     from snl.decision.inspection import Inspection
@@ -185,8 +183,14 @@ class Monitor:
         self._save()
 
     def summary(self) -> str | None:
-        """Return nothing: the state is for the next run."""
-        return None
+        """Return the alarms that stand, in every run until somebody acknowledges them."""
+        standing = [name for name, drift in self._monitor.status().items() if drift.alarm]
+        if not standing:
+            return None
+        return (
+            f"drift alarm of {', '.join(standing)}: snl drift {self._path} shows since when and "
+            f"why; --acknowledge with it ends an alarm whose cause is known"
+        )
 
     def _save(self) -> None:
         self._monitor.save(self._path)
@@ -239,13 +243,11 @@ class JsonLines:
     """
 
     option, broken, unit = "--json", False, "inspections"
-    heading = b""
-    """First line of the file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, heading: bytes = b"") -> None:
         self._path = path
         self._file: IO[bytes] | None = None
-        self._waiting = self.heading
+        self._waiting = heading
         self._count = 0
         self._lost = 0
 
@@ -341,7 +343,13 @@ class Table(JsonLines):
     """One row for each result, in a CSV file; written as the lines of JSON are."""
 
     option, unit = "--csv", "rows"
-    heading = csv_line(TABLE_COLUMNS)
+
+    def __init__(self, path: Path) -> None:
+        from snl.kinds import TABLE_COLUMNS
+        from snl.text import csv_line
+
+        self._columns, self._csv_line = TABLE_COLUMNS, csv_line
+        super().__init__(path, csv_line(TABLE_COLUMNS))
 
     def line(self, record: Record) -> bytes:
         """Return a record as a row; the region is the one with the highest peak."""
@@ -354,7 +362,7 @@ class Table(JsonLines):
             "regions": len(regions),
             "remarks": "; ".join(record["remarks"]),
         }
-        return csv_line(cells.get(column) for column in TABLE_COLUMNS)
+        return self._csv_line(cells.get(column) for column in self._columns)
 
 
 def _is_deleted(file: IO[bytes]) -> bool:

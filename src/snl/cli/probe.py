@@ -90,11 +90,11 @@ def run(options: Options) -> int:
 
     if options.picture:
         check_matplotlib()
-    catalog = snl.Catalog.read(options.data, options.layout)
-    _check_outputs(options, catalog)
     inspector = snl.load(
         options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
     )
+    catalog = snl.Catalog.for_model(options.data, inspector, options.layout)
+    _check_outputs(options, catalog)
     result = snl.probe(
         inspector,
         catalog,

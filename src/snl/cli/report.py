@@ -53,12 +53,12 @@ def run(options: Options) -> int:
     from snl.outputs import Output, check_outputs
     from snl.reporting.collect import report
 
-    catalog = snl.Catalog.read(options.data, options.layout, options.part_pattern)
-    inputs: list[str | Path] = [options.file, *catalog_files(catalog, options.data)]
-    check_outputs([Output("-o", options.output, PAGE)], inputs)
     inspector = snl.load(
         options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
     )
+    catalog = snl.Catalog.for_model(options.data, inspector, options.layout, options.part_pattern)
+    inputs: list[str | Path] = [options.file, *catalog_files(catalog, options.data)]
+    check_outputs([Output("-o", options.output, PAGE)], inputs)
     evaluation = report(
         inspector,
         catalog,

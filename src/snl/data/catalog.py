@@ -37,6 +37,7 @@ from snl.data.records import Record
 from snl.data.tables import find_manifest, is_visa, read_manifest, read_visa
 from snl.data.unused import unused_notes
 from snl.errors import DataError
+from snl.limits import TEST_SHARE
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,16 @@ class Catalog:
     notes: tuple[str, ...] = ()
     """Skipped files and assumptions made while reading; `snl doctor` shows them."""
 
+    split_note: str = ""
+    """What was decided about products without a split; empty: nothing."""
+
     @classmethod
     def read(
-        cls, root: str | Path, layout: str = "auto", part_pattern: str | None = None
+        cls,
+        root: str | Path,
+        layout: str = "auto",
+        part_pattern: str | None = None,
+        test_share: float = TEST_SHARE,
     ) -> Catalog:
         """Return the catalog of the data set at `root`. No image is opened.
 
@@ -98,6 +106,8 @@ class Catalog:
             layout: one of LAYOUTS, or `auto`: the first of them that matches.
             part_pattern: regular expression that is searched in each path below the root; its
                 first group, or the whole match, names the part that the image shows.
+            test_share: of the normal images of products that have no split but anomalous images:
+                they are test images, not training images. 0 to below 1; as in training.
 
         Raises:
             DataError: there are no images, a list of files is malformed, `root` is the parent
@@ -114,7 +124,8 @@ class Catalog:
                 f"unknown layout '{layout}'; {hint}choose one of auto, {', '.join(LAYOUTS)}"
             )
         try:
-            return cls._read(path, name, PartPattern(part_pattern) if part_pattern else None)
+            pattern = PartPattern(part_pattern) if part_pattern else None
+            return cls._read(path, name, pattern, test_share)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise DataError(
@@ -123,7 +134,9 @@ class Catalog:
             ) from error
 
     @classmethod
-    def _read(cls, path: Path, name: str, pattern: PartPattern | None) -> Catalog:
+    def _read(
+        cls, path: Path, name: str, pattern: PartPattern | None, test_share: float
+    ) -> Catalog:
         if not path.exists():
             raise DataError(f"{path} does not exist; give the folder of images or a manifest")
         if not path.is_dir() and find_manifest(path) is None:
@@ -141,7 +154,7 @@ class Catalog:
                 "another folder, or layout auto"
             )
         base = path.parent if path.is_file() else path
-        reading = Reading(base)
+        reading = Reading(base, test_share=test_share)
         if pattern is not None:
             reading.part_of = lambda image: pattern.name(relative(image, base))
         records = _LAYOUTS[name].read(path, reading)
@@ -160,7 +173,37 @@ class Catalog:
         records.sort(key=lambda record: record.path.as_posix())
         records, of_parts = named(records, pattern, base) if pattern else (records, [])
         records, moved = keep_together(records)
-        return cls(base, name, tuple(records), (*reading.notes, *of_parts, *moved, *unused))
+        return cls(
+            base,
+            name,
+            tuple(records),
+            (*reading.notes, *of_parts, *moved, *unused),
+            reading.split_note(),
+        )
+
+    @classmethod
+    def for_model(
+        cls,
+        data: Catalog | str | Path,
+        model: object,
+        layout: str = "auto",
+        part_pattern: str | None = None,
+    ) -> Catalog:
+        """Return a data set with the split that a model was trained with.
+
+        Args:
+            data: a catalog, which is returned as it is, or a data set to read.
+            model: an inspector, or anything else, for which the split is the default one.
+            layout, part_pattern: as for `read`.
+
+        Raises:
+            DataError, DependencyError: as `read`.
+        """
+        if isinstance(data, Catalog):
+            return data
+        settings = getattr(model, "settings", None)
+        share = TEST_SHARE if settings is None else settings.training.test_share
+        return cls.read(data, layout, part_pattern, share)
 
     @property
     def products(self) -> tuple[str, ...]:

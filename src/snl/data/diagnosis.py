@@ -67,6 +67,8 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
         "",
     ]
     lines += _format_table(diagnosis.counts)
+    if catalog.split_note:
+        lines += ["", printable(catalog.split_note)]
     for severity in ("error", "warning"):
         groups: dict[str, list[Problem]] = defaultdict(list)
         for problem in diagnosis.problems:
@@ -90,6 +92,7 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "root": str(diagnosis.catalog.root),
         "layout": diagnosis.catalog.layout,
+        "split": diagnosis.catalog.split_note or None,
         "fingerprint": diagnosis.catalog.fingerprint(),
         "ok": diagnosis.ok,
         "products": {

@@ -223,7 +223,8 @@ def _check_product(product: str, c: ProductCounts) -> Iterator[Problem]:
             "evaluate on them"
         )
         yield Problem("warning", where, what, "anomalous training images")
-    if c.test_anomalous == 0 or c.test_normal == 0:
+    # products with training images alone are the usual case: nothing is to be measured
+    if (c.test_anomalous == 0) != (c.test_normal == 0):
         missing = [
             word
             for word, count in (("normal", c.test_normal), ("anomalous", c.test_anomalous))

@@ -17,7 +17,7 @@ from snl.data.kinds import check_normal, is_one_product, is_product, label_kinds
 from snl.data.listing import direct_images, folder_name, shown, subfolders, walk_images
 from snl.data.pairing import is_mask_folder, walk_without_masks
 from snl.data.reading import Reading
-from snl.data.records import Record, Split, assign_splits, make_record
+from snl.data.records import Record, Split, make_record
 from snl.data.words import Label, is_mask_name, label_of, meaning_of, split_of, stated_split
 from snl.errors import DataError
 
@@ -120,7 +120,7 @@ def _finish(records: list[Record], reading: Reading) -> list[Record]:
     records = attach_masks(records, reading)
     result = [r for r in records if r.product not in reading.unsplit]
     for product, base in reading.unsplit.items():
-        result += assign_splits((r for r in records if r.product == product), base, reading.part_of)
+        result += reading.split((r for r in records if r.product == product), base)
     return result
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from snl.data.listing import shown
+from snl.data.records import Record, assign_splits
+from snl.limits import TEST_SHARE
 
 _MOST_LINES = 6
 """Groups that get a line each."""
@@ -27,8 +29,12 @@ class Reading:
     """Why other images are not used."""
     mask_reason: str = "they fit no image"
     """Why files in mask folders are not used."""
+    tested: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By product: how many of how many normal images were made test images."""
     unsplit: dict[str, Path] = field(default_factory=dict)
     """Products whose records have no split yet, with the folder that paths are relative to."""
+    test_share: float = TEST_SHARE
+    """Share of the normal images of such products that are test images, if there are defects."""
     part_of: Callable[[Path], str] | None = None
     """The part that an image shows, by its path; None: only records say it."""
 
@@ -51,6 +57,29 @@ class Reading:
         for name, paths in groups.items():
             example = self.name(paths[0]) + (", ..." if len(paths) > 1 else "")
             self.note(f"{name}: {count_of(len(paths), what)} ({example}) {rest}")
+
+    def split(self, records: Iterable[Record], base: Path) -> list[Record]:
+        """Return the records of one product, which has no split, with splits; see
+        `snl.data.records.assign_splits`."""
+        split = assign_splits(records, base, self.part_of, self.test_share)
+        normal = [record for record in split if record.label == "normal"]
+        tested = sum(record.split == "test" for record in normal)
+        if tested:
+            self.tested[normal[0].product] = tested, len(normal)
+        return split
+
+    def split_note(self) -> str:
+        """Return what was decided about products without a split; empty: nothing."""
+        if not self.tested:
+            return ""
+        tested, total = (sum(counts) for counts in zip(*self.tested.values(), strict=True))
+        names = [shown(name) for name in sorted(self.tested)]
+        some = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        return (
+            f"{tested} of {total} normal images of {some} are not trained on but test images, "
+            "chosen by their names, because there are anomalous ones to test with; another share: "
+            "snl train --set training.test_share=S"
+        )
 
     def name(self, path: Path) -> str:
         """Return a path relative to the root, for messages."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,8 @@ from typing import Literal
 from snl.data.listing import inside
 from snl.data.roi import Crop, Readable, Roi
 from snl.data.words import Label as Label
+from snl.files import content_hash
+from snl.limits import TEST_SHARE
 
 Split = Literal["train", "test"]
 
@@ -62,23 +65,27 @@ def make_record(
 
 
 def assign_splits(
-    records: Iterable[Record], base: Path, part_of: Callable[[Path], str] | None = None
+    records: Iterable[Record],
+    base: Path,
+    part_of: Callable[[Path], str] | None = None,
+    share: float = TEST_SHARE,
 ) -> list[Record]:
     """Return the records of one product, which has no split, with the splits `train` and `test`.
 
-    Anomalous and unlabelled images are test images. If there are anomalous ones, a fifth of the
+    Anomalous and unlabelled images are test images. If there are anomalous ones, a share of the
     normal images (at least one of two or more) are test images, too: those whose path relative to
     `base` has the smallest SHA-256. Otherwise all normal images are training images. The choice
     depends on the names alone: it is the same on every machine, and adding a few images moves only
     a few others.
 
-    The images of one part stay together: they are test images if one of them is anomalous, and
-    the fifth is chosen among the other parts, by their names.
+    The images of one part stay together, and so do identical files: they are test images if one of
+    them is anomalous, and the share is chosen among the others, by their names.
 
     Args:
         records: of one product.
         base: folder that paths are relative to.
         part_of: the part of an image whose record has none, by its path.
+        share: of the normal images that are test images, 0 to below 1; 0: none.
     """
     product_records = list(records)
     parts = [r.part or (part_of(r.path) if part_of else "") for r in product_records]
@@ -86,6 +93,8 @@ def assign_splits(
         part or (inside(r.path, base) or Path(r.path.name)).as_posix()
         for part, r in zip(parts, product_records, strict=True)
     ]
+    if share and any(record.label == "anomalous" for record in product_records):
+        keys = _with_copies(keys, product_records)
     labels: dict[str, set[str | None]] = {}
     for key, record in zip(keys, product_records, strict=True):
         labels.setdefault(key, set()).add(record.label)
@@ -93,12 +102,39 @@ def assign_splits(
     normals = sorted(
         (k for k, found in labels.items() if k not in tested and "normal" in found), key=_digest
     )
-    if tested and len(normals) >= 2:
-        tested |= set(normals[: max(1, len(normals) // 5)])
+    if share and tested and len(normals) >= 2:
+        tested |= set(normals[: max(1, int(share * len(normals) + 1e-9))])
     return [
         replace(r, split="test" if r.label != "normal" or key in tested else "train")
         for r, key in zip(product_records, keys, strict=True)
     ]
+
+
+def _with_copies(keys: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """Return keys in which images with equal keys or equal files have one key, the first by name.
+
+    Only files of equal size are read; empty ones are damaged, not equal.
+    """
+    sizes: dict[int, list[int]] = {}
+    for number, record in enumerate(records):
+        with suppress(OSError):  # reported when the image is read
+            sizes.setdefault(record.path.stat().st_size, []).append(number)
+    first: dict[tuple[int, int], str] = {}
+    same: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while key in same:
+            key = same[key]
+        return key
+
+    for size, numbers in sizes.items():
+        for number in numbers if size and len(numbers) > 1 else ():
+            with suppress(OSError):
+                content = size, content_hash(records[number].path)
+                one, other = root(first.setdefault(content, keys[number])), root(keys[number])
+                if one != other:
+                    same[max(one, other)] = min(one, other)
+    return [root(key) for key in keys]
 
 
 def _digest(name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from snl.data.attach import marks_nothing
 from snl.data.listing import direct_images, folder_name, has_folder, posix_path, shown, subfolders
 from snl.data.reading import Reading
-from snl.data.records import Label, Record, Split, assign_splits, make_record
+from snl.data.records import Label, Record, Split, make_record
 from snl.data.roi import parse_roi
 from snl.data.sheets import Columns, Row, read_rows
 from snl.data.words import label_of, split_of
@@ -44,7 +44,7 @@ def read_manifest(root: Path, reading: Reading) -> list[Record]:
         label: by default anomalous if `defect` names a defect or the mask has marked pixels,
             unknown if `split` is test, otherwise normal.
         split: by default train for normal images and test for anomalous ones. If no row of a
-            product has a split and it has both kinds of images, a fifth of its normal images
+            product has a split and it has both kinds of images, a share of its normal images
             becomes test images (`assign_splits`). `validation` means train for normal images and
             test for others.
         defect: the kind of defect.
@@ -75,10 +75,7 @@ def read_visa(root: Path, reading: Reading) -> list[Record]:
     if (root / _VISA_LIST).is_file():
         reading.default_reason = f"{_VISA_LIST.as_posix()} does not list them"
         return _records(list(read_rows(root / _VISA_LIST, _VISA_COLUMNS)), root, reading)
-    reading.note(
-        f"{_VISA_LIST.as_posix()} is missing; a fifth of the normal images, chosen by name, is "
-        "used as test images"
-    )
+    reading.note(f"{_VISA_LIST.as_posix()} is missing, so the official split is not known")
     records: list[Record] = []
     for folder in _visa_folders(root):
         product, data = folder_name(folder), folder / "Data"
@@ -95,7 +92,7 @@ def read_visa(root: Path, reading: Reading) -> list[Record]:
                 make_record(p, product, "test", "anomalous", masks.get(p.stem, ()), "anomaly")
                 for p in direct_images(data / "Images" / "Anomaly")
             ]
-        records += assign_splits(product_records, folder, reading.part_of)
+        records += reading.split(product_records, folder)
     return records
 
 
@@ -119,7 +116,7 @@ def _records(rows: list[Row], base: Path, reading: Reading) -> list[Record]:
     unsplit = without_split - with_split
     result = [r for r in records if r.product not in unsplit]
     for product in sorted(unsplit):
-        result += assign_splits((r for r in records if r.product == product), base, reading.part_of)
+        result += reading.split((r for r in records if r.product == product), base)
     return result
 
 

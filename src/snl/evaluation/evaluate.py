@@ -80,7 +80,7 @@ def evaluate(
         >>> 0 <= evaluation.mean["image_auroc"] <= 1
         True
     """
-    catalog = data if isinstance(data, Catalog) else Catalog.read(data)
+    catalog = Catalog.for_model(data, model)
     records = [record for record in catalog.test() if record.label is not None]
     if not records:
         raise DataError(

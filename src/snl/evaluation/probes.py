@@ -76,7 +76,7 @@ def probe(
         True
     """
     _check(images, share, seed)
-    catalog = data if isinstance(data, Catalog) else Catalog.read(data)
+    catalog = Catalog.for_model(data, predictor)
     columns = _columns(catalog, products)
     rows = _rows(catalog, columns, getattr(predictor, "products", None))
     records = {name: _normals(catalog, name) for name in columns}

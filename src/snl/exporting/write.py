@@ -90,8 +90,8 @@ def export(
         True
     """
     path = Path(path)
-    if isinstance(data, str | Path):
-        data = Catalog.read(data)
+    if data is not None:
+        data = Catalog.for_model(data, inspector)
     _check_options(path, format, precision, data)
     output = Output("the export", path, ONNX if format == "onnx" else OPENVINO)
     check_outputs([output], catalog_files(data) if data is not None else ())

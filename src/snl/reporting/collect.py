@@ -61,7 +61,7 @@ def report(
         >>> len(evaluation.scores) > 0
         True
     """
-    catalog = data if isinstance(data, Catalog) else Catalog.read(data)
+    catalog = Catalog.for_model(data, inspector)
     check_outputs([Output("the report", Path(path), PAGE)], catalog_files(catalog))
     shown: list[Shown] = []
     distances: dict[str, list[float]] = {product: [] for product in inspector.products}

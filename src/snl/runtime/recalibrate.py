@@ -22,6 +22,7 @@ from snl.errors import DataError, ImageError
 from snl.runtime import feedback
 from snl.runtime.inspector import Inspector
 from snl.runtime.measure import measure, measure_usable
+from snl.runtime.remedies import remedies, what_the_map_shows
 
 Note = Callable[[str], None]
 Progress = Callable[[int, int], None] | None
@@ -307,6 +308,8 @@ class Miss:
         p_value: of its score.
         caught: whether it is at least uncertain in the new calibration.
         before: the decision of the calibration in force.
+        shows: where its map is highest, and how unusual that is.
+        remedies: what may catch it, the most promising first; empty if it is caught.
     """
 
     path: str
@@ -314,6 +317,8 @@ class Miss:
     p_value: float | None
     caught: bool
     before: str = NORMAL
+    shows: str = ""
+    remedies: tuple[str, ...] = ()
 
 
 def learn_misses(
@@ -342,7 +347,15 @@ def learn_misses(
     doubts.decide(note, force)
     changed, caught = edit.raise_uncertain_rates(calibration, results, largest)
     return changed, [
-        Miss(str(result.path), result.product, result.p_value, now, result.decision)
+        Miss(
+            str(result.path),
+            result.product,
+            result.p_value,
+            now,
+            result.decision,
+            what_the_map_shows(result, calibration),
+            () if now else tuple(remedies(result, calibration, inspector.settings)),
+        )
         for result, now in zip(results, caught, strict=True)
     ]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from snl.decision.differences import differences
 from snl.decision.edit import remove_products
 from snl.errors import SettingsError
 from snl.kinds import BUNDLE
@@ -15,6 +16,9 @@ from snl.runtime.history import MOST, Event, event
 from snl.runtime.inspector import Inspector, load
 from snl.runtime.metadata import ModelMetadata, events_of, from_sections, to_sections
 from snl.runtime.sections import MODEL, NETWORK
+
+MOST_SHOWN = 12
+"""Differences that `undo` names."""
 
 
 def remove(inspector: Inspector, products: str | Sequence[str]) -> None:
@@ -75,7 +79,7 @@ def undo(file: str | Path, output: str | Path | None = None) -> str:
         output: file to write; None: `file` is changed.
 
     Returns:
-        What was undone.
+        What was undone, and for a change of the calibration what that changes.
 
     Raises:
         BundleError: a missing, damaged or foreign file, or another process has changed it.
@@ -86,14 +90,16 @@ def undo(file: str | Path, output: str | Path | None = None) -> str:
         >>> _ = snl.calibrate(inspector, rate=0.5)
         >>> inspector.save("parts.snl")
         >>> snl.undo("parts.snl")
-        'rates'
+        'rates (false-alarm rate 0.5 -> 0.05, uncertain rate 0.5 -> 0.1)'
     """
     target = Path(output or file)
     inspector = load(file, "cpu")
     if len(inspector.calibrations) > 1:
-        what = inspector.undo().reason
+        undone = inspector.undo()
         inspector.save(target)
-        return what
+        changes = differences(undone, inspector.calibration)
+        some = ", ".join(changes[:MOST_SHOWN]) + (", ..." if len(changes) > MOST_SHOWN else "")
+        return undone.reason + (f" ({some})" if some else "")
     what = inspector.calibration.reason
     if inspector.metadata.previous is None:
         why = "there is no earlier version"

@@ -49,7 +49,7 @@ _TOGETHER = 4
 _SHOWN = 10
 """Problems of a kind that are listed."""
 _KEPT = 8
-_NOT_OF_SETS = ("incomplete test set", "too few images for a threshold", "colliding names")
+_NOT_OF_SETS = ("too few images for a threshold", "colliding names")
 """Kinds of problems that a set of normal images cannot have."""
 _FEW = ("too few training images", "few training images")
 """Kinds that count images; of a larger set the doctor may have looked at few."""

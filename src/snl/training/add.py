@@ -117,7 +117,7 @@ def add(
     regions = Regions.read(rois, max_pixels=max_pixels)
     output_file = Output("-o", target, BUNDLE, anything=target == source)
     check_outputs([output_file], [*catalog_files(catalog, None), *regions.files])
-    for text in (*catalog.notes, *catalog.unused()):
+    for text in filter(None, (*catalog.notes, *catalog.unused(), catalog.split_note)):
         note(f"note: {text}")
     with ExitStack() as stack:
         folder = folder_of(target)

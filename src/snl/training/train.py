@@ -168,13 +168,13 @@ class _Call:
         catalog = (
             data
             if isinstance(data, Catalog)
-            else Catalog.read(data, self.layout, self.part_pattern)
+            else Catalog.read(data, self.layout, self.part_pattern, settings.training.test_share)
         )
         if self.target is not None:
             given = None if isinstance(data, Catalog) else data
             inputs = [*catalog_files(catalog, given), *self.regions.files]
             check_output(self.target, settings, inputs)
-        for text in (*catalog.notes, *catalog.unused()):
+        for text in filter(None, (*catalog.notes, *catalog.unused(), catalog.split_note)):
             self.note(f"note: {text}")
         records = with_rois(catalog.records, self.regions.rois, max_pixels=self.max_pixels)
         return replace(catalog, records=records)

@@ -117,6 +117,8 @@ INPUTS = {
     *(("backup", "backup"), ("restore", "backup"), ("restore", "data")),
     # a cache: only folders in it that are named by an address's hash are written
     ("train", "data_cache"),
+    # read, and written only if it is a drift state
+    ("drift", "state"),
 }
 """Options that are paths and only read, or that write nothing a user names."""
 
