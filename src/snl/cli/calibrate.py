@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.calibrate_changes import CHANGES, Options, change
 from snl.cli.calibration_costs import add_costs, show_costs, wants_costs
-from snl.cli.changes import BUSY, WAIT, import_runtime
+from snl.cli.changes import BUSY, WAIT
 from snl.cli.common import OK, PROBLEMS, image_files, say, show
 from snl.errors import SettingsError
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 SUMMARY = "show the calibration of a bundle or change it, in seconds and without training"
 OPTIONAL_PATH = "normals"
 """See `snl.cli.main.parse`."""
+_MEASURED = ("normals", "false_alarms", "misses", "tile")
+"""Options for which the network is needed."""
 
 
 def add_parser(verbs: Any) -> None:
@@ -156,7 +159,8 @@ def run(options: Options) -> int:
     if (not changes and not options.output) or not Path(options.file).is_file():
         return _run(options, target)  # only shows the calibration, or says that there is none
     _check_output(options, target)
-    import_runtime(options.file)
+    if _needs_network(options):
+        _import_runtime(options.file)
     with locked(target, BUSY, wait=WAIT, note=say):
         return _run(options, target)
 
@@ -166,11 +170,15 @@ def _run(options: Options, target: Path) -> int:
     import snl
     from snl.cli.calibration_table import format_calibration
     from snl.decision.edit import combine
+    from snl.runtime.inspector import open_file
     from snl.signals import deferred
 
-    inspector = snl.load(
-        options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
-    )
+    if _needs_network(options):
+        inspector = snl.load(
+            options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
+        )
+    else:
+        inspector = open_file(options.file, options.device, max_pixels=options.max_pixels)
     if options.output and target.is_file():
         _check_same_network(inspector, target)
     if options.undo:
@@ -188,6 +196,18 @@ def _run(options: Options, target: Path) -> int:
         say(f"{target}: {'calibrated' if edits else 'written'}{undo}")
     show(format_calibration(inspector))
     return OK if caught else PROBLEMS
+
+
+def _needs_network(options: Options) -> bool:
+    """Return whether images are measured."""
+    return any(getattr(options, name) is not None for name in _MEASURED)
+
+
+def _import_runtime(file: str) -> None:
+    """Import what takes seconds, before others have to wait for the lock."""
+    if Path(file).suffix.lower() not in (".onnx", ".xml"):
+        with suppress(ImportError):  # loading the file says what is missing
+            import snl.runtime.torch_engine  # noqa: F401
 
 
 def _check_output(options: Options, target: Path) -> None:

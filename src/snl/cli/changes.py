@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from snl.cli.common import say
@@ -31,13 +31,5 @@ def changing(file: str, output: Path | None) -> Iterator[Path]:
         check_outputs(
             [Output("-o", target, model_kind(source), anything=same)], [] if same else [source]
         )
-    import_runtime(file)
     with locked(target, BUSY, wait=WAIT, note=say):
         yield target
-
-
-def import_runtime(file: str) -> None:
-    """Import what takes seconds, before others have to wait for the lock."""
-    if Path(file).suffix.lower() not in (".onnx", ".xml"):
-        with suppress(ImportError):  # loading the file says what is missing
-            import snl.runtime.torch_engine  # noqa: F401

@@ -43,10 +43,11 @@ def add_parser(verbs: Any) -> None:
 def run(options: Options) -> int:
     """Remove the products and write the file."""
     import snl
+    from snl.runtime.inspector import open_file
     from snl.signals import deferred
 
     with changing(options.file, options.output) as target:
-        inspector = snl.load(options.file, "auto" if options.file.endswith(".xml") else "cpu")
+        inspector = open_file(options.file)
         snl.remove(inspector, options.products)
         with deferred():
             inspector.save(target)

@@ -93,10 +93,11 @@ def true_rate_interval(
     if threshold is None:
         return None
     if basis == "product":
-        from scipy.stats import beta
+        from scipy.special import betaincinv  # scipy.stats takes a second to import
 
         allowed = int(rate * (supposed + 1) + 1e-9)
-        ends = beta([allowed] * 2, supposed + 1 - allowed).ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        levels = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        ends = betaincinv(allowed, supposed + 1 - allowed, levels)
         return float(ends[0]), float(ends[1])
     if basis != "shared tail" or count < 3:
         return None

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects, label
 
 from snl.decision.maps import resize_map, resize_window
 
@@ -132,6 +131,8 @@ def _label(
         COMPONENT (n,): those that touch the first or last row, and the wanted ones of the others;
         the first and the last row, each pixel the number of its component from 1 up, or 0.
     """
+    from scipy.ndimage import find_objects, label  # see snl.decision.maps
+
     labels, count = label(values > threshold, structure=NEIGHBOURS)
     pixels = np.flatnonzero(labels)
     number, above = labels.ravel()[pixels] - 1, values.ravel()[pixels]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _BLOCK = 2**17  # pixels that are computed at once: 1 MB of float64, which stays in the cache
 
@@ -93,6 +97,8 @@ def _weights(old: int, new: int, first: int, last: int) -> tuple[tuple[int, int]
     index, weights = index[rows, taps], weights[rows, taps]
     low, high = int(index.min()), int(index.max()) + 1
     pointers = np.searchsorted(rows, np.arange(last - first + 1))
+    from scipy.sparse import csr_array  # what only reads calibrations starts without it
+
     return (low, high), csr_array(
         (weights, index - low, pointers), shape=(last - first, high - low)
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label, maximum_filter
 
 from snl.decision.components import NEIGHBOURS
 
@@ -20,6 +19,8 @@ def plateaus(levels: np.ndarray, ignored: np.ndarray | None = None) -> NDArray[n
         levels: real (H, W), at least one pixel, finite where not ignored.
         ignored: bool (H, W): its pixels count as lower than all others; None: none is.
     """
+    from scipy.ndimage import label  # see snl.decision.maps
+
     height, width = levels.shape
     step = max(1, _BAND // width)
     values: list[np.ndarray] = []  # of the pixels that no neighbour exceeds, by component
@@ -48,6 +49,8 @@ def _tops(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return rows first..last - 1 as float64 with -inf where ignored, where no neighbour is higher,
     and where one that is not such a pixel itself has the same value."""
+    from scipy.ndimage import maximum_filter
+
     begin, end = max(0, first - 2), min(len(levels), last + 2)
     band = levels[begin:end].astype(np.float64)
     if ignored is not None:

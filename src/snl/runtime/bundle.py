@@ -11,54 +11,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from snl.errors import BundleError, PluginError, SettingsError
-from snl.files import load_tensors, save_tensors
+from snl.errors import PluginError, SettingsError
 from snl.model.adapters import groups_in
 from snl.model.network import Network
-from snl.runtime import previous
-from snl.runtime.convert import is_format_2, sections_of_format_2
+from snl.runtime.bundle_file import damaged, read_sections, write_sections
 from snl.runtime.metadata import ModelMetadata, from_sections, to_sections
-from snl.runtime.sections import NETWORK, Section, join_sections, split_sections
-
-KIND = "bundle"
+from snl.runtime.sections import NETWORK, Section
 
 
 def save(path: str | Path, network: Network, metadata: ModelMetadata) -> None:
     """Write a bundle, conventionally `*.snl`; the file is complete or not there."""
     weights = {name: v.detach().cpu().numpy() for name, v in network.state_dict().items()}
     write_sections(path, {NETWORK: Section({}, weights), **to_sections(metadata)}, metadata)
-
-
-def write_sections(
-    path: str | Path, sections: Mapping[str, Section], metadata: ModelMetadata
-) -> None:
-    """Write the sections of a bundle, and those of its previous state.
-
-    Args:
-        path: of the bundle.
-        sections: of its present state.
-        metadata: has the previous one.
-    """
-    if metadata.previous is not None:
-        before = previous.to_sections(metadata.previous, sections)
-        sections = {**sections, **before}
-    document, arrays = join_sections(sections)
-    save_tensors(path, arrays, KIND, document)
-
-
-def read_sections(path: str | Path) -> dict[str, Section]:
-    """Return the sections of a bundle of this or the previous format.
-
-    Raises:
-        BundleError: missing, damaged, foreign or of a newer format.
-    """
-    arrays, document = load_tensors(path, KIND)
-    try:
-        if is_format_2(document):
-            return sections_of_format_2(document, arrays)
-        return split_sections(document, arrays)
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise damaged(path, error) from None
 
 
 def load(path: str | Path) -> tuple[Network, ModelMetadata]:
@@ -124,12 +88,3 @@ def _check_weights(weights: Mapping[str, np.ndarray], network: Network) -> None:
     for name, tensor in network.state_dict().items():
         if name in weights and torch.from_numpy(weights[name]).dtype != tensor.dtype:
             raise ValueError(f"the weights '{name}' are {weights[name].dtype}")
-
-
-def damaged(path: str | Path, error: Exception) -> BundleError:
-    """Return the error of a bundle whose parts contradict each other."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
-    return BundleError(
-        f"{path}: its description and its weights do not fit each other ({reason}); it was "
-        "edited, or made by another version of snl or timm: train it again"
-    )

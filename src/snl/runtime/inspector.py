@@ -19,7 +19,7 @@ from snl.dependencies import require
 from snl.drawing.panel import panel_size
 from snl.errors import BundleError, ImageError, SettingsError
 from snl.files import FileState, file_state
-from snl.kinds import model_kind
+from snl.kinds import BUNDLE, model_kind
 from snl.limits import MAX_PIXELS
 from snl.outputs import Output, check_outputs
 from snl.runtime.engine import PRECISIONS, Engine, Outputs
@@ -413,6 +413,35 @@ def load(
     engine, metadata = _load_engine(path, device, threads, precision)
     predictor = Predictor(engine, metadata, max_pixels=max_pixels)
     inspector = Inspector(predictor, metadata.calibrations)
+    if before is not None:
+        inspector._read = path.resolve(), before
+    return inspector
+
+
+def open_file(path: str | Path, device: str = "auto", *, max_pixels: int = MAX_PIXELS) -> Inspector:
+    """Load an inspector whose calibration is read and changed, not its network run.
+
+    The network of a bundle stays as it is stored, so that no PyTorch is loaded. An export is loaded
+    by its runtime, as by `load`.
+
+    Args:
+        path: as for `load`.
+        device: of an export.
+        max_pixels: as for `load`.
+
+    Raises:
+        BundleError, SettingsError, DependencyError: as `load`.
+    """
+    path = Path(path)
+    if model_kind(path) is not BUNDLE:
+        return load(path, device, max_pixels=max_pixels)
+    from snl.runtime.bundle_file import BundleFile
+
+    before = file_state(path)
+    engine = BundleFile(path)
+    inspector = Inspector(
+        Predictor(engine, engine.metadata, max_pixels=max_pixels), engine.metadata.calibrations
+    )
     if before is not None:
         inspector._read = path.resolve(), before
     return inspector

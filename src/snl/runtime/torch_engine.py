@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from snl.errors import SettingsError
 from snl.model import device as devices
 from snl.model.network import Network
 from snl.runtime import bundle
+from snl.runtime.bundle_file import check_name
 from snl.runtime.engine import Outputs, closed
 from snl.runtime.fused import fused, halve
 from snl.runtime.metadata import ModelMetadata
 
-EXPORTS = (".onnx", ".xml")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -92,11 +91,7 @@ class TorchEngine:
 
     def save(self, path: Path, metadata: ModelMetadata) -> None:
         """Write a bundle; see `snl.runtime.bundle.save`."""
-        if path.suffix.lower() in EXPORTS:
-            raise SettingsError(
-                f"{path}: the name of an export; a bundle's ends in .snl, and snl export makes it "
-                "an export"
-            )
+        check_name(path)
         if self._fast is None:
             raise closed()
         bundle.save(path, self.network, metadata)

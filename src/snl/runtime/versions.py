@@ -11,9 +11,10 @@ from snl.decision.edit import remove_products
 from snl.errors import SettingsError
 from snl.kinds import BUNDLE
 from snl.outputs import Output, check_outputs
+from snl.runtime.bundle_file import write_sections
 from snl.runtime.describe import metadata_of
 from snl.runtime.history import MOST, Event, event
-from snl.runtime.inspector import Inspector, load
+from snl.runtime.inspector import Inspector, open_file
 from snl.runtime.metadata import ModelMetadata, events_of, from_sections, to_sections
 from snl.runtime.sections import MODEL, NETWORK
 
@@ -93,7 +94,7 @@ def undo(file: str | Path, output: str | Path | None = None) -> str:
         'rates (false-alarm rate 0.5 -> 0.05, uncertain rate 0.5 -> 0.1)'
     """
     target = Path(output or file)
-    inspector = load(file, "cpu")
+    inspector = open_file(file)
     if len(inspector.calibrations) > 1:
         undone = inspector.undo()
         inspector.save(target)
@@ -114,8 +115,6 @@ def undo(file: str | Path, output: str | Path | None = None) -> str:
 
 def _restore(target: Path, metadata: ModelMetadata, what: str) -> None:
     """Write a bundle with the state before the last change of its network."""
-    from snl.runtime import bundle
-
     before = metadata.previous
     assert before is not None
     state = from_sections(before.sections)
@@ -123,4 +122,4 @@ def _restore(target: Path, metadata: ModelMetadata, what: str) -> None:
     events = (*metadata.events, event(f"undone: {what}", network, count))
     metadata = replace(state, events=events[-MOST:])
     sections = {NETWORK: before.sections[NETWORK], **to_sections(metadata)}
-    bundle.write_sections(target, sections, metadata)
+    write_sections(target, sections, metadata)
