@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,41 @@ def test_options_that_do_not_fit(
         status = int(str(error.code))
     assert status == 2 and says in capsys.readouterr().err
     assert contents(tmp_path) == before
+
+
+# --- overlays ---
+
+
+def test_overlays_are_all_there_at_the_end_and_failures_are_counted(
+    trained: Path, incoming: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from snl.cli import inspect_sinks
+
+    save, folder, results = inspect_sinks.save_overlay, tmp_path / "o", tmp_path / "r.jsonl"
+
+    def slow(picture: Any, path: Path) -> Path:
+        time.sleep(0.02)
+        if path.name == "1.png":
+            raise snl.SnlError(f"{path}: cannot be written (No space left on device)")
+        return save(picture, path)
+
+    monkeypatch.setattr(inspect_sinks, "save_overlay", slow)
+    assert run(trained, incoming, "--out", folder, "--json", results) == 2
+    written = {file.relative_to(folder).as_posix() for file in folder.rglob("*.png")}
+    wanted = {file.relative_to(incoming).as_posix() for file in incoming.rglob("*.png")}
+    assert written == {name for name in wanted if not name.endswith("/1.png")}
+    said = capsys.readouterr().err
+    assert f"{len(written)} overlays: {folder}" in said or "files could not be written" in said
+    assert said.count("No space left") == 1 and "the other outputs are written" in said
+    assert len(lines(results)) == len(wanted)
+
+
+def test_overlays_show_images_that_are_moved(trained: Path, incoming: Path, tmp_path: Path) -> None:
+    overlays = tmp_path / "overlays"
+    command = (trained, incoming, "--out", overlays, "--move-rejects", tmp_path / "rejects")
+    assert run(*command) == 0
+    assert not (incoming / "dent" / "0.png").exists()
+    assert (overlays / "dent" / "0.png").stat().st_size > 1000
 
 
 # --- regions ---

@@ -154,9 +154,16 @@ def test_contours_match_the_map_when_it_is_enlarged_or_shrunk() -> None:
         levels = np.zeros((side, side), np.float32)
         levels[side // 4 : side // 2, side // 2 :] = 2
         overlay = np.asarray(panels(inspection(side, side, anomaly_map=levels))[1])
-        rows, columns = np.nonzero((overlay == 255).all(-1))
-        assert abs(rows.min() - drawn_side / 4) <= 1 and abs(rows.max() - drawn_side / 2) <= 1
-        assert abs(columns.min() - drawn_side / 2) <= 1 and columns.max() == drawn_side - 1
+        white = (overlay == 255).all(-1)
+        rows, columns = np.nonzero(white)
+        # the middles of the lines: upper, lower and left edge of the region
+        upper, lower = (
+            line.mean() for line in np.split(np.flatnonzero(white[:, drawn_side * 3 // 4]), 2)
+        )
+        left = np.flatnonzero(white[drawn_side * 3 // 8, : drawn_side * 3 // 4]).mean()
+        assert abs(upper - drawn_side / 4) <= 1 and abs(lower - drawn_side / 2) <= 1
+        assert abs(left - drawn_side / 2) <= 1 and columns.max() == drawn_side - 1
+        assert np.ptp(rows) < drawn_side / 4 + 4
 
 
 def test_captions_show_the_numbers_behind_the_decision(texts: Texts) -> None:

@@ -200,5 +200,6 @@ def save_overlay(picture: Any, path: Path) -> Path:
     from snl.kinds import picture_text
 
     with atomic(path) as temporary:
-        picture.save(temporary, format="PNG", pnginfo=picture_text())
+        # level 2 takes a third of the time of level 6, and a seventh more space
+        picture.save(temporary, format="PNG", pnginfo=picture_text(), compress_level=2)
     return path

@@ -102,7 +102,8 @@ class Outputs:
             self._try(number, lambda sink=sink: sink.close(complete))  # type: ignore[misc]
             failures = self._errors.get(number, 0) - before
             summary = sink.summary()
-            if summary and not failures:
+            # overlays that were waiting are only known to fail now; the others are there
+            if summary and (not failures or isinstance(sink, Overlays)):
                 say(summary)
             if before > 1 and sink.option in (
                 "--out",
@@ -215,7 +216,12 @@ def _sinks(
     """Yield the sinks; those of lines are the last, because the others add to them, and images are
     moved after the others have read them."""
     if options.out:
-        yield Overlays(options.out, places["--out"].of, options.outline_normal)
+        yield Overlays(
+            options.out,
+            places["--out"].of,
+            options.outline_normal,
+            at_once=bool(options.move_rejects),
+        )
     if options.labelme:
         yield LabelMe(options.labelme, places["--labelme"].of)
     if options.coco:

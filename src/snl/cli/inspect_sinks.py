@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from snl.cli.common import save_overlay, say
 from snl.errors import SnlError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from snl.decision.inspection import Inspection
     from snl.monitoring.drift import DriftMonitor
     from snl.runtime.inspector import Inspector
@@ -29,6 +32,8 @@ SAVE_AFTER = 10.0
 """Seconds after which what is collected in memory is saved, if that takes little of the time."""
 _SAVE_SHARE = 50
 """Saving takes at most one part in this many of the time."""
+_MOST_DRAWN = 16
+"""Overlays that wait to be drawn; their images are in memory."""
 _MOST_WAITING = 64 * 2**20
 """Bytes of JSON lines that are kept while the file cannot be written."""
 
@@ -56,22 +61,53 @@ class Sink(Protocol):
 
 
 class Overlays:
-    """One PNG file for each result."""
+    """One PNG file for each result, drawn in a thread beside the network's work.
+
+    Args:
+        folder: of the files.
+        place: returns the file of a result.
+        outline_normal: outline regions also where the decision is normal.
+        at_once: draw before `add` returns, because the image is moved after it.
+    """
 
     option, broken = "--out", False
 
-    def __init__(self, folder: Path, place: Place, outline_normal: bool) -> None:
+    def __init__(self, folder: Path, place: Place, outline_normal: bool, at_once: bool) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         self._folder, self._place, self._outline_normal = folder, place, outline_normal
+        self._most = 0 if at_once else _MOST_DRAWN
+        self._pool = ThreadPoolExecutor(1, "overlays")
+        self._drawn: deque[Future[None]] = deque()
         self._count = 0
 
     def add(self, result: Inspection, record: Record) -> None:
-        """Write the overlay."""
-        picture = result.overlay(self._outline_normal)
-        record["overlay"] = str(save_overlay(picture, self._place(record)))
-        self._count += 1
+        """Draw and write the overlay, or have it done; errors come with a later result."""
+        path = self._place(record)
+        self._drawn.append(self._pool.submit(self._draw, result, path))
+        record["overlay"] = str(path)
+        while len(self._drawn) > self._most or (self._drawn and self._drawn[0].done()):
+            self._finish()
 
     def close(self, complete: bool) -> None:
-        """Do nothing: every file is complete."""
+        """Wait for the overlays that are not finished."""
+        failure: Exception | None = None
+        while self._drawn:
+            try:
+                self._finish()
+            except (SnlError, OSError) as error:
+                failure = failure or error
+        self._pool.shutdown()
+        if failure is not None:
+            raise failure
+
+    def _draw(self, result: Inspection, path: Path) -> None:
+        save_overlay(result.overlay(self._outline_normal), path)
+
+    def _finish(self) -> None:
+        """Wait for the oldest overlay, and raise its error."""
+        self._drawn.popleft().result()
+        self._count += 1
 
     def summary(self) -> str | None:
         """Return the number of files."""

@@ -47,6 +47,9 @@ def heat(image: np.ndarray, anomaly_map: np.ndarray, map_range: tuple[float, flo
         uint8 (H, W, 3) RGB.
     """
     low, high = map_range
-    level = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)
+    above = ~(anomaly_map <= low)  # few pixels of most images, and only these are computed
+    level = np.clip((anomaly_map[above] - low) / max(high - low, 1e-12), 0, 1)
     alpha = (0.75 * np.minimum(level * 3, 1))[..., None]
-    return np.round(image * (1 - alpha) + colours(level) * alpha).astype(np.uint8)
+    blended = image.copy()
+    blended[above] = np.round(image[above] * (1 - alpha) + colours(level) * alpha)
+    return blended

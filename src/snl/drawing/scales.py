@@ -79,8 +79,9 @@ def map_scale(
     pen = ImageDraw.Draw(sheet)
     ticks = [] if threshold is None or math.isnan(threshold) else [threshold]
     left, right = _frame(pen, "map", map_range, ticks, span, top)
-    ramp = np.tile(np.linspace(*map_range, right - left + 1), (11, 1))
-    strip = heat(np.full((*ramp.shape, 3), 150, np.uint8), ramp, map_range)
+    ramp = np.linspace(*map_range, right - left + 1)[None]
+    row = heat(np.full((*ramp.shape, 3), 150, np.uint8), ramp, map_range)
+    strip = np.repeat(row, 11, axis=0)
     sheet.paste(Image.fromarray(strip), (left, top + 22))
     for value in ticks:
         x = _position(value, map_range, (left, right))

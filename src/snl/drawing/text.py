@@ -101,11 +101,10 @@ def _readable(text: str, size: int) -> tuple[str, Any]:
     best: tuple[int, str, Any] | None = None
     for candidate in (text, plain):
         for name in (None, *_SYSTEM):
-            font, missing_glyph = _font(name, size)
+            font = _font(name, size)
             if font is None:
                 continue
-            characters = [c for c in set(candidate) if not c.isspace()]
-            missing = sum(_glyph(font, c) == missing_glyph for c in characters)
+            missing = sum(_lacks(name, size, c) for c in set(candidate) if not c.isspace())
             if best is None or missing < best[0]:
                 best = missing, candidate, font
             if not missing:
@@ -115,24 +114,27 @@ def _readable(text: str, size: int) -> tuple[str, Any]:
 
 
 @lru_cache(maxsize=128)
-def _font(name: str | None, size: int) -> tuple[Any, Any]:
-    """Return a font and its glyph for missing characters.
+def _font(name: str | None, size: int) -> Any:
+    """Return a font; None if the system does not have it.
 
     Args:
         name: file name of a system font; None for Pillow's built-in font.
         size: in pixels.
-
-    Returns:
-        Font and glyph; (None, None) if the system does not have the font.
     """
     try:
-        font: Any = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+        return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
     except OSError:  # not on this system
-        return None, None
-    return font, _glyph(font, "\uffff")
+        return None
 
 
-def _glyph(font: Any, character: str) -> tuple[tuple[int, int], bytes]:
+@lru_cache(maxsize=4096)
+def _lacks(name: str | None, size: int, character: str) -> bool:
+    """Return whether a font draws a character as it draws those that it does not have."""
+    return _glyph(name, size, character) == _glyph(name, size, "\uffff")
+
+
+@lru_cache(maxsize=1024)
+def _glyph(name: str | None, size: int, character: str) -> tuple[tuple[int, int], bytes]:
     """Return size and pixels of a character's glyph."""
-    mask = font.getmask(character)
+    mask = _font(name, size).getmask(character)
     return mask.size, bytes(mask)
