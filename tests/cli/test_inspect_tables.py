@@ -230,23 +230,53 @@ def test_overlays_are_all_there_at_the_end_and_failures_are_counted(
 ) -> None:
     from snl.cli import inspect_sinks
 
-    save, folder, results = inspect_sinks.save_overlay, tmp_path / "o", tmp_path / "r.jsonl"
+    write, folder, results = inspect_sinks.write_bytes, tmp_path / "o", tmp_path / "r.jsonl"
 
-    def slow(picture: Any, path: Path) -> Path:
-        time.sleep(0.02)
+    def full(path: Path, content: bytes) -> Path:
         if path.name == "1.png":
             raise snl.SnlError(f"{path}: cannot be written (No space left on device)")
-        return save(picture, path)
+        return write(path, content)
 
-    monkeypatch.setattr(inspect_sinks, "save_overlay", slow)
+    monkeypatch.setattr(inspect_sinks, "write_bytes", full)
     assert run(trained, incoming, "--out", folder, "--json", results) == 2
     written = {file.relative_to(folder).as_posix() for file in folder.rglob("*.png")}
     wanted = {file.relative_to(incoming).as_posix() for file in incoming.rglob("*.png")}
     assert written == {name for name in wanted if not name.endswith("/1.png")}
     said = capsys.readouterr().err
-    assert f"{len(written)} overlays: {folder}" in said or "files could not be written" in said
+    assert f"{len(written)} overlays: {folder}" in said
+    assert "--out: 2 files could not be written" in said
     assert said.count("No space left") == 1 and "the other outputs are written" in said
     assert len(lines(results)) == len(wanted)
+    assert {line["path"] for line in lines(results) if "overlay" not in line} == {
+        str(incoming / kind / "1.png") for kind in ("good", "dent")
+    }
+
+
+def test_a_stopped_run_keeps_the_results_whose_overlays_wait(
+    trained: Path, incoming: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from snl.signals import Stopped
+
+    stream, seen = Inspector.stream, []
+
+    def stopped(self: Inspector, *words: Any, **options: Any) -> Any:
+        for number, result in enumerate(stream(self, *words, **options)):
+            if number == 7:
+                raise Stopped(15)
+            seen.append(result)
+            yield result
+
+    def slow(self: snl.Inspection, *words: Any) -> Any:
+        time.sleep(0.05)
+        return draw(self, *words)
+
+    draw = snl.Inspection.overlay
+    monkeypatch.setattr(Inspector, "stream", stopped)
+    monkeypatch.setattr(snl.Inspection, "overlay", slow)
+    results = tmp_path / "r.jsonl"
+    assert run(trained, incoming, "--out", tmp_path / "o", "--json", results) == 143
+    assert [line["path"] for line in lines(results)] == [result.path for result in seen]
+    assert len(seen) == 7 and all(Path(line["overlay"]).is_file() for line in lines(results))
 
 
 def test_overlays_show_images_that_are_moved(trained: Path, incoming: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from snl.errors import DataError, ImageError, SettingsError
 
 if TYPE_CHECKING:
     from snl.decision.calibration import Rates
+    from snl.decision.inspection import Inspection
     from snl.runtime.inspector import Inspector
 
 SUMMARY = "inspect new images: a summary, one JSON line each, overlays if requested"
@@ -243,31 +244,40 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
         say(f"error: {error}")
 
     with open_outputs(options, inspector, paths, None) as outputs:
-        results = inspector.stream(
-            paths,
-            options.product,
-            rates,
-            options.batch_size,
-            on_error=refuse,
-            tile=options.tile,
-            overlays=bool(options.out),
+
+        def keep(result: Inspection) -> None:
+            with deferred():
+                remarks.add(result.path, result.remarks)
+                summary.add(result)
+                record = result.to_dict()
+                if parts:
+                    record["part"] = parts.name(result)
+                outputs.add(result, record)
+                if parts:
+                    parts.add(result, outputs)
+
+        results = outputs.ahead(
+            inspector.stream(
+                paths,
+                options.product,
+                rates,
+                options.batch_size,
+                on_error=refuse,
+                tile=options.tile,
+                overlays=bool(options.out),
+            )
         )
         try:
             for result in results:
-                with deferred():
-                    remarks.add(result.path, result.remarks)
-                    summary.add(result)
-                    record = result.to_dict()
-                    if parts:
-                        record["part"] = parts.name(result)
-                    outputs.add(result, record)
-                    if parts:
-                        parts.add(result, outputs)
+                keep(result)
                 if outputs.useless:
                     break
                 if progress:
                     progress(outputs.count + len(failed), len(paths))
         except Stopped as stop:  # the results so far are kept
+            with deferred():
+                for result in results.rest():
+                    keep(result)
             say(f"stopped after {outputs.count + len(failed)} of {len(paths)} images")
             outputs.stopped, status = True, stop.status
         if parts and not status and not outputs.useless:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ from snl.cli.inspect_summary import STDOUT, Terminal, for_people
 from snl.errors import SnlError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from snl.decision.inspection import Inspection
     from snl.outputs import Output
     from snl.runtime.inspector import Inspector
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 MONITOR_BUSY = "another snl inspect uses this drift state; wait for it, or give another file"
 _LONGEST_NAME = 255
+_MOST_WAITING = 16
+"""Results that wait for their overlay; their images are in memory."""
 
 
 class OutputOptions(argparse.Namespace):
@@ -78,6 +83,10 @@ class Outputs:
         """Whether nothing can be written any more, so that going on is of no use."""
         return all(sink.broken for sink in self._sinks)
 
+    def ahead(self, results: Iterable[Inspection]) -> Ahead:
+        """Return results whose overlays are drawn while the network computes the next ones."""
+        return Ahead(results, [sink for sink in self._sinks if isinstance(sink, Overlays)])
+
     def add(self, result: Inspection, record: dict[str, Any]) -> None:
         """Write a result everywhere; `record` is its JSON record."""
         self.count += 1
@@ -102,8 +111,7 @@ class Outputs:
             self._try(number, lambda sink=sink: sink.close(complete))  # type: ignore[misc]
             failures = self._errors.get(number, 0) - before
             summary = sink.summary()
-            # overlays that were waiting are only known to fail now; the others are there
-            if summary and (not failures or isinstance(sink, Overlays)):
+            if summary and not failures:
                 say(summary)
             if before > 1 and sink.option in (
                 "--out",
@@ -124,6 +132,34 @@ class Outputs:
                 goes_on = "; the other outputs are written" if others else ""
                 if others or not getattr(sink, "closed_by_reader", False):
                     say(f"error: {sink.option}: {' '.join(str(error).split())}{goes_on}")
+
+
+class Ahead:
+    """Results in their order, each when its overlay is drawn, or when too many wait.
+
+    Args:
+        results: of the network.
+        sinks: that draw.
+    """
+
+    def __init__(self, results: Iterable[Inspection], sinks: Sequence[Overlays]) -> None:
+        self._results, self._sinks = results, sinks
+        self._waiting: deque[tuple[Inspection, list[Future[bytes]]]] = deque()
+
+    def __iter__(self) -> Iterator[Inspection]:
+        for result in self._results:
+            self._waiting.append((result, [sink.begin(result) for sink in self._sinks]))
+            while self._waiting and (len(self._waiting) > _MOST_WAITING or self._is_next_drawn()):
+                yield self._waiting.popleft()[0]
+        yield from self.rest()
+
+    def rest(self) -> Iterator[Inspection]:
+        """Yield the results that wait: also after the run was stopped."""
+        while self._waiting:
+            yield self._waiting.popleft()[0]
+
+    def _is_next_drawn(self) -> bool:
+        return all(future.done() for future in self._waiting[0][1])
 
 
 @contextmanager
@@ -216,12 +252,7 @@ def _sinks(
     """Yield the sinks; those of lines are the last, because the others add to them, and images are
     moved after the others have read them."""
     if options.out:
-        yield Overlays(
-            options.out,
-            places["--out"].of,
-            options.outline_normal,
-            at_once=bool(options.move_rejects),
-        )
+        yield Overlays(options.out, places["--out"].of, options.outline_normal)
     if options.labelme:
         yield LabelMe(options.labelme, places["--labelme"].of)
     if options.coco:

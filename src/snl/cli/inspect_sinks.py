@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from snl.cli.common import save_overlay, say
+from snl.cli.common import overlay_png, say, write_bytes
 from snl.errors import SnlError
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ SAVE_AFTER = 10.0
 """Seconds after which what is collected in memory is saved, if that takes little of the time."""
 _SAVE_SHARE = 50
 """Saving takes at most one part in this many of the time."""
-_MOST_DRAWN = 16
-"""Overlays that wait to be drawn; their images are in memory."""
 _MOST_WAITING = 64 * 2**20
 """Bytes of JSON lines that are kept while the file cannot be written."""
 
@@ -61,53 +58,36 @@ class Sink(Protocol):
 
 
 class Overlays:
-    """One PNG file for each result, drawn in a thread beside the network's work.
-
-    Args:
-        folder: of the files.
-        place: returns the file of a result.
-        outline_normal: outline regions also where the decision is normal.
-        at_once: draw before `add` returns, because the image is moved after it.
-    """
+    """One PNG file for each result, drawn beside the network's work where `begin` is called."""
 
     option, broken = "--out", False
 
-    def __init__(self, folder: Path, place: Place, outline_normal: bool, at_once: bool) -> None:
+    def __init__(self, folder: Path, place: Place, outline_normal: bool) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
         self._folder, self._place, self._outline_normal = folder, place, outline_normal
-        self._most = 0 if at_once else _MOST_DRAWN
         self._pool = ThreadPoolExecutor(1, "overlays")
-        self._drawn: deque[Future[None]] = deque()
+        self._begun: dict[int, Future[bytes]] = {}
         self._count = 0
 
+    def begin(self, result: Inspection) -> Future[bytes]:
+        """Draw the overlay of a result in a thread; `add` writes it."""
+        future = self._begun[id(result)] = self._pool.submit(self._drawn, result)
+        return future
+
     def add(self, result: Inspection, record: Record) -> None:
-        """Draw and write the overlay, or have it done; errors come with a later result."""
-        path = self._place(record)
-        self._drawn.append(self._pool.submit(self._draw, result, path))
-        record["overlay"] = str(path)
-        while len(self._drawn) > self._most or (self._drawn and self._drawn[0].done()):
-            self._finish()
+        """Write the overlay."""
+        begun = self._begun.pop(id(result), None)
+        content = self._drawn(result) if begun is None else begun.result()
+        record["overlay"] = str(write_bytes(self._place(record), content))
+        self._count += 1
 
     def close(self, complete: bool) -> None:
-        """Wait for the overlays that are not finished."""
-        failure: Exception | None = None
-        while self._drawn:
-            try:
-                self._finish()
-            except (SnlError, OSError) as error:
-                failure = failure or error
-        self._pool.shutdown()
-        if failure is not None:
-            raise failure
+        """End the thread: every file is complete."""
+        self._pool.shutdown(cancel_futures=True)
 
-    def _draw(self, result: Inspection, path: Path) -> None:
-        save_overlay(result.overlay(self._outline_normal), path)
-
-    def _finish(self) -> None:
-        """Wait for the oldest overlay, and raise its error."""
-        self._drawn.popleft().result()
-        self._count += 1
+    def _drawn(self, result: Inspection) -> bytes:
+        return overlay_png(result.overlay(self._outline_normal))
 
     def summary(self) -> str | None:
         """Return the number of files."""
