@@ -42,6 +42,7 @@ EMITTERS: dict[str, tuple[str, ...]] = {
     "model/device.py": ("train", *ENGINE_VERBS),
     "model/network.py": ("train", "bench"),
     "model/weights.py": ("train", "bench"),
+    "reporting/reviews.py": ("calibrate",),
     "runtime/onnx_engine.py": ENGINE_VERBS,
     "runtime/openvino_engine.py": ENGINE_VERBS,
     "runtime/feedback.py": ("calibrate",),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.calibrate_changes import CHANGES, Options, change
+from snl.cli.calibrate_reviews import add_reviews, check_data, files_read
 from snl.cli.calibration_costs import add_costs, show_costs, wants_costs
 from snl.cli.changes import BUSY, WAIT
 from snl.cli.common import OK, PROBLEMS, image_files, say, show
@@ -36,6 +37,7 @@ def add_parser(verbs: Any) -> None:
         "snl calibrate parts.snl normals/ --add",
         "snl calibrate parts.snl --false-alarms ok1.jpg ok2.jpg --product bottle",
         "snl calibrate parts.snl --misses bad1.jpg --product bottle",
+        "snl calibrate parts.snl --reviews reviews-parts.json --data parts/",
         "snl calibrate parts.snl --ignore bottle=label.png --mm-per-pixel bottle=0.05",
         "snl calibrate parts.snl --leave-out good/017.png --product bottle",
         "snl calibrate parts.snl --rule conformal --product bottle",
@@ -94,9 +96,10 @@ def add_parser(verbs: Any) -> None:
     verb.add_argument(
         "--force",
         action="store_true",
-        help="take NORMALS, --false-alarms and --misses even if the calibration speaks against "
-        "them: images of another or an unknown product, in a folder of the opposite label, among "
-        "the normal images already, or a threshold that would more than double",
+        help="take NORMALS, --false-alarms, --misses and --reviews even if the calibration speaks "
+        "against them: images of another or an unknown product, in a folder of the opposite label, "
+        "among the normal images already, a threshold that would more than double, or reviews of "
+        "another network",
     )
     verb.add_argument("--undo", action="store_true", help="undo the last change, as snl undo does")
     add_costs(verb)
@@ -127,6 +130,7 @@ def _add_feedback(verb: Any) -> None:
         help="images of anomalous parts that were not flagged: raise the product's uncertain rate "
         "until they are",
     )
+    add_reviews(verb)
     verb.add_argument(
         "--ignore",
         action="append",
@@ -152,6 +156,7 @@ def run(options: Options) -> int:
     """Change the calibration if requested, save it, and print it."""
     from snl.locks import locked
 
+    check_data(options)
     if wants_costs(options):
         return show_costs(options)
     changes = options.undo or any(getattr(options, name) is not None for name in CHANGES)
@@ -221,6 +226,7 @@ def _check_output(options: Options, target: Path) -> None:
 
     kind = model_kind(Path(options.file))
     inputs = image_files([*(options.false_alarms or ()), *(options.misses or ())])
+    inputs += files_read(options)
     inputs += [Path(text.rpartition("=")[2]) for text in options.ignore or ()]
     if options.normals is not None and options.normals.exists():
         inputs += [options.normals, *_normal_files(options)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snl.cli import options as shared
+from snl.cli.calibrate_reviews import reviewed
 from snl.cli.common import image_files, progress_bar, say
 from snl.errors import SettingsError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 CHANGES = (
     *("normals", "rate", "uncertain_rate", "unknown_rate", "regions_rate", "tail", "rule"),
     "leave_out",
-    *("false_alarms", "misses", "ignore", "mm_per_pixel", "smallest", "tile"),
+    *("false_alarms", "misses", "reviews", "ignore", "mm_per_pixel", "smallest", "tile"),
 )
 """The options that change the calibration."""
 
@@ -43,6 +44,8 @@ class Options(
     leave_out: list[str] | None
     false_alarms: list[Path] | None
     misses: list[Path] | None
+    reviews: Path | None
+    data: Path | None
     ignore: list[str] | None
     mm_per_pixel: list[str] | None
     smallest: list[str] | None
@@ -56,20 +59,26 @@ class Options(
 
 
 def change(options: Options, inspector: Inspector, edits: list[Calibration]) -> bool:
-    """Append all requested changes, one after another; return False if a miss is not caught."""
+    """Append all requested changes, one after another; return False if a miss is not caught, or an
+    image of --reviews is missing."""
     inspector.check_product(options.product)
     if options.add and options.normals is None:
         raise SettingsError("--add has nothing to add; give NORMALS with it")
-    _check_contradictions(options)
+    found = reviewed(options, inspector)
+    _check_contradictions(found.together(options))
     edits += _tile(options, inspector, _latest(inspector, edits))
     edits += _masks(options, inspector, _latest(inspector, edits))
     edits += _numbers(options, _latest(inspector, edits))
     edits += _normals(options, inspector, _latest(inspector, edits))
     edits += _left_out(options, _latest(inspector, edits))
-    edits += _false_alarms(options, inspector, _latest(inspector, edits))
+    for part in (options, *found.false_alarms):
+        edits += _false_alarms(part, inspector, _latest(inspector, edits))
     edits += _rates(options, _latest(inspector, edits))
-    changed, caught = _misses(options, inspector, _latest(inspector, edits))
-    edits += changed
+    caught = found.complete
+    for part in (options, *found.misses):
+        changed, now = _misses(part, inspector, _latest(inspector, edits))
+        edits += changed
+        caught = caught and now
     return caught
 
 

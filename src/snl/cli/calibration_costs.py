@@ -24,7 +24,7 @@ COSTS = ("cost_miss", "cost_false_alarm", "defect_share")
 """The options that ask for costs."""
 _OTHERS = (
     *("rate", "uncertain_rate", "unknown_rate", "regions_rate", "tail", "false_alarms", "misses"),
-    *("ignore", "mm_per_pixel", "smallest", "tile", "add", "force", "undo", "output"),
+    *("reviews", "ignore", "mm_per_pixel", "smallest", "tile", "add", "force", "undo", "output"),
 )
 """Options of changes, which cannot be combined with those of costs."""
 

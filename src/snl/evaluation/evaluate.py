@@ -22,6 +22,7 @@ from snl.data.inputs import catalog_files
 from snl.data.listing import inside
 from snl.data.masks import load_mask
 from snl.data.records import Record
+from snl.data.stream import Fit
 from snl.decision.calibration import Calibration
 from snl.decision.decide import decide
 from snl.decision.inspection import Verdict
@@ -48,6 +49,7 @@ def evaluate(
     batch_size: int = 16,
     save_maps: str | Path | None = None,
     products_given: bool = False,
+    picture: Fit | None = None,
     visit: Callable[[EvaluatedImage], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -63,6 +65,7 @@ def evaluate(
         save_maps: folder for the raw maps at the images' own sizes, float32 .npy, each at its
             image's path below the data's root with `.npy` appended.
         products_given: decide with the product known; otherwise it is recognised, as by `inspect`.
+        picture: size of the pictures that `visit` gets, by the size of the image; None: none.
         visit: called with an `EvaluatedImage` after each image.
         progress: called with (done, total).
 
@@ -108,6 +111,7 @@ def evaluate(
         tile=tile,
         scoring=calibration.scoring if calibration else None,
         keep_images=visit is not None and (tile > 0 or bool(calibration and calibration.rois)),
+        picture=picture,
         max_pixels=max_pixels,
         choose=partial(nearest_view, calibration=calibration) if calibration else None,
     )
@@ -147,7 +151,7 @@ def evaluate(
         if visit:
             image = prediction.pixels if prediction.image is None else prediction.image
             assert image is not None  # one of the two is there
-            visit(EvaluatedImage(scores[-1], image, size, anomaly_map, mask))
+            visit(EvaluatedImage(scores[-1], image, size, anomaly_map, mask, prediction.picture))
         if progress:
             progress(len(scores) + len(errors), len(records))
     if progress and len(scores) < len(records):

@@ -45,6 +45,7 @@ class EvaluatedImage:
         size: (H, W) of the image.
         anomaly_map: float32 (h, w).
         mask: bool (h, w); None: unknown.
+        picture: uint8 (H', W', 3), the image at the size that `evaluate` was asked for, or None.
     """
 
     result: ImageScore
@@ -52,6 +53,7 @@ class EvaluatedImage:
     size: tuple[int, int]
     anomaly_map: np.ndarray
     mask: np.ndarray | None
+    picture: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

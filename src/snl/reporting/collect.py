@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +18,29 @@ from snl.data.catalog import Catalog
 from snl.data.inputs import catalog_files
 from snl.decision.calibration import SHARED_TAIL, Calibration
 from snl.decision.certainty import lie_further, true_rate_interval
-from snl.drawing.heat import heat
 from snl.evaluation.evaluate import evaluate
 from snl.evaluation.parts import part_notes
 from snl.evaluation.result import EvaluatedImage, Evaluation
 from snl.kinds import PAGE
 from snl.outputs import Output, check_outputs
 from snl.reporting.page import ReportData, Shown, write_page
-from snl.reporting.thumbnails import LONGEST, mask_thumbnail, thumbnail
+from snl.reporting.reviews import file_sha256
+from snl.reporting.thumbnails import (
+    LAYER,
+    detail,
+    fitted,
+    layer,
+    mask_thumbnail,
+    picture_size,
+    thumbnail,
+    thumbnail_side,
+)
 
 if TYPE_CHECKING:
     from snl.runtime.inspector import Inspector
 
+AHEAD = 32
+"""Images that wait to be drawn while the network processes the next ones."""
 SLIDER = (0.001, 0.5)
 """Ends of the page's sliders of rates."""
 
@@ -63,39 +76,49 @@ def report(
     """
     catalog = Catalog.for_model(data, inspector)
     check_outputs([Output("the report", Path(path), PAGE)], catalog_files(catalog))
-    shown: list[Shown] = []
+    shown: list[Future[Shown]] = []
+    side = thumbnail_side(len(catalog.test()))
     distances: dict[str, list[float]] = {product: [] for product in inspector.products}
 
     def visit(seen: EvaluatedImage) -> None:
-        shown.append(_shown(seen, inspector, catalog))
+        if len(shown) >= AHEAD:
+            shown[-AHEAD].result()
+        shown.append(pool.submit(_shown, seen, inspector, catalog, side))
         verdict = seen.result.verdict
         if verdict is not None and seen.result.label == "normal":
             distances.get(seen.result.product, []).append(verdict.distance)
 
-    evaluation = evaluate(
-        inspector,
-        catalog,
-        products_given=products_given,
-        visit=visit,
-        progress=progress,
-    )
-    write_page(path, _data(inspector, catalog, evaluation, distances), shown)
+    with ThreadPoolExecutor(1) as pool:  # draws beside the network
+        try:
+            evaluation = evaluate(
+                inspector,
+                catalog,
+                products_given=products_given,
+                picture=picture_size,
+                visit=visit,
+                progress=progress,
+            )
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        images = (future.result() for future in shown)
+        write_page(path, _data(inspector, catalog, evaluation, distances), images)
     return evaluation
 
 
-def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog) -> Shown:
+def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog, side: int) -> Shown:
     """Return one image for the page, with thumbnails in the aspect ratio of the original image."""
     result, verdict = seen.result, seen.result.verdict
     assert verdict is not None  # an inspector always decides
-    height, width = seen.size
-    factor = LONGEST / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    image = resize_array(seen.image, *size)
-    anomaly_map = resize_array(np.asarray(seen.anomaly_map, np.float32), *size)
-    overlay = heat(image, anomaly_map, inspector.calibration.map_range)
+    picture = seen.image if seen.picture is None else seen.picture
+    anomaly_map = np.asarray(seen.anomaly_map, np.float32)
+    # in tiles the network sees the image at its own scale, so its details have that scale, too
+    found = detail(seen.image if seen.image.shape[:2] == seen.size else picture, anomaly_map)
+    part, frame = found or (None, None)
     mask = None
     if seen.mask is not None and seen.mask.any():
-        mask = mask_thumbnail(resize_array(seen.mask, *size, Image.Resampling.BOX) > 0)
+        size = fitted(*seen.size, side)
+        mask = mask_thumbnail(resize_array(seen.mask, *size, Image.Resampling.BOX) > 0, side)
     given = verdict.product_from == "given"
     return Shown(
         path=catalog.relative(result.path),
@@ -107,10 +130,15 @@ def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog) -> Show
         p_value=verdict.p_value,
         unknown_p=None if given else verdict.unknown_p,
         recognised=verdict.recognised,
-        image=thumbnail(image),
-        overlay=thumbnail(overlay),
+        image=thumbnail(picture, side),
+        overlay=layer(
+            resize_array(anomaly_map, *fitted(*seen.size, LAYER)), inspector.calibration.map_range
+        ),
         mask=mask,
         part=result.part,
+        detail=part,
+        frame=frame,
+        sha256=file_sha256(result.path),
     )
 
 
@@ -134,6 +162,14 @@ def _data(
         },
         least_rates={
             product: calibration.scores.smallest_rate(product) for product in inspector.products
+        },
+        least_unknown_rate=calibration.unknown_rate(replace(calibration.rates, unknown=1e-9)),
+        deciding_rates={
+            product: _deciding_rate(calibration, product) for product in inspector.products
+        },
+        reviews={
+            "network": inspector.predictor.metadata.network,
+            "calibration": calibration.created,
         },
         pooled_least_rate=calibration.scores.smallest_rate(),
         calibration_scores={k: n.scores.tolist() for k, n in calibration.sets.items()},
@@ -184,6 +220,15 @@ def _data(
 def _lists(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, list[list[float]]]:
     """Return curves as lists of x and y values."""
     return {kind: [x.tolist(), y.tolist()] for kind, (x, y) in curves.items()}
+
+
+def _deciding_rate(calibration: Calibration, product: str) -> float:
+    """Return the smallest rate of the page's slider at which images of a product are decided; 1 if
+    there is none."""
+    images = sum(map(len, calibration.sets.values()))
+    known = (SLIDER[0], calibration.scores.smallest_rate(product), 1 / (1 + images))
+    rates = (rate for rate in sorted(known) if rate >= SLIDER[0])
+    return next((rate for rate in rates if rate < 1 and calibration.can_decide(rate, product)), 1.0)
 
 
 def _threshold_curves(calibration: Calibration) -> dict[str, list[list[float]]]:

@@ -13,6 +13,7 @@ function refresh() {
   showOperatingPoints(counts);
   showWorst();
   showGallery();
+  showReviews();
 }
 
 /** Switches the print layout of the gallery on or off: the first cards in rows, without scrolling. */
@@ -43,10 +44,10 @@ drawCurves();
 drawProvenance();
 drawWorst();
 drawView();
+drawReviews();
 Object.assign(state, readAddress());
 refresh();
 showCurves();
-updateStickyOffset();
 
 for (const link of document.querySelectorAll("nav a, a.skip")) {
   link.addEventListener("click", (event) => {
@@ -71,7 +72,6 @@ addEventListener("beforeprint", () => setPrintLayout(true));
 addEventListener("afterprint", () => setPrintLayout(false));
 let width = innerWidth;
 new ResizeObserver(() => {
-  updateStickyOffset();
   showTradeoff();
   if (width !== document.body.clientWidth) {
     width = document.body.clientWidth;

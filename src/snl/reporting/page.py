@@ -9,6 +9,7 @@ script by their hashes.
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 import json
@@ -25,13 +26,14 @@ import numpy as np
 
 from snl.errors import SnlError
 from snl.files import atomic
+from snl.reporting.reviews import FORMAT, VERSION
 from snl.web import assets
 
 CURVE_POINTS = 256
 """Maximum number of points of a curve; more points are thinned out."""
 _SCRIPTS = (
     *("data", "summary", "detection", "charts", "curves", "tables", "gallery", "dialog"),
-    *("controls", "costs"),
+    *("reviews", "controls", "costs"),
 )
 _POLICY = (
     "default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; "
@@ -44,9 +46,10 @@ _PICTURE_HEADERS = (b"\xff\xd8", b"\x89PNG", b"RIFF")
 class Shown:
     """One test image of the report.
 
-    The page decides as follows: an unknown product if `unknown_p` <= unknown rate; else anomalous
-    if `p_value` <= anomalous rate; else uncertain if `p_value` <= uncertain rate or None; else
-    normal.
+    The page decides as follows: an unknown product if `unknown_p` <= unknown rate, which is at
+    least `ReportData.least_unknown_rate`; else uncertain if `p_value` is None or the anomalous rate
+    is below the product's `ReportData.deciding_rates`; else anomalous if `p_value` <= anomalous
+    rate; else uncertain if `p_value` <= uncertain rate; else normal.
     """
 
     path: str
@@ -70,11 +73,19 @@ class Shown:
     image: bytes
     """Thumbnail as WebP, JPEG or PNG."""
     overlay: bytes
-    """Thumbnail of the image with the anomaly map over it."""
+    """Thumbnail of the anomaly map, transparent where it is not high; the page lays it over the
+    image. It may be the blend of both, too."""
     mask: bytes | None
     """Ground truth as a 1-bit PNG; None: unknown, or no defect."""
     part: str = ""
     """Part that the image shows; empty: unknown."""
+    detail: bytes | None = None
+    """The part of the image around the highest value of its map, not reduced; None: the image is
+    hardly larger."""
+    frame: tuple[float, float, float, float] | None = None
+    """Left, top, width and height of the detail, as shares of the image."""
+    sha256: str | None = None
+    """Of the image file, for reviews; None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,13 @@ class ReportData:
     """Settings, data and versions; nested JSON values."""
     notes: list[str] = field(default_factory=list)
     """Notes for the reader, one sentence each."""
+    least_unknown_rate: float = 0.0
+    """The smallest rate of unknown products that the calibration images allow."""
+    deciding_rates: Mapping[str, float] = field(default_factory=dict)
+    """By product: the smallest false-alarm rate at which images are called normal or anomalous; at
+    lower ones all are uncertain. Without an entry there is none."""
+    reviews: Mapping[str, Any] = field(default_factory=dict)
+    """First fields of the file of reviews: which model and data they are of."""
 
 
 def write_page(path: str | Path, data: ReportData, images: Iterable[Shown]) -> Path:
@@ -186,7 +204,7 @@ class _Columns:
 
     NAMES = (
         *("path", "product", "label", "defect", "score", "calibrated", "p_value", "unknown_p"),
-        *("recognised", "part", "mask"),
+        *("recognised", "part", "mask", "sha256"),
     )
 
     def __init__(self) -> None:
@@ -208,6 +226,9 @@ def _page_data(data: ReportData, columns: _Columns) -> dict[str, Any]:
         "title": data.title,
         "created": data.created,
         "rates": {"anomalous": 0.05, "uncertain": 0.10, "unknown": 0.01, **data.rates},
+        "least_unknown_rate": data.least_unknown_rate,
+        "deciding_rates": data.deciding_rates,
+        "reviews": {**review_head(data, images), **data.reviews},
         "least_rates": data.least_rates,
         "pooled_least_rate": data.pooled_least_rate,
         "calibration": {name: sorted(v) for name, v in data.calibration_scores.items()},
@@ -222,6 +243,13 @@ def _page_data(data: ReportData, columns: _Columns) -> dict[str, Any]:
         "products": products,
         "images": images,
     }
+
+
+def review_head(data: ReportData, images: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """Return the first fields of a file of reviews; `report` is the same for equal contents."""
+    content = json.dumps(_plain([data.created, data.title, images["path"], images["score"]]))
+    report = hashlib.sha256(content.encode()).hexdigest()[:16]
+    return {"format": FORMAT, "version": VERSION, "report": report, "title": data.title}
 
 
 def _thin_all(curves: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]]]:
@@ -239,16 +267,19 @@ def _thin(x: Iterable[float], y: Iterable[float]) -> list[list[float]]:
     return [[round(float(v), 6) for v in xs], [round(float(v), 6) for v in ys]]
 
 
-def _pictures(image: Shown) -> list[str | None]:
-    """Return image, overlay and mask as base64."""
-    encoded: list[str | None] = []
-    for content in (image.image, image.overlay, image.mask):
+def _pictures(image: Shown) -> list[Any]:
+    """Return image, overlay and mask as base64; if there is a detail, it and its frame, too."""
+    encoded: list[Any] = []
+    contents = [image.image, image.overlay, image.mask]
+    for content in contents if image.detail is None else [*contents, image.detail]:
         if content is not None and not content.startswith(_PICTURE_HEADERS):
             raise SnlError(
                 f"{image.path}: a thumbnail is neither WebP, JPEG nor PNG; make it with thumbnail "
                 "or mask_thumbnail of snl.reporting.thumbnails"
             )
         encoded.append(None if content is None else base64.b64encode(content).decode())
+    if image.detail is not None and image.frame is not None:
+        encoded.append([round(share, 5) for share in image.frame])
     return encoded
 
 

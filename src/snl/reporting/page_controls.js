@@ -7,7 +7,7 @@ for (const power of [-3, -2, -1]) {
     for (let n = from; n < to; n += step) roundRates.push(Number(`${n / 10}e${power}`));
   }
 }
-roundRates.push(0.5, RATES.anomalous, RATES.uncertain);
+roundRates.push(0.5, RATES.anomalous, RATES.uncertain, RATES.unknown);
 const RATE_STEPS = [...new Set(roundRates)].filter((rate) => rate >= MIN_RATE && rate <= MAX_RATE).sort((a, b) => a - b);
 
 /** Returns the selectable rate nearest to a rate, by ratio. */
@@ -59,6 +59,9 @@ function showRate(key) {
 function drawControls() {
   drawRate("rate");
   drawRate("uncertain");
+  drawRate("unknown");
+  byId("unknown-control").hidden = !HAS_UNKNOWN;
+  document.body.classList.toggle("recognised", HAS_UNKNOWN);
   const product = byId("product");
   product.append(make("option", { value: "", text: "all products" }),
     ...PRODUCTS.map((text) => make("option", { value: `=${text}`, text })));
@@ -81,20 +84,19 @@ function drawControls() {
 function showControls() {
   showRate("rate");
   showRate("uncertain");
+  showRate("unknown");
+  byId("unknown-words").textContent = state.unknown < DATA.least_unknown_rate - 1e-12
+    ? `${percent(DATA.least_unknown_rate)}: the least that the calibration images allow`
+    : "share of known products called unknown";
   byId("product").value = state.product ? `=${state.product}` : "";
   byId("sort").value = state.sort;
   if (byId("query").value.trim() !== state.query) byId("query").value = state.query;
 }
 
-/** Sets the offset of the sticky panel, so that only the slider stays visible while scrolling. */
-function updateStickyOffset() {
-  const panel = byId("rates").getBoundingClientRect(), slider = document.querySelector(".wide").getBoundingClientRect();
-  document.documentElement.style.setProperty("--sticky-top", `${Math.round(8 + panel.top - slider.top)}px`);
-}
-
-/** Returns the height in pixels of the sticky panel at the top of the window. */
+/** Returns the height in pixels that the sticky controls take at the top of the window; 0 if they scroll away. */
 function stickyHeight() {
-  return byId("rates").getBoundingClientRect().bottom - document.querySelector(".wide").getBoundingClientRect().top + 8;
+  const node = [byId("row"), document.querySelector(".wide")].find((one) => getComputedStyle(one).position === "sticky");
+  return node ? node.getBoundingClientRect().height + 16 : 0;
 }
 
 /** Filters the gallery to the images of one count and scrolls to it. */
@@ -111,7 +113,7 @@ function scrollToNode(node) {
 
 // the address: after the # it holds the values that differ from the initial state
 
-const ADDRESS_KEYS = { rate: "rate", uncertain: "uncertain", product: "product", outcome: "outcome", query: "search", sort: "order",
+const ADDRESS_KEYS = { rate: "rate", uncertain: "uncertain", unknown: "unknown", product: "product", outcome: "outcome", query: "search", sort: "order",
   costMiss: "cost-miss", costAlarm: "cost-alarm", defects: "defects" };
 
 function writeAddress() {
@@ -130,7 +132,7 @@ function writeAddress() {
 /** Returns the state in the address; invalid values are ignored. */
 function readAddress() {
   const parameters = new URLSearchParams(location.hash.slice(1)), result = { ...INITIAL };
-  for (const key of ["rate", "uncertain"]) {
+  for (const key of ["rate", "uncertain", "unknown"]) {
     const rate = Number(parameters.get(ADDRESS_KEYS[key]));
     if (rate >= MIN_RATE && rate <= MAX_RATE) result[key] = rate;
   }

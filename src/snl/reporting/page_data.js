@@ -31,6 +31,7 @@ const IMAGES = DATA.images.path.map((path, index) => ({
   recognised: DATA.images.recognised[index],
   part: DATA.images.part[index],
   mask: DATA.images.mask[index],
+  sha256: DATA.images.sha256[index],
   decision: "", outcome: "",
 }));
 for (const image of IMAGES) {
@@ -49,17 +50,28 @@ function rankImages() {
 }
 
 const INITIAL = {
-  rate: RATES.anomalous, uncertain: RATES.uncertain, product: "", outcome: "", query: "",
+  rate: RATES.anomalous, uncertain: RATES.uncertain, unknown: RATES.unknown, product: "", outcome: "", query: "",
   sort: "worst", costMiss: 100, costAlarm: 1, defects: 0.01,
 };
 const state = { ...INITIAL };
 
 /** The decision rule, as documented for `Shown` in page.py; the only one on this page. */
 function decide(image, rate, uncertain) {
-  if (image.unknownP !== null && image.unknownP <= RATES.unknown) return "unknown";
-  if (image.p === null) return "uncertain";
+  if (isUnknown(image)) return "unknown";
+  if (image.p === null || rate < decidingRate(image) - 1e-12) return "uncertain";
   if (image.p <= rate) return "anomalous";
   return image.p <= uncertain ? "uncertain" : "normal";
+}
+
+/** Returns whether the image is called an unknown product at the selected rate. */
+function isUnknown({ unknownP }) { return unknownP !== null && unknownP <= unknownRate(); }
+
+/** Returns the rate of unknown products in force: as selected, or the smallest that the calibration images allow. */
+function unknownRate() { return Math.max(state.unknown, DATA.least_unknown_rate); }
+
+/** Returns the smallest rate at which images of the product that the image was judged as are decided. */
+function decidingRate({ product, recognised, unknownP }) {
+  return DATA.deciding_rates[unknownP === null ? product : recognised ?? product] ?? 0;
 }
 
 function outcome(image) {

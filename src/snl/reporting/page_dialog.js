@@ -4,8 +4,8 @@ const view = { list: [], position: 0, opener: null };
 
 function openView(list, position, opener) {
   Object.assign(view, { list, position, opener });
-  showView();
   byId("view").showModal();
+  showView();
   byId("view").focus();
 }
 
@@ -17,21 +17,22 @@ function stepView(step) {
 }
 
 function showView() {
-  const image = view.list[view.position], urls = pictureUrls(image) ?? [null, null, null];
+  const image = view.list[view.position], urls = pictureUrls(image) ?? {};
   byId("view-title").replaceChildren(bdi(image.path));
   byId("view-position").textContent = `${formatCount(view.position + 1)} of ${formatCount(view.list.length)}`;
   byId("view-previous").disabled = view.position === 0;
   byId("view-next").disabled = view.position === view.list.length - 1;
   if (byId("view").open && !byId("view").contains(document.querySelector(":focus:enabled"))) byId("view").focus();
-  const titles = ["Image", "Anomaly map", "Defect mask"];
-  byId("view-panels").replaceChildren(...titles.slice(0, PANEL_COUNT).map((title, n) => make("figure", {},
-    urls[n] ? make("img", { src: urls[n], alt: `${title} of ${image.path}`, class: n === 2 ? "mask" : "" })
-      : make("span", { class: "blank", text: n === 2 ? maskPlaceholder(image) : "not available" }),
-    make("figcaption", { text: title }))));
+  const panels = [["Image", picture(urls.image, image, "Image")], ["Anomaly map", mapPanel(urls, image, true)]];
+  if (urls.detail) panels.push(["Detail, not reduced", picture(urls.detail, image, "Detail", "detail")]);
+  if (HAS_MASKS) panels.push(["Defect mask", maskPanel(urls, image, true)]);
+  byId("view-panels").replaceChildren(...panels.map(([title, panel]) =>
+    make("figure", {}, panel ?? make("span", { class: "blank", text: "not available" }), make("figcaption", { text: title }))));
   byId("view-explanation").replaceChildren(decisionPill(image), outcomeTag(image), make("span", { text: explanation(image) }));
   byId("view-figures").replaceChildren(...viewFigures(image).map(([title, value]) =>
     make("div", {}, make("dt", { text: title }), make("dd", {}, bdi(value)))));
   showScorePosition(image);
+  showReviews();
 }
 
 /** Shows the position of the image's score in the histogram of its product. */
@@ -67,7 +68,10 @@ function viewFigures(image) {
 /** Explains the decision in one sentence. */
 function explanation(image) {
   if (image.decision === "unknown") {
-    return `The image does not match any known product: only ${percent(image.unknownP)} of the images of known products are as different from their product; at ${percent(RATES.unknown)} or less the product is called unknown.`;
+    return `The image does not match any known product: only ${percent(image.unknownP)} of the images of known products are as different from their product; at ${percent(unknownRate())} or less the product is called unknown.`;
+  }
+  if (image.decision === "uncertain" && image.p !== null && state.rate < decidingRate(image) - 1e-12) {
+    return `At a false-alarm rate of ${percent(state.rate)} no image can be called normal or anomalous: the calibration images allow ${percent(decidingRate(image))} or more.`;
   }
   if (image.p === null) return "There are too few held-out calibration images for a decision, so a person must check the image.";
   const share = `${percent(image.p)} of normal images have a score this high or higher`;
@@ -83,6 +87,7 @@ function drawView() {
   byId("view-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("keydown", (event) => {
+    if (reviewKey(event, view.list[view.position])) return;
     const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
     if (step === undefined) return;
     event.preventDefault();

@@ -1,15 +1,43 @@
 // Image cards, the rows of the worst errors, and the gallery, which contains only cards near the window.
 
-const GAP = 14, MIN_CARD_WIDTH = 300, OVERSCAN = 600; // pixels; overscan: above and below the window
+const GAP = 14, MIN_CARD_WIDTH = HAS_MASKS ? 430 : 310, OVERSCAN = 600; // pixels; overscan: above and below the window
 const MAX_WORST = 12; // cards in a row of worst errors
-const PANEL_COUNT = HAS_MASKS ? 3 : 2;
 
-/** Returns the thumbnails of an image as data URLs from its script block; null if not loaded yet. */
+/** Returns the thumbnails of an image as data URLs, and the frame of its detail, from its script block; null if not
+ * loaded yet. */
 function pictureUrls(image) {
   const block = byId(`p${image.index}`);
   if (!block || (document.readyState === "loading" && !byId(`p${image.index + 1}`))) return null;
   const kinds = { "/": "jpeg", i: "png", U: "webp" };
-  return JSON.parse(block.textContent).map((text) => text && `data:image/${kinds[text[0]]};base64,${text}`);
+  const [whole, map, mask, detail, frame] = JSON.parse(block.textContent);
+  const url = (text) => text && `data:image/${kinds[text[0]]};base64,${text}`;
+  return { image: url(whole), map: url(map), mask: url(mask), detail: url(detail), frame };
+}
+
+/** Returns a picture, with an alternative text only where it has a title; null without one. */
+function picture(url, image, title, kind = "") {
+  if (!url) return null;
+  return make("img", { src: url, alt: title ? `${title} of ${image.path}` : "", class: kind, decoding: "async", draggable: "false" });
+}
+
+/** Returns the image with its map over it, and a frame around its detail. */
+function mapPanel(urls, image, titled) {
+  if (!urls.image) return null;
+  const panel = make("span", { class: "stack" }, picture(urls.image, image, ""), picture(urls.map, image, titled ? "Anomaly map" : "", "map"));
+  const base = panel.firstChild;
+  base.addEventListener("load", () => { // the map and the frame lie where `object-fit: contain` puts the image
+    const ratio = base.naturalWidth / base.naturalHeight, wide = Math.min(1, ratio), high = Math.min(1, 1 / ratio);
+    const [left, top, width, height] = urls.frame ?? [0, 0, 0, 0];
+    const place = (node, x, y, w, h) => Object.assign(node.style, { left: `${100 * ((1 - wide) / 2 + x * wide)}%`,
+      top: `${100 * ((1 - high) / 2 + y * high)}%`, width: `${100 * w * wide}%`, height: `${100 * h * high}%` });
+    if (panel.querySelector(".map")) place(panel.querySelector(".map"), 0, 0, 1, 1);
+    if (urls.frame) place(panel.appendChild(make("i", { class: "frame" })), left, top, width, height);
+  });
+  return panel;
+}
+
+function maskPanel(urls, image, titled) {
+  return picture(urls.mask, image, titled ? "Defect mask" : "", "mask") ?? make("span", { class: "blank", text: maskPlaceholder(image) });
 }
 
 /** Returns the text shown instead of a mask. */
@@ -36,18 +64,26 @@ function card(image, list, position, attributes = {}) {
   const wrong = OUTCOMES[image.outcome].good === false;
   const button = make("button", {
     type: "button", class: `card ${wrong ? "wrong" : ""}`, "data-index": image.index,
-    "aria-label": `${image.path}: decision ${DECISIONS[image.decision]}, outcome ${OUTCOMES[image.outcome].word}; ${image.anomalous ? "defective" : "normal"} image, score ${formatNumber(image.score)}`,
+    "aria-keyshortcuts": "c n a Delete",
+    onkeydown: (event) => reviewKey(event, image),
     onclick: () => openView(list, position, button), ...attributes,
   },
-  make("span", { class: "thumbs" }),
+  make("span", { class: `thumbs ${HAS_MASKS ? "three" : "two"}` }),
   make("span", { class: "line" }, decisionPill(image), outcomeTag(image)),
   make("span", { class: "line figures" }, make("span", {}, "score ", make("b", { text: formatNumber(image.score) })),
     image.part ? make("span", { class: "part" }, "part ", bdi(image.part)) : null,
     make("span", {}, "p ", make("b", { text: percent(image.p) }))),
   make("span", { class: "line names" }, make("b", {}, bdi(image.product), misrecognised(image)), make("span", {}, bdi(image.defect || (image.anomalous ? "defective" : "good")))),
-  make("span", { class: "line path" }, make("bdi", { class: "folder", text: image.path.slice(0, cut) }), make("bdi", { class: "file", text: image.path.slice(cut) })));
+  make("span", { class: "line path" }, make("bdi", { class: "folder", text: image.path.slice(0, cut) }), make("bdi", { class: "file", text: image.path.slice(cut) }),
+    make("span", { class: "verdict" })));
   button.title = image.path;
+  showVerdict(button, image);
   return button;
+}
+
+function cardLabel(image) {
+  const verdict = reviews.get(image.index);
+  return `${image.path}: decision ${DECISIONS[image.decision]}, outcome ${OUTCOMES[image.outcome].word}; ${image.anomalous ? "defective" : "normal"} image, score ${formatNumber(image.score)}${verdict ? `; reviewed: ${verdict}` : ""}`;
 }
 
 function addPictures(button, image) {
@@ -55,10 +91,11 @@ function addPictures(button, image) {
   if (container.dataset.filled) return;
   const urls = pictureUrls(image);
   if (urls) container.dataset.filled = "yes";
-  const panels = [0, 1, 2].slice(0, PANEL_COUNT).map((n) => urls?.[n]
-    ? make("img", { src: urls[n], alt: "", decoding: "async", draggable: "false", class: n === 2 ? "mask" : "" })
-    : make("span", { class: "blank", text: n === 2 ? maskPlaceholder(image) : "" }));
-  container.replaceChildren(...panels);
+  const panels = [null, null];
+  if (urls?.detail) panels.splice(0, 2, mapPanel(urls, image, false), picture(urls.detail, image, "", "detail"));
+  else if (urls) panels.splice(0, 2, picture(urls.image, image, ""), mapPanel(urls, image, false));
+  if (HAS_MASKS) panels.push(maskPanel(urls ?? {}, image, false));
+  container.replaceChildren(...panels.map((panel) => panel ?? make("span", { class: "blank" })));
 }
 
 // the gallery
@@ -110,7 +147,7 @@ function showGallery() {
   gallery.active = Math.max(0, gallery.list.indexOf(before));
   byId("nothing").hidden = gallery.list.length > 0;
   byId("gallery").hidden = gallery.list.length === 0;
-  byId("count").textContent = `${formatCount(gallery.list.length)} of ${plural(IMAGES.length, "image", "images")}. Each card shows the image, the anomaly map${HAS_MASKS ? ", the defect mask" : ""} and p, the share of normal images with a score this high or higher.`;
+  byId("count").textContent = `${formatCount(gallery.list.length)} of ${plural(IMAGES.length, "image", "images")}. Each card shows the anomaly map over the image, the detail around its highest value${HAS_MASKS ? ", the defect mask" : ""} and p, the share of normal images with a score this high or higher.`;
   showChips();
   clearGallery();
   layout();

@@ -92,12 +92,12 @@ function outcomeBar(count, order) {
 
 // the trade-off chart, with the scale of the slider
 
-const tradeoff = { width: 0, product: null };
+const tradeoff = { width: 0, product: null, unknown: 0 };
 const THUMB = 10; // pixels; half the slider's thumb, where both scales begin
 
 /** Returns a function from a rate to the share of images that are called anomalous at it. */
 function cumulativeShare(images) {
-  const values = images.filter((i) => i.p !== null && !(i.unknownP !== null && i.unknownP <= RATES.unknown))
+  const values = images.filter((i) => i.p !== null && !isUnknown(i))
     .map((i) => i.p).sort((a, b) => a - b);
   return (rate) => {
     let low = 0, high = values.length;
@@ -112,8 +112,8 @@ function cumulativeShare(images) {
 function showTradeoff() {
   const box = byId("tradeoff"), width = Math.round(box.clientWidth), height = 132;
   if (!width) return;
-  if (tradeoff.width !== width || tradeoff.product !== state.product) {
-    Object.assign(tradeoff, { width, product: state.product });
+  if (tradeoff.width !== width || tradeoff.product !== state.product || tradeoff.unknown !== state.unknown) {
+    Object.assign(tradeoff, { width, product: state.product, unknown: state.unknown });
     const images = selectedImages();
     const lines = [
       ["detection", "detection rate", cumulativeShare(images.filter((image) => image.anomalous))],
@@ -187,7 +187,7 @@ function showGuarantee() {
   }
   byId("guarantee").replaceChildren(...sentences.flatMap((sentence, n) => n ? [" ", ...sentence] : sentence));
   byId("band").textContent = state.uncertain <= state.rate ? "no uncertain band: not above the false-alarm rate"
-    : `uncertain: p-value from ${percent(state.rate)} to ${percent(state.uncertain)}`;
+    : `uncertain: p from ${percent(state.rate)} to ${percent(state.uncertain)}`;
 }
 
 // the outcome table: created once, then only its counts are updated

@@ -108,6 +108,7 @@ INPUTS = {
         ("inspect", "paths"),
     ),
     *(("calibrate", "false_alarms"), ("calibrate", "misses"), ("calibrate", "ignore")),
+    *(("calibrate", "reviews"), ("calibrate", "data")),
     *(("export", "data"), ("doctor", "data"), ("info", "file"), ("bench", "root")),
     *(("bench", "task"), ("evaluate", "data"), ("report", "data"), ("probe", "data")),
     # the service's own folder: a database, and files that are named by the hash of their content
