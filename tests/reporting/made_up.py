@@ -11,11 +11,19 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from snl.data.bands import resize_array
 from snl.demo.dataset import DEFECTS, PRODUCTS, demo_image
 from snl.evaluation.detection_rates import detection_rates
 from snl.evaluation.image_score import ImageScore
 from snl.reporting.page import ReportData, Shown
-from snl.reporting.thumbnails import mask_thumbnail, thumbnail
+from snl.reporting.thumbnails import (
+    LAYER,
+    detail,
+    fitted,
+    layer,
+    mask_thumbnail,
+    thumbnail,
+)
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & \"quotes\" 'too' \u2028 \u202etxt.exe 🔩 \udcff"
 RATES = {"anomalous": 0.05, "uncertain": 0.10, "unknown": 0.01}
@@ -24,12 +32,6 @@ RATES = {"anomalous": 0.05, "uncertain": 0.10, "unknown": 0.01}
 def p_value(score: float, held: np.ndarray) -> float:
     """Return the share of normal images, including this one, with at least this score."""
     return float((1 + (held >= score).sum()) / (len(held) + 1))
-
-
-def tint(image: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Blend a map over its image in one colour, stronger for values further above 0.45."""
-    alpha = 0.75 * np.clip((level - 0.45) * 3, 0, 1)[..., None]
-    return np.round(image * (1 - alpha) + np.array([200, 40, 110]) * alpha).astype(np.uint8)
 
 
 def outcome(image: Shown, rate: float, uncertain: float) -> str:
@@ -165,6 +167,7 @@ def demo_report(
                 noise = gaussian_filter(rng.random(mask.shape), 9)
                 level = 0.4 * (noise - noise.min()) / np.ptp(noise)
                 level += 0.55 * score * gaussian_filter(mask.astype(float), 7)
+                cut, frame = detail(part.image, level) or (None, None)
                 images.append(
                     Shown(
                         path=f"{product}/test/{kind}/{index:03d}.png",
@@ -177,8 +180,13 @@ def demo_report(
                         unknown_p=float(rng.uniform(0.004, 1)),
                         recognised=product if rng.random() < 0.98 else PRODUCTS[0],
                         image=thumbnail(part.image),
-                        overlay=thumbnail(tint(part.image, level)),
+                        overlay=layer(
+                            resize_array(level.astype(np.float32), *fitted(*level.shape, LAYER)),
+                            (0.45, 1.45),
+                        ),
                         mask=None if kind == "good" else mask_thumbnail(mask),
+                        detail=cut,
+                        frame=frame,
                     )
                 )
     return report(images, held), images

@@ -185,13 +185,13 @@ def test_pictures_are_not_kept_in_memory(tmp_path: Path) -> None:
     assert path.stat().st_size > 100e6 and peak < 10e6
 
 
-def test_a_report_on_270_demo_images_is_smaller_than_3_megabytes() -> None:
+def test_a_report_on_270_demo_images_is_smaller_than_5_megabytes() -> None:
     """One image of each kind represents the 12 normal images and the 6 of each defect."""
     data, images = demo_report(n_good=1, n_defect=1)
     bare = len(render(data, []))
     size = sum((len(render(data, [i])) - bare) * (12 if i.label == "normal" else 6) for i in images)
     assert sum(12 if i.label == "normal" else 6 for i in images) == 270
-    assert 1e6 < bare + size < 3e6
+    assert 2e6 < bare + size < 5e6
 
 
 def test_assets_are_part_of_the_package() -> None:

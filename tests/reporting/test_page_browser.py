@@ -18,7 +18,8 @@ from tests.reporting.made_up import many, outcome, outcomes, report
 UP, DOWN, LEFT, RIGHT = "\ue013", "\ue015", "\ue012", "\ue014"
 HOME, END, TAB, ENTER, ESCAPE, PAGE_UP = "\ue011", "\ue010", "\ue004", "\ue007", "\ue00c", "\ue00e"
 STOPS = ["skip", "cost-miss", "cost-alarm", "defect-share"]
-STOPS += ["rate-number", "rate", "uncertain-number", "uncertain", "product", "reset"]
+STOPS += ["rate-number", "rate", "uncertain-number", "uncertain", "unknown-number", "unknown"]
+STOPS += ["product", "reset"]
 STOPS += ["confusion", "detection-table", "metrics-table", "query", "sort"]
 TITLE = "return document.activeElement.title"
 OPEN = "return document.getElementById('view').open"
@@ -267,9 +268,9 @@ def test_dialog_shows_all_values(page: Page, demo: Any, demo_file: Path) -> None
     page.click("#gallery .card")
     pictures = page.all("#view-panels img", "[n.src, n.naturalWidth]")
     contents = [base64.b64decode(source.split(",")[1]) for source, _ in pictures]
-    assert contents == [image.image, image.overlay, image.mask]
+    assert contents == [image.image, image.image, image.overlay, image.mask]
     kinds = [source.split(";")[0] for source, _ in pictures]
-    assert kinds == ["data:image/webp", "data:image/webp", "data:image/png"]
+    assert kinds == [*["data:image/webp"] * 3, "data:image/png"]
     assert all(width == 96 for _, width in pictures)
     values = dict(zip(page.texts("#view-figures dt"), page.texts("#view-figures dd"), strict=True))
     assert values["Product"] == "tile" and values["Defect"] == image.defect

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snl.cli import options as shared
-from snl.cli.calibrate_reviews import reviewed
+from snl.cli.calibrate_reviews import ReviewOptions, reviewed
 from snl.cli.common import image_files, progress_bar, say
 from snl.errors import SettingsError
 
@@ -25,6 +25,7 @@ CHANGES = (
 
 
 class Options(
+    ReviewOptions,
     shared.RateOptions,
     shared.PrecisionOption,
     shared.LayoutOption,
@@ -34,23 +35,16 @@ class Options(
 ):
     """Options of `snl calibrate`."""
 
-    file: str
     normals: Path | None
     add: bool
-    product: str | None
     regions_rate: float | None
     tail: str | None
     rule: str | None
     leave_out: list[str] | None
-    false_alarms: list[Path] | None
-    misses: list[Path] | None
-    reviews: Path | None
-    data: Path | None
     ignore: list[str] | None
     mm_per_pixel: list[str] | None
     smallest: list[str] | None
     tile: int | None
-    force: bool
     undo: bool
     cost_miss: float | None
     cost_false_alarm: float | None

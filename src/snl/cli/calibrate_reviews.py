@@ -6,21 +6,35 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from snl.cli.common import say
 from snl.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
-    from snl.cli.calibrate_changes import Options
     from snl.reporting.reviews import Review, Reviews
     from snl.runtime.inspector import Inspector
 
 _SHOWN = 20
 
 
+class ReviewOptions:
+    """Options of `snl calibrate` that reviews are about."""
+
+    file: str
+    product: str | None
+    false_alarms: list[Path] | None
+    misses: list[Path] | None
+    reviews: Path | None
+    data: Path | None
+    force: bool
+
+
+Options = TypeVar("Options", bound=ReviewOptions)
+
+
 @dataclass(frozen=True)
-class Reviewed:
+class Reviewed(Generic[Options]):
     """Reviews as the options that say the same, one for each product.
 
     Attributes:
@@ -59,7 +73,7 @@ def add_reviews(verb: Any) -> None:
     )
 
 
-def check_data(options: Options) -> None:
+def check_data(options: ReviewOptions) -> None:
     """Check that --data comes with --reviews.
 
     Raises:
@@ -69,7 +83,7 @@ def check_data(options: Options) -> None:
         raise SettingsError("--data says where the images of --reviews are; give --reviews, too")
 
 
-def files_read(options: Options) -> list[Path]:
+def files_read(options: ReviewOptions) -> list[Path]:
     """Return the file of reviews and the images that it names.
 
     Raises:
@@ -82,7 +96,7 @@ def files_read(options: Options) -> list[Path]:
     return [options.reviews, *(root / review.path for review in reviews)]
 
 
-def reviewed(options: Options, inspector: Inspector) -> Reviewed:
+def reviewed(options: Options, inspector: Inspector) -> Reviewed[Options]:
     """Return the false alarms and misses of a file of reviews, and say what is left out.
 
     Raises:
@@ -125,7 +139,7 @@ def reviewed(options: Options, inspector: Inspector) -> Reviewed:
     )
 
 
-def _root(options: Options) -> Path:
+def _root(options: ReviewOptions) -> Path:
     """Return the folder that the paths of the reviews are relative to."""
     assert options.reviews is not None
     if options.data is None:
@@ -133,7 +147,7 @@ def _root(options: Options) -> Path:
     return options.data.parent if options.data.is_file() else options.data
 
 
-def _read(options: Options) -> tuple[Reviews, list[Review]]:
+def _read(options: ReviewOptions) -> tuple[Reviews, list[Review]]:
     """Return the file of reviews, and those of --product."""
     from snl.reporting.reviews import read_reviews
 
@@ -142,7 +156,7 @@ def _read(options: Options) -> tuple[Reviews, list[Review]]:
     return document, [r for r in document.reviews if options.product in (None, r.product)]
 
 
-def _check_model(options: Options, inspector: Inspector, document: Reviews) -> None:
+def _check_model(options: ReviewOptions, inspector: Inspector, document: Reviews) -> None:
     """Check that the reviews are of this network; say if they are of another calibration.
 
     Raises:

@@ -32,8 +32,8 @@ from snl.web import assets
 CURVE_POINTS = 256
 """Maximum number of points of a curve; more points are thinned out."""
 _SCRIPTS = (
-    *("data", "summary", "detection", "charts", "curves", "tables", "gallery", "dialog"),
-    *("reviews", "controls", "costs"),
+    *("data", "summary", "detection", "charts", "curves", "tables", "pictures"),
+    *("gallery", "dialog", "reviews", "controls", "costs"),
 )
 _POLICY = (
     "default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; "
