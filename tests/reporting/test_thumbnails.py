@@ -71,6 +71,18 @@ def test_a_detail_lies_inside_the_image_and_contains_the_highest_value(
     assert left <= column <= left + width and top <= row <= top + height
 
 
+def test_a_missed_defect_is_in_the_detail() -> None:
+    image, anomaly_map = cracked()
+    anomaly_map[5, 50] = 9  # another place, which the map finds more anomalous
+    defect = np.zeros((64, 64), bool)
+    defect[44:50, 19] = True
+    for mask, row in ((defect, 740), (None, 80), (np.zeros((64, 64), bool), 80)):
+        found = detail(image, anomaly_map, mask)
+        assert found is not None
+        _, top, _, height = found[1]
+        assert top < row / 1000 < top + height
+
+
 def test_a_small_image_has_no_detail() -> None:
     assert detail(np.zeros((150, 180, 3), np.uint8), np.eye(8)) is None
 

@@ -113,7 +113,11 @@ def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog, side: i
     picture = seen.image if seen.picture is None else seen.picture
     anomaly_map = np.asarray(seen.anomaly_map, np.float32)
     # in tiles the network sees the image at its own scale, so its details have that scale, too
-    found = detail(seen.image if seen.image.shape[:2] == seen.size else picture, anomaly_map)
+    sharp = seen.image if seen.image.shape[:2] == seen.size else picture
+    defect = None
+    if seen.mask is not None:
+        defect = resize_array(seen.mask, *anomaly_map.shape[::-1], Image.Resampling.BOX) > 0
+    found = detail(sharp, anomaly_map, defect)
     part, frame = found or (None, None)
     mask = None
     if seen.mask is not None and seen.mask.any():

@@ -80,8 +80,8 @@ class Shown:
     part: str = ""
     """Part that the image shows; empty: unknown."""
     detail: bytes | None = None
-    """The part of the image around the highest value of its map, not reduced; None: the image is
-    hardly larger."""
+    """The part of the image around the highest value of its map, or of a defect if its mask is
+    known, not reduced; None: the image is hardly larger."""
     frame: tuple[float, float, float, float] | None = None
     """Left, top, width and height of the detail, as shares of the image."""
     sha256: str | None = None

@@ -24,7 +24,7 @@ function showView() {
   byId("view-next").disabled = view.position === view.list.length - 1;
   if (byId("view").open && !byId("view").contains(document.querySelector(":focus:enabled"))) byId("view").focus();
   const panels = [["Image", picture(urls.image, image, "Image")], ["Anomaly map", mapPanel(urls, image, true)]];
-  if (urls.detail) panels.push(["Detail, not reduced", picture(urls.detail, image, "Detail", "detail")]);
+  if (urls.detail) panels.push(["Detail", picture(urls.detail, image, "Detail", "detail")]);
   if (HAS_MASKS) panels.push(["Defect mask", maskPanel(urls, image, true)]);
   byId("view-panels").replaceChildren(...panels.map(([title, panel]) =>
     make("figure", {}, panel ?? make("span", { class: "blank", text: "not available" }), make("figcaption", { text: title }))));

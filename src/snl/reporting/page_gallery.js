@@ -95,7 +95,7 @@ function showGallery() {
   gallery.active = Math.max(0, gallery.list.indexOf(before));
   byId("nothing").hidden = gallery.list.length > 0;
   byId("gallery").hidden = gallery.list.length === 0;
-  byId("count").textContent = `${formatCount(gallery.list.length)} of ${plural(IMAGES.length, "image", "images")}. Each card shows the anomaly map over the image, the detail around its highest value${HAS_MASKS ? ", the defect mask" : ""} and p, the share of normal images with a score this high or higher.`;
+  byId("count").textContent = `${formatCount(gallery.list.length)} of ${plural(IMAGES.length, "image", "images")}. Each card shows the anomaly map over the image, a detail around its highest value${HAS_MASKS ? " (of a defect: inside its mask), the defect mask" : ""} and p, the share of normal images with a score this high or higher.`;
   showChips();
   clearGallery();
   layout();

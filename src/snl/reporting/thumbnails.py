@@ -80,7 +80,9 @@ def layer(anomaly_map: np.ndarray, map_range: tuple[float, float]) -> bytes:
     return _webp(Image.fromarray(np.dstack([colours(level), alpha])), QUALITY)
 
 
-def detail(picture: np.ndarray, anomaly_map: np.ndarray) -> tuple[bytes, Frame] | None:
+def detail(
+    picture: np.ndarray, anomaly_map: np.ndarray, defect: np.ndarray | None = None
+) -> tuple[bytes, Frame] | None:
     """Return the part of a picture around the highest value of its map, and where it is.
 
     It is not reduced, so that a defect of one pixel's width can be seen.
@@ -88,6 +90,8 @@ def detail(picture: np.ndarray, anomaly_map: np.ndarray) -> tuple[bytes, Frame] 
     Args:
         picture: uint8 (H, W, 3) RGB, the image at its own size or `MOST_PIXELS`.
         anomaly_map: float (h, w) of the whole image.
+        defect: bool (h, w), the mask of its defect, if it is known: the highest value there is
+            taken, so that the defect can be seen where it was missed, too.
 
     Returns:
         A WebP and its frame; None: the picture is hardly larger than its detail would be.
@@ -95,6 +99,8 @@ def detail(picture: np.ndarray, anomaly_map: np.ndarray) -> tuple[bytes, Frame] 
     height, width = picture.shape[:2]
     if max(height, width) <= 1.2 * DETAIL:
         return None
+    if defect is not None and defect.any():
+        anomaly_map = np.where(defect, anomaly_map, -np.inf)
     row, column = np.unravel_index(int(np.argmax(anomaly_map)), anomaly_map.shape)
     left, wide = _around(int(column), anomaly_map.shape[1], width)
     top, high = _around(int(row), anomaly_map.shape[0], height)
