@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ from tests.trees import save_varied
 
 LEFT, RIGHT, ENTER, ESCAPE, DELETE = "\ue012", "\ue014", "\ue007", "\ue00c", "\ue017"
 ALARM, NORMAL, MISS = 0.01, 0.5, 0.6
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Remove what the browser keeps, before and after a test that uses it."""
+    page = request.getfixturevalue("page") if "page" in request.fixturenames else None
+    if page is not None and page.driver.current_url.startswith("file:"):
+        page.js("localStorage.clear()")
+    yield
+    if page is not None:
+        page.js("localStorage.clear()")
 
 
 @pytest.fixture
@@ -138,7 +150,6 @@ def test_foreign_verdicts_in_the_store_are_ignored(page: Page, small: Path) -> N
         assert page.text("#review-count") == "No image is reviewed yet."
     page.open(small)
     assert page.text("#review-count") == "No image is reviewed yet."
-    page.js("localStorage.clear()")
 
 
 def test_from_the_page_to_the_calibration(
@@ -157,7 +168,6 @@ def test_from_the_page_to_the_calibration(
     focus_first(page)
     page.keys("n")
     path = save(page, tmp_path / "downloads")
-    page.js("localStorage.clear()")
     image = flagged[0].path
     place = image.relative_to(root).as_posix()
     read = read_reviews(path)
