@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SUMMARY = "show the calibration of a bundle or change it, in seconds and without training"
 OPTIONAL_PATH = "normals"
 """See `snl.cli.main.parse`."""
-_MEASURED = ("normals", "false_alarms", "misses", "tile")
+_MEASURED = ("normals", "false_alarms", "misses", "reviews", "tile")
 """Options for which the network is needed."""
 
 
