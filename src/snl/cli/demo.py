@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, progress_bar, save_overlay, say, show_evaluation
-from snl.errors import DataError
+from snl.errors import DataError, SettingsError
 from snl.limits import STEPS_PER_PRODUCT
 
 if TYPE_CHECKING:
@@ -23,6 +23,18 @@ SETTINGS: dict[str, Any] = {
 }
 """Settings that train within three minutes on two cores."""
 
+QUICK_IMAGES: dict[str, Any] = {
+    "products": ("blister", "gear", "leather", "wood"),
+    "size": 192,
+    "n_train": 30,
+    "n_good": 8,
+    "n_defect": 3,
+}
+"""The images of `--quick`: two objects and two surfaces, chosen before any result was known."""
+
+QUICK_SETTINGS: dict[str, Any] = {"image_size": 192, "training.steps": 60}
+"""Settings with which `--quick` takes less than a minute on two cores."""
+
 GENERATED_SIZE = 128
 """Default side in pixels of the images of generated products, and the network's input: with many
 products, drawing and training take long."""
@@ -33,8 +45,9 @@ _HAND_MADE = "hand-made"
 class Options(shared.DeviceOption, shared.QuietOption):
     """Options of `snl demo`."""
 
-    out: Path
+    out: Path | None
     seed: int
+    quick: bool
     products: int | None
     size: int | None
     images_only: bool
@@ -47,15 +60,15 @@ def add_parser(verbs: Any) -> None:
         "demo",
         SUMMARY,
         "snl demo",
+        "snl demo --quick",
         "snl demo --out demo1 --seed 1",
         "snl demo --out demo100 --products 100 --images-only",
     )
     verb.add_argument(
         "--out",
         type=Path,
-        default=Path("demo"),
         metavar="DIR",
-        help="output folder (default: demo)",
+        help="output folder (default: demo; with --quick: demo-quick)",
     )
     verb.add_argument(
         "--seed",
@@ -63,6 +76,13 @@ def add_parser(verbs: Any) -> None:
         default=0,
         metavar="N",
         help="seed of the images and of training (default: 0)",
+    )
+    verb.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"{len(QUICK_IMAGES['products'])} of the hand-made products with fewer images, and "
+        f"{QUICK_SETTINGS['training.steps']} training steps: all results in less than a minute, "
+        "with fewer defects found",
     )
     verb.add_argument(
         "--products",
@@ -92,16 +112,17 @@ def run(options: Options) -> int:
     from snl.reporting.collect import report
 
     started = time.perf_counter()
-    out = options.out
+    _check_quick(options)
+    out = _folder(options)
     data, file, page = out / "parts", out / "demo.snl", out / "report.html"
     if options.images_only:
         _check_folder(out)
-        _make_data(options, data)
+        _make_data(options, out, data)
         say(f"images: {data}\nnext: snl train {data} -o {file}", lines=True)
         return OK
     train = snl.train  # fails before any work if PyTorch is missing
     _check_outputs(out)
-    _make_data(options, data)
+    _make_data(options, out, data)
     inspector = train(
         data,
         output=file,
@@ -131,10 +152,30 @@ def run(options: Options) -> int:
 
 def _settings(options: Options) -> dict[str, Any]:
     """Return the settings of training for the products that were asked for."""
+    if options.quick:
+        return QUICK_SETTINGS
     if options.products is None:
         return SETTINGS
     steps = max(SETTINGS["training.steps"], STEPS_PER_PRODUCT * options.products)
     return {**SETTINGS, "image_size": GENERATED_SIZE, "training.steps": steps}
+
+
+def _folder(options: Options) -> Path:
+    """Return the output folder: a quick demo does not take the place of a full one."""
+    return options.out or Path("demo-quick" if options.quick else "demo")
+
+
+def _check_quick(options: Options) -> None:
+    """Check that no option contradicts `--quick`.
+
+    Raises:
+        SettingsError: one does.
+    """
+    given = [f"--{name}" for name in ("products", "size") if getattr(options, name) is not None]
+    if options.quick and given:
+        raise SettingsError(
+            f"--quick has its own products and sizes; leave out {' and '.join(given)}, or --quick"
+        )
 
 
 def _check_folder(out: Path) -> None:
@@ -177,7 +218,7 @@ def _has_demo(out: Path) -> bool:
     return (out / "parts" / "README.txt").is_file()
 
 
-def _make_data(options: Options, data: Path) -> None:
+def _make_data(options: Options, out: Path, data: Path) -> None:
     """Generate the demo images, unless an earlier demo has generated the same ones.
 
     Raises:
@@ -186,11 +227,13 @@ def _make_data(options: Options, data: Path) -> None:
     import snl
 
     wanted: dict[str, Any] = {"seed": options.seed}
+    if options.quick:
+        wanted |= {**QUICK_IMAGES, "products": list(QUICK_IMAGES["products"])}
     if options.products is not None:
         wanted |= {"products": options.products, "size": GENERATED_SIZE}
     if options.size is not None:
         wanted["size"] = options.size
-    if _has_demo(options.out):
+    if _has_demo(out):
         _check_same(data, wanted)
         say(f"{data}: using the demo images that exist")
         return
@@ -199,14 +242,14 @@ def _make_data(options: Options, data: Path) -> None:
 
 def _check_same(data: Path, wanted: dict[str, Any]) -> None:
     """Check that the images in a folder are those that `make_demo(data, **wanted)` would make."""
-    from snl.demo.dataset import made_with
+    from snl.demo.dataset import PRODUCTS, made_with
 
     made = made_with(data)
     compared = dict(wanted)
-    if "products" not in wanted:
+    if not isinstance(wanted.get("products"), int):
         del compared["seed"]  # the hand-made products are the same with every seed
-        if isinstance(made.get("products"), int):
-            compared["products"] = _HAND_MADE
+    if "products" not in wanted and "products" in made:
+        compared["products"] = list(PRODUCTS)
     differing = [name for name, value in compared.items() if made.get(name) != value]
     if differing:
         has = ", ".join(f"{name} {_shown(made.get(name))}" for name in differing)
@@ -220,7 +263,9 @@ def _check_same(data: Path, wanted: dict[str, Any]) -> None:
 def _shown(value: Any) -> str:
     """Return an argument of `make_demo` for a message."""
     if isinstance(value, list):
-        return _HAND_MADE
+        from snl.demo.dataset import PRODUCTS
+
+        return _HAND_MADE if value == list(PRODUCTS) else ", ".join(map(str, value))
     return "unknown" if value is None else str(value)
 
 
