@@ -1,24 +1,25 @@
 # make demo: train, evaluate and report on generated parts.  make test: lint, types, tests.
 # make long: what make test leaves out (tests/long.txt): kinds of tests that have a shorter one there.
 # make hostile: all hostile attempts (tests/hostile), about 20 minutes on two cores.
+# make docs: the documentation site in build/site; warnings are errors.
 # make check: lint, types and the fast tests, in under two minutes.
 # All set up their own environment in .venv; a machine needs only make and Python >= 3.11.
 PYTHON ?= python3
 BIN := .venv/bin
 # OpenVINO, ONNX Runtime and the quantisers have thread pools and signal handlers of their own: tests
 # that load them run in processes of their own.
-RUNTIMES := tests/exporting $(addprefix tests/runtime/,test_runtimes.py test_cpp.py test_threads.py \
+RUNTIMES := tests/exporting tests/docs $(addprefix tests/runtime/,test_runtimes.py test_cpp.py test_threads.py \
   test_without_torch.py)
 # a worker that crashes ends the run; a restarted one may wait for ever
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 REPORT = -o junit_family=xunit1 --junitxml build
 
-.PHONY: demo test check lint types unit long fast hostile durations format clean
+.PHONY: demo test check lint types docs unit long fast hostile durations format clean
 
 demo: .venv/ready
 	$(BIN)/snl demo --out demo
 
-test: lint types unit
+test: lint types docs unit
 
 check: lint types fast
 
@@ -28,6 +29,10 @@ lint: .venv/ready
 
 types: .venv/ready
 	$(BIN)/mypy
+
+# the variable turns off an announcement of the theme
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 unit: .venv/ready
 	$(BIN)/pytest $(PARALLEL) -m 'not long' $(RUNTIMES:%=--ignore=%)
@@ -56,7 +61,7 @@ format: .venv/ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "snl needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,docs,dev]'
 	touch .venv/ready
 
 clean:

@@ -44,12 +44,13 @@ NEEDED_FOR = {
     "client": "snl.Client, which talks to it",
     "pretrain": "pretraining of the teacher (pretraining/)",
     "tensorboard": "snl train --tensorboard",
+    "docs": "the documentation site (make docs)",
     "dev": "tests and development",
 }
 """What an extra of pyproject.toml is needed for."""
 
-_NOT_IMPORTED = "dev"
-"""Packages that only this extra needs are not imported; their version is enough."""
+_NOT_IMPORTED = ("docs", "dev")
+"""Packages that only these extras need are not imported; their version is enough."""
 _MODULES = {
     "paho-mqtt": "paho",
     "pillow": "PIL",
@@ -199,12 +200,12 @@ def check_packages(
 ) -> dict[str, Package]:
     """Return `PACKAGES` and all requirements by name, each with its version and status.
 
-    Packages are imported, except those that only the extra `dev` needs.
+    Packages are imported, except those that only the extras `docs` and `dev` need.
     """
     minima = dict.fromkeys(PACKAGES, "")
     imported = set(PACKAGES)
     for requirement in requirements:
-        if requirement.extra != _NOT_IMPORTED:
+        if requirement.extra not in _NOT_IMPORTED:
             imported.add(requirement.name)
         if _numbers(requirement.minimum) >= _numbers(minima.get(requirement.name, "")):
             minima[requirement.name] = requirement.minimum
