@@ -23,7 +23,10 @@ FUNCTIONS = (
     *("add", "remove", "undo", "history"),
 )
 CLASSES = ("DriftMonitor", "Prediction")
-PAGES = ("README.md", "docs/decisions.md", "docs/deploy.md", "docs/drift.md", "docs/products.md")
+PAGES = (
+    *("README.md", "docs/decisions.md", "docs/deploy.md", "docs/drift.md", "docs/probes.md"),
+    "docs/products.md",
+)
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def verbs() -> Iterator[str]:
         examples, _, more = (parser.epilog or "").partition("\n\n")
         head, *lines = examples.splitlines() or [""]
         if head.startswith("examples"):
-            yield from ("```console", *(line.strip() for line in lines), "```", "")
+            yield from ("```sh", *(line.strip() for line in lines), "```", "")
         else:
             more = parser.epilog or ""
         if more.startswith("settings for --set"):
@@ -102,9 +102,8 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 def _names(action: argparse.Action) -> str:
     """Return the names of an option with its value, as code."""
     value = _value_name(action)
-    if not action.option_strings:
-        return f"`{value}`"
-    return ", ".join(f"`{name} {value}`".replace(" `", "`") for name in action.option_strings)
+    names = [f"{name} {value}".rstrip() for name in action.option_strings] or [value]
+    return ", ".join(f"`{name}`{{ .option }}" for name in names)
 
 
 def _value_name(action: argparse.Action) -> str:

@@ -39,7 +39,7 @@ class Block:
         return f"{self.page}:{self.line}"
 
     def commands(self) -> Iterator[list[str]]:
-        """Yield the words of every command of a console block."""
+        """Yield the words of every command of a block of commands."""
         for line in self.text.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words:
@@ -66,7 +66,7 @@ def blocks(page: Path) -> list[Block]:
 def snl_commands(page: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line and arguments of every command `snl ...` of a page's blocks."""
     for block in blocks(page):
-        if block.language in ("", "console"):
+        if block.language in ("", "sh"):
             for line in block.text.replace("\\\n", " ").splitlines():
                 if line.lstrip("$ ").startswith("snl "):
                     line = _VARIABLE.sub("0", line.lstrip("$ ")).replace("; ", " ; ")  # of a loop
