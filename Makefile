@@ -2,6 +2,8 @@
 # make long: what make test leaves out (tests/long.txt): kinds of tests that have a shorter one there.
 # make hostile: all hostile attempts (tests/hostile), about 20 minutes on two cores.
 # make docs: the documentation site in build/site; warnings are errors.
+# make dist: the wheel and the sdist, checked.  make release: the wheel at work in fresh environments (6 GB).
+# make lowest: the tests with the lowest versions of the dependencies, in build/lowest (6 GB).
 # make check: lint, types and the fast tests, in under two minutes.
 # All set up their own environment in .venv; a machine needs only make and Python >= 3.11.
 PYTHON ?= python3
@@ -14,7 +16,13 @@ RUNTIMES := tests/exporting tests/docs $(addprefix tests/runtime/,test_runtimes.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 REPORT = -o junit_family=xunit1 --junitxml build
 
-.PHONY: demo test check lint types docs unit long fast hostile durations format clean
+# what users install, without a cluster
+EXTRAS := train runtime openvino export video parquet remote client service postgres plots tensorboard
+LOWEST := build/lowest/bin/uv pip install --quiet --python build/lowest/bin/python
+LOWEST_TESTS := $(addprefix tests/,runtime decision training exporting cli demo data model) \
+  $(addprefix tests/service/test_,roles.py serve.py models.py products.py)
+
+.PHONY: demo test check lint types docs unit long fast hostile durations format dist release lowest clean
 
 demo: .venv/ready
 	$(BIN)/snl demo --out demo
@@ -63,6 +71,23 @@ format: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,docs,dev]'
 	touch .venv/ready
+
+dist: .venv/ready
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
+release: dist
+	$(BIN)/python -m tests.packaging.release dist/*.whl
+
+# a few tests skip or need packages of the extra `dev`, which has no lowest versions to keep
+lowest:
+	$(PYTHON) -m venv --clear build/lowest
+	build/lowest/bin/python -m pip install --quiet uv
+	$(LOWEST) --resolution lowest-direct -r pyproject.toml $(EXTRAS:%=--extra %)
+	$(LOWEST) pytest pytest-timeout pytest-xdist hypothesis scikit-learn scikit-image
+	$(LOWEST) --no-deps --editable .
+	build/lowest/bin/pytest -q $(PARALLEL) -m 'not slow and not long' $(LOWEST_TESTS)
 
 clean:
 	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache
