@@ -116,7 +116,8 @@ def _shown(seen: EvaluatedImage, inspector: Inspector, catalog: Catalog, side: i
     sharp = seen.image if seen.image.shape[:2] == seen.size else picture
     defect = None
     if seen.mask is not None:
-        defect = resize_array(seen.mask, *anomaly_map.shape[::-1], Image.Resampling.BOX) > 0
+        height, width = anomaly_map.shape
+        defect = resize_array(seen.mask, width, height, Image.Resampling.BOX) > 0
     found = detail(sharp, anomaly_map, defect)
     part, frame = found or (None, None)
     mask = None
