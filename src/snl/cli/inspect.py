@@ -107,7 +107,7 @@ def add_parser(verbs: Any) -> None:
         help="product that the images show; without it the product is recognised, and images of "
         "other objects are reported as unknown product",
     )
-    shared.add_part_pattern(verb, "PATH, or the folder that contains all PATHs,")
+    shared.add_part_pattern(verb, "PATH, or the folder that contains all PATHs")
     verb.add_argument(
         "--parts",
         type=Path,

@@ -47,7 +47,7 @@ class Verdict:
             image is. None where no images were held out.
         strangeness: how unlike the normal images of the product the image as a whole is, in robust
             standard deviations beyond a typical held-out image; None: not known.
-        score: of the map, times a factor above 1 where `strangeness` is above 8.
+        score: of the map, times a factor above 1 where `strangeness` is above 6.5 (`STRANGE`).
         calibrated: z-score of the log score, by its mean and standard deviation on the product's
             training images: comparable over products.
         p_value: share of the product's normal images with at least this score; None where no images
