@@ -20,6 +20,10 @@ DEBUG = "SNL_DEBUG"
 """Environment variable: 1 prints tracebacks."""
 
 
+SPINS = "1000"
+"""Rounds, some microseconds, that a thread of the network waits actively for the next work."""
+
+
 def guard(run: Callable[[], int], arguments: Sequence[str] = ()) -> int:
     """Run a function and return its exit status; explain its error in one line.
 
@@ -46,7 +50,9 @@ def guard(run: Callable[[], int], arguments: Sequence[str] = ()) -> int:
 
 
 def prepare() -> None:
-    """Make the standard streams and the hooks of this process safe; called once, at its start."""
+    """Make the standard streams, the hooks and the waiting of this process safe; called once, at
+    its start."""
+    _wait_without_spinning()
     _open_streams()
     if debugging():
         return
@@ -206,3 +212,14 @@ def _to_null(number: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, number)
     os.close(null)
+
+
+def _wait_without_spinning() -> None:
+    """Let idle threads of the network sleep soon, unless the environment says how they wait.
+
+    By default GNU OpenMP's threads spin for milliseconds, which takes the core from whatever else
+    runs on the machine; beside one busy process an inspection then takes several times as long
+    (docs/results, "Speed as felt"). It must be set before PyTorch is loaded.
+    """
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        os.environ["GOMP_SPINCOUNT"] = SPINS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 # dark violet, magenta, orange, yellow: lightness grows with the value, so that readers with
@@ -16,6 +18,8 @@ COLOURS = {
 """RGB colour of each decision."""
 INK, PAPER = (32, 33, 36), (255, 255, 255)
 """RGB colours of text and lines, and of the background."""
+_STEPS = 1024
+"""Levels of the map that have a colour of their own."""
 
 
 def colours(values: np.ndarray) -> np.ndarray:
@@ -47,9 +51,18 @@ def heat(image: np.ndarray, anomaly_map: np.ndarray, map_range: tuple[float, flo
         uint8 (H, W, 3) RGB.
     """
     low, high = map_range
-    above = ~(anomaly_map <= low)  # few pixels of most images, and only these are computed
+    above = anomaly_map > low  # few pixels of most images, and only these are computed
+    kept, added = _tables()
     level = np.clip((anomaly_map[above] - low) / max(high - low, 1e-12), 0, 1)
-    alpha = (0.75 * np.minimum(level * 3, 1))[..., None]
+    step = np.rint(level * (_STEPS - 1)).astype(np.intp)
     blended = image.copy()
-    blended[above] = np.round(image[above] * (1 - alpha) + colours(level) * alpha)
+    blended[above] = np.rint(image[above] * kept[step] + added[step])
     return blended
+
+
+@lru_cache(maxsize=1)
+def _tables() -> tuple[np.ndarray, np.ndarray]:
+    """Return by level the share of the image, float32 (N, 1), and the colour, float32 (N, 3)."""
+    level = np.linspace(0, 1, _STEPS)
+    alpha = (0.75 * np.minimum(level * 3, 1))[:, None]
+    return (1 - alpha).astype(np.float32), (colours(level) * alpha).astype(np.float32)
