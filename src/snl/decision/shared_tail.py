@@ -256,7 +256,8 @@ def centre(z: np.ndarray) -> float:
     """Return Huber's M-estimate of location of z-scores (n,), n >= 1, whose scale is 1."""
     m = float(np.median(z))
     for _ in range(_ITERATIONS):
-        step = float(np.clip(z - m, -BEND, BEND).mean())
+        # np.clip and np.mean take twice the time for so few values
+        step = float(np.minimum(np.maximum(z - m, -BEND), BEND).sum()) / len(z)
         m += step
         if abs(step) < 1e-9:
             break
