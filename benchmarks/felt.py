@@ -1,6 +1,6 @@
 """How long commands take for who waits for them: on free cores, and beside a busy process.
 
-    python -m benchmarks.felt parts.snl parts/ IMAGES -o felt.json [--source OTHER/src] [--turns 3]
+    python -m benchmarks.felt parts.snl parts/ IMAGES -o felt.json --source OTHER/src --turns 3
 
 Every command is a process of its own, started as a user starts it. `busy`: another process computes
 on one core all the time. With `--source`, the commands of another version are timed in turns with
@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import new_parser
 from snl.files import write_json
 
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -41,9 +42,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 """Commands by name; `{out}` is a new folder."""
 
 
-def main() -> None:
-    """Time the commands and write the seconds as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser() -> argparse.ArgumentParser:
+    parser = new_parser("felt", __doc__)
     parser.add_argument("file", type=Path, help="bundle")
     parser.add_argument("data", type=Path, help="labelled images, for the report")
     parser.add_argument("images", type=Path, help="folder to inspect")
@@ -51,7 +51,12 @@ def main() -> None:
     parser.add_argument("--source", type=Path, help="src/ of another version to compare with")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--only", help="commands, comma-separated")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Time the commands and write the seconds as JSON."""
+    options = parser().parse_args()
     names = options.only.split(",") if options.only else list(COMMANDS)
     sources = {"now": Path(__file__).parents[1] / "src"}
     if options.source:

@@ -227,6 +227,9 @@ def content_hash(path: str | Path, *, ends: bool = False) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
+_PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
 def save_tensors(
     path: str | Path, tensors: Mapping[str, np.ndarray], kind: str, facts: Mapping[str, Any]
 ) -> None:
@@ -271,6 +274,10 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], di
         digest = _digest(arrays, document["facts"])
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
+        if path.suffix.lower() in _PICTURES:
+            raise BundleError(
+                f"{path}: is an image, not a {kind}; the {kind} comes first"
+            ) from None
         raise BundleError(
             f"{path}: not a readable {kind} (truncated, damaged or of another kind: {reason}); "
             "give a file written by snl train -o, or copy it again from the original"
@@ -297,7 +304,10 @@ def check_readable(path: Path, kind: str, origin: str, command: str) -> None:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise BundleError(f"{path}: is a folder, not a {kind}; give a file {origin}")
+            raise BundleError(
+                f"{path}: is a folder, not a {kind}; give a file {origin}, before folders and "
+                "images"
+            )
         if not stat.S_ISREG(mode):
             raise BundleError(
                 f"{path}: is a pipe, a socket or a device, not a file; give a file {origin}"

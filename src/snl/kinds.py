@@ -33,6 +33,7 @@ _SUFFIXES = {
     "a JSON file": {".json", ".jsonl", ".ndjson"},
     "an array": {".npy", ".npz"},
     "an archive": {".zip", ".gz", ".tar", ".7z"},
+    "a document": {".pdf", ".doc", ".docx", ".odt", ".ppt", ".pptx", ".txt", ".md"},
     "a program": {".py", ".sh", ".exe", ".so", ".dll"},
 }
 _GROUPS = {suffix: group for group, suffixes in _SUFFIXES.items() for suffix in suffixes}

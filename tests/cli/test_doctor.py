@@ -86,7 +86,9 @@ def test_without_optional_packages(tmp_path: Path) -> None:
     assert done.stdout.endswith("\n\nno problems\n")
     report = json.loads((tmp_path / "environment.json").read_text())
     assert report["devices"] == {"torch": None, "openvino": None, "onnxruntime": None}
-    assert [extra["name"] for extra in report["extras"] if extra["complete"]] == []
+    complete = [extra["name"] for extra in report["extras"] if extra["complete"]]
+    # its packages are not imported, so this test cannot take them away
+    assert [name for name in complete if name != "docs"] == []
 
 
 def test_a_broken_package_is_one_line() -> None:

@@ -322,4 +322,4 @@ def test_remarks_that_differ_in_numbers_are_one_kind(capsys: Capture) -> None:
     remarks.summarise()
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 4
-    assert said[2] == "note: 50 images: each is far away (N deviations, limit N)"
+    assert said[2] == "note: 50 images: each is far away (... deviations, limit ...)"

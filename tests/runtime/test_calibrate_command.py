@@ -565,7 +565,7 @@ def test_an_interruption_leaves_the_file_unchanged(
         (["-o", "{empty}"], "is a folder"),
         (["--rate", "0.1", "-o", "{image}/x.snl"], "cannot be written"),
         (["--false-alarms", "{image}", "-o", "{image}"], "would overwrite what is read"),
-        (["--rate", "0.1", "--device", "cuda:99"], "not available"),
+        (["{normals}", "--rate", "0.1", "--device", "cuda:99"], "not available"),
         # valid options before a wrong one are not applied
         (["--smallest", "bolt=3", "--rate", "0.1", "--misses", "{missing}"], "missing"),
         (["{normals}", "--rate", "0.0001"], "held-out normal images"),

@@ -65,7 +65,7 @@ def test_an_import_error_of_this_package_is_a_defect(
         load(bundle)
     assert not isinstance(caught.value, snl.SnlError)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert main(["calibrate", str(bundle)]) == 70
+    assert main(["inspect", str(bundle), str(tmp_path / "image.png")]) == 70
     (details,) = (tmp_path / "snl").iterdir()
     assert module in details.read_text()
 

@@ -202,7 +202,7 @@ def _product(page: Station, server: Server, folder: Path) -> None:
     page.until(lambda: page.all(".messages") or "Nothing stands out" in page.text(), "the check")
     page.js("document.getElementById('quick').click()")
     page.click("Add the product")
-    page.find("a", "Look at the result")
+    page.until(lambda: "Look at the result" in page.text(), "the training", 180)
     assert violations(page, axe()) == []
     page.click("Look at the result", "a")
     page.sees("Compared with what was decided")

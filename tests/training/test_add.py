@@ -190,7 +190,8 @@ def test_a_calibration_is_undone_before_the_products(added: Path, tmp_path: Path
     inspector = snl.load(path, "cpu")
     snl.calibrate(inspector, rate=0.2)
     inspector.save(path)
-    assert [snl.undo(path), snl.undo(path)] == ["rates", f"added {NEW}"]
+    rates = "rates (false-alarm rate 0.2 -> 0.05, uncertain rate 0.2 -> 0.1)"
+    assert [snl.undo(path), snl.undo(path)] == [rates, f"added {NEW}"]
     with pytest.raises(SettingsError, match="nothing to undo"):
         snl.undo(path)
     assert snl.load(path, "cpu").products == ("bolt", "plate")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli import rois
 from snl.cli.calibration_table import missing
 from snl.cli.common import OK, say
+
+if TYPE_CHECKING:
+    from snl.decision.calibration import Calibration
 
 SUMMARY = "add products to a bundle, without the images of its other products"
 
@@ -46,8 +50,9 @@ def add_parser(verbs: Any) -> None:
         "snl add parts.snl gears/ --product gear --quick",
         "snl add parts.snl gears/ --product gear --roi 40,20,300,200",
         more="The products can be inspected after some seconds; then adapters of the student are "
-        "trained for them, for a tenth of its former steps. Nothing changes for the other "
-        "products. An interrupted command goes on if it is given again. snl undo FILE takes it "
+        "trained for them, for a tenth of its former steps. The scores of the other "
+        "products do not change; their thresholds may move a little. An interrupted "
+        "command goes on if it is given again. snl undo FILE takes it "
         "back.",
     )
     verb.add_argument("file", metavar="FILE", help="bundle of snl train; it is changed in place")
@@ -91,12 +96,34 @@ def add_parser(verbs: Any) -> None:
     shared.add_quiet(verb)
 
 
+def _moved(before: Calibration, after: Calibration, new: Sequence[str]) -> str | None:
+    """Return how far the thresholds of the other products have moved; None: they have not."""
+    shares = []
+    for name in before.products:
+        rate = before.rates_for(name).anomalous
+        if name in new or name not in after.sets:
+            continue
+        old, now = (one.scores.threshold(rate, name)[0] for one in (before, after))
+        if old and now:
+            shares.append(abs(now / old - 1))
+    if not shares or max(shares) < 0.005:
+        return None
+    return (
+        f"thresholds of the other products move by up to {100 * max(shares):.1f} %: how far normal "
+        "scores reach is learned from all products (snl calibrate FILE shows them)"
+    )
+
+
 def run(options: Options) -> int:
     """Add the products, and show what the calibration of each of them allows."""
     import snl
+    from snl.kinds import BUNDLE, model_kind
+    from snl.runtime.inspector import open_file
     from snl.signals import Stopped
     from snl.training.cache import CacheBudget
 
+    is_bundle = Path(options.file).is_file() and model_kind(Path(options.file)) is BUNDLE
+    before = open_file(options.file).calibration if is_bundle else None  # otherwise refused
     try:
         inspector = snl.add(
             options.file,
@@ -122,5 +149,7 @@ def run(options: Options) -> int:
     new = inspector.training.facts["additions"][-1]["products"]
     for line in missing(inspector.calibration, new):
         say(f"note: {line}")
+    if before is not None and (text := _moved(before, inspector.calibration, new)):
+        say(f"note: {text}")
     say(f"{options.output or options.file}: {len(inspector.products)} products")
     return OK

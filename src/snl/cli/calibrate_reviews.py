@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -33,7 +32,6 @@ class ReviewOptions:
 Options = TypeVar("Options", bound=ReviewOptions)
 
 
-@dataclass(frozen=True)
 class Reviewed(Generic[Options]):
     """Reviews as the options that say the same, one for each product.
 
@@ -42,9 +40,13 @@ class Reviewed(Generic[Options]):
         complete: whether all images were found and are those that were reviewed.
     """
 
-    false_alarms: Sequence[Options] = ()
-    misses: Sequence[Options] = ()
-    complete: bool = True
+    def __init__(
+        self,
+        false_alarms: Sequence[Options] = (),
+        misses: Sequence[Options] = (),
+        complete: bool = True,
+    ) -> None:
+        self.false_alarms, self.misses, self.complete = false_alarms, misses, complete
 
     def together(self, options: Options) -> Options:
         """Return the options with all images, given directly or by reviews."""

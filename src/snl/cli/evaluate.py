@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli.common import OK, PROBLEMS, about, progress_bar, say, show_evaluation, written_first
 from snl.cli.inspect_parts import note_few_images
 from snl.cli.remarks import say_remarks
+
+if TYPE_CHECKING:
+    from snl.evaluation.result import Evaluation
+    from snl.runtime.inspector import Inspector
 
 SUMMARY = "measure detection and localization on labelled test images"
 
@@ -79,6 +85,47 @@ def add_parser(verbs: Any) -> None:
     shared.add_quiet(verb)
 
 
+GUESSING = 0.6
+"""Image AUROC below which a model is called no better than guessing."""
+
+
+def _seen_before(evaluation: Evaluation, inspector: Inspector) -> Iterator[str]:
+    """Yield how many normal test images the model knows: they say nothing about new images."""
+    training = inspector.training
+    known = {
+        "trained on": set(training.hashes.tolist()),
+        "held-out images of the calibration": {
+            content
+            for data in inspector.calibration.sets.values()
+            for content in data.hashes.tolist()
+        },
+    }
+    normal = [image.path for image in evaluation.scores if image.label == "normal"]
+    contents = []
+    for path in normal:
+        with suppress(OSError):  # it was read before, and is gone now
+            contents.append(training.content_hash(path))
+    for what, hashes in known.items():
+        if count := sum(content in hashes for content in contents):
+            yield (
+                f"{count} of {len(normal)} normal test images are {what}, so their false alarms "
+                "say nothing about new images"
+            )
+
+
+def _no_better_than_chance(evaluation: Evaluation) -> Iterator[str]:
+    """Yield which products the model cannot judge, and what may help."""
+    values = {name: row["image_auroc"] for name, row in evaluation.products.items()}
+    low = {name: value for name, value in values.items() if value is not None and value < GUESSING}
+    if low:
+        some = ", ".join(f"{name} ({100 * value:.1f})" for name, value in list(low.items())[:5])
+        yield (
+            f"image AUROC close to guessing (50) for {some}{', ...' if len(low) > 5 else ''}: "
+            "train longer (snl train --steps), with a larger --image-size or --tile, or "
+            "another --teacher"
+        )
+
+
 def run(options: Options) -> int:
     """Evaluate, print the tables and write the metrics and maps."""
     import snl
@@ -117,6 +164,8 @@ def run(options: Options) -> int:
             all_products=options.all_products,
         )
         say_remarks(evaluation.remarks)
+        for text in (*_seen_before(evaluation, inspector), *_no_better_than_chance(evaluation)):
+            say(f"note: {text}")
         if evaluation.parts:
             note_few_images(options.file, inspector, max(part.views for part in evaluation.parts))
     if options.json:

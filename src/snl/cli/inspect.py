@@ -55,7 +55,7 @@ def add_parser(verbs: Any) -> None:
         "snl inspect parts.snl new.jpg",
         "snl inspect parts.snl incoming/ --out overlays/ --json results.jsonl",
         "snl inspect parts.snl incoming/ --csv results.csv --move-rejects rejects/",
-        "snl inspect parts.snl bottle.png --product bottle --rate 6%%",
+        "snl inspect parts.snl bottle.png --product bottle --rate 6%",
         "snl inspect parts.snl incoming/ --monitor drift.json --json today.jsonl",
         "snl inspect parts.onnx camera:0 --batch-size 1",
         "snl inspect parts.snl s3://plant/line1/ -o s3://plant/results --ray auto",

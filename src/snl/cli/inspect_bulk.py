@@ -21,6 +21,12 @@ _OTHERS = (
     *("copy_rejects", "move_rejects"),
 )
 """Options of outputs that a bulk inspection does not write."""
+_FILES = {
+    **dict.fromkeys((".json", ".jsonl"), "for JSON lines give --json OUT"),
+    **dict.fromkeys((".csv", ".xlsx", ".tsv"), "for a table give --csv OUT"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg"), "for overlays give --out DIR"),
+}
+"""By suffix: what somebody who gives such a name to -o looks for."""
 _SHOWN = 5
 """Failed shards whose reason is printed."""
 
@@ -67,6 +73,12 @@ def check(options: Any) -> None:
         if given:
             raise SettingsError(
                 f"-o writes all results as Parquet; leave out --{given[0].replace('_', '-')}, or -o"
+            )
+        suffix = Path(options.output).suffix.lower()
+        if suffix in _FILES:
+            raise SettingsError(
+                f"-o {options.output}: -o writes a folder of Parquet files, whose name does not "
+                f"end in {suffix}; {_FILES[suffix]}"
             )
         if options.workers < 0:
             raise SettingsError(f"--workers {options.workers}: give a number of 0 or more")

@@ -17,6 +17,8 @@ MOST_WORST = 5
 """Of more images, so many of the most unusual are listed."""
 _DECISIONS = ("normal", "uncertain", "anomalous", "unknown product")
 _RANKS = {"anomalous": 0, "unknown product": 0, "uncertain": 1, "normal": 2}
+UNKNOWN_ROW = "(unknown)"
+"""Row of the table for images of no known product."""
 STDOUT = Path("-")
 """`--json -`: standard output."""
 
@@ -54,7 +56,8 @@ class Summary:
 
     def add(self, result: Inspection) -> None:
         """Count a result."""
-        self._counts[result.product][result.decision] += 1
+        name = UNKNOWN_ROW if result.decision == "unknown product" else result.product
+        self._counts[name][result.decision] += 1
         p = 1.0 if result.p_value is None else result.p_value
         rank = _RANKS[result.decision]
         self._worst.append((rank, p, -(result.calibrated or 0.0), _line(result)))
@@ -110,6 +113,8 @@ class Summary:
 def _line(result: Inspection) -> str:
     """Return a result in one line."""
     name = Path(result.path).name if result.path else "image"
+    if result.decision == "unknown product":
+        return f"{name}: unknown product, nearest {result.recognised}"
     text = f"{name}: {result.decision}, {result.product}, score {result.score:.3g}"
     if result.threshold is not None:
         text += f" (threshold {result.threshold:.3g})"

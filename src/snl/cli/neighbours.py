@@ -14,19 +14,30 @@ VERBS = {
     "bench": ("benchmark", "speed", "profile"),
     "calibrate": ("threshold", "thresholds", "tune"),
     "export": ("convert", "onnx", "openvino", "quantize", "quantise"),
-    "serve": ("server", "ui", "studio", "web", "api", "deploy"),
-    "report": ("plot", "visualize", "visualise", "dashboard"),
+    "serve": ("server", "ui", "gui", "studio", "web", "api", "deploy", "restart"),
+    "report": ("plot", "visualize", "visualise", "dashboard", "heatmap"),
     "doctor": ("check", "lint", "verify", "data"),
     "probe": ("interference",),
     "history": ("log", "versions"),
     "undo": ("rollback", "revert"),
+    "remove": ("delete", "rm", "drop"),
+    "drift": ("monitor", "alarms"),
     "demo": ("example", "quickstart", "tutorial"),
     "--version": ("version",),
+    "--help": ("help", "commands"),
 }
 """By verb: what others call it."""
 
 OPTIONS = {
-    "--out": ("--overlay", "--overlays", "--output-dir", "--save-dir", "--results", "--heatmaps"),
+    "--out": (
+        "--overlay",
+        "--overlays",
+        "--output-dir",
+        "--save-dir",
+        "--save",
+        "--results",
+        "--heatmaps",
+    ),
     "--rate": ("--threshold", "--thres", "--conf", "--contamination", "--sensitivity"),
     "--steps": ("--epochs", "--max-epochs", "--iterations", "--max-steps"),
     "--teacher": ("--backbone", "--encoder"),

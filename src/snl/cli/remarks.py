@@ -24,7 +24,7 @@ class Remarks:
     def add(self, name: str | None, remarks: Iterable[str]) -> None:
         """Count the remarks about an image; print those that are new."""
         for text in remarks:
-            kind = _NUMBER.sub("N", text)
+            kind = _NUMBER.sub("...", text)
             self._counts[kind] += 1
             if kind not in self._first:
                 self._first[kind] = text

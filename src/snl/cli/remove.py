@@ -52,5 +52,9 @@ def run(options: Options) -> int:
         with deferred():
             inspector.save(target)
         count = len(inspector.products)
-        say(f"{target}: {count} product{'' if count == 1 else 's'} left")
+        kept = f"; {options.file} is as before" if options.output else ""
+        say(
+            f"{target}: {count} product{'' if count == 1 else 's'} left; this and earlier changes "
+            f"cannot be undone in it{kept}"
+        )
     return OK

@@ -195,8 +195,8 @@ class Inspection(Verdict):
 
     @cached_property
     def regions_note(self) -> str | None:
-        """Why an anomalous or uncertain image has no region; None: it has one, or needs none."""
-        if self.decision not in (ANOMALOUS, UNCERTAIN) or self.regions:
+        """Why an anomalous image has no region; None: it has one, or is not anomalous."""
+        if self.decision != ANOMALOUS or self.regions:
             return None
         if self.region_threshold is None:
             return "there are too few held-out images for a threshold of regions"
@@ -246,8 +246,9 @@ def _remarks(verdict: Verdict) -> Iterator[str]:
     if verdict.decision == UNKNOWN and verdict.unknown_distance is not None:
         yield (
             f"is an unknown product: the nearest is {verdict.recognised}, at the distance "
-            f"{verdict.distance:.3g} (limit {verdict.unknown_distance:.3g}); if such images are of "
-            f"this product, add normal ones: snl calibrate FILE IMAGES --product "
+            f"{verdict.distance:.3g} (limit {verdict.unknown_distance:.3g}); a new product is "
+            "added with snl add FILE IMAGES --product NAME; if such images are of "
+            f"{verdict.recognised}, add normal ones: snl calibrate FILE IMAGES --product "
             f"{verdict.recognised} --add"
         )
     elif verdict.threshold is not None and verdict.threshold == verdict.uncertain_threshold:

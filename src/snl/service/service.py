@@ -176,7 +176,8 @@ class Service:
         path = str(self.blobs.path(row.image))
         file = ImageFile(path, prediction.size, white_level=traits.white_level)
         given = row.product if row.result.get("product_from") == "given" else None
-        found = decide(replace(prediction, file=file), traits.calibration, given)
+        named = replace(prediction, file=file, path=row.name or None)
+        found = decide(named, traits.calibration, given)
         return replace(found, **vars(verdict(row.result)))
 
     def close(self) -> None:

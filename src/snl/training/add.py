@@ -3,8 +3,8 @@
 It happens in two stages. First the new products become known: their prototypes, their patches in
 the memory, the statistics of the student's errors on them, and a calibration. That takes seconds,
 and the file can be used. Then adapters of the student are trained for them
-(`snl.model.adapters`), for a tenth of the steps of the whole training. Nothing changes for the
-other products: for their images, the network computes what it computed before.
+(`snl.model.adapters`), for a tenth of the steps of the whole training. The scores of other
+products do not change: for their images, the network computes what it computed before.
 """
 
 from __future__ import annotations
