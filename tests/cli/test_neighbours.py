@@ -51,7 +51,7 @@ def test_an_option_of_another_tool_or_a_misspelt_one(
 
 
 def test_all_words_lead_to_verbs_and_options_that_exist() -> None:
-    assert set(neighbours.VERBS) - set(main.VERBS) == {"--version"}
+    assert set(neighbours.VERBS) - set(main.VERBS) == {"--version", "--help"}
     theirs = [word for words in neighbours.VERBS.values() for word in words]
     assert len(theirs) == len(set(theirs)) and not set(theirs) & set(main.VERBS)
     options = set()
