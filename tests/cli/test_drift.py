@@ -60,6 +60,23 @@ def test_an_alarm_is_repeated_in_every_run_until_it_is_acknowledged(
     assert "drift alarm" not in capsys.readouterr().err
 
 
+def test_a_run_of_rejects_is_said_even_without_an_alarm(
+    trained: Path, plant: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    dents = sorted(plant.glob("bolt/test/dent/*.png"))
+    folder = tmp_path / "dents"
+    folder.mkdir()
+    for number in range(24):
+        (folder / f"{number}.png").write_bytes(dents[number % len(dents)].read_bytes())
+    state = tmp_path / "s.json"
+    words = ["inspect", str(trained), str(folder), "--product", "bolt", "--device", "cpu"]
+    assert main([*words, "--monitor", str(state)]) == 0
+    said = capsys.readouterr().err
+    count = sum(one["alarm"] for one in map(vars, status(state).values()))
+    expected = "drift alarm of bolt" if count else "of 24 images of bolt were rejected in this run"
+    assert expected in said
+
+
 def test_all_alarms_at_once(alarmed: Path, capsys: Capture) -> None:
     assert main(["drift", str(alarmed), "--acknowledge"]) == 0
     assert not any(one.alarm for one in status(alarmed).values())

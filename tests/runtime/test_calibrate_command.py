@@ -307,6 +307,7 @@ def test_misses_raise_the_uncertain_rate_of_their_product_only(
     said = capsys.readouterr().err
     assert "would take a rate above 0.2; not caught" in said
     assert "its map is highest at " in said and "% of normal images reach that" in said
+    assert "nothing was changed" in said
     assert "what may catch the missed ones" in said and "snl evaluate FILE DATA" in said
     assert file.read_bytes() == before  # nothing was changed, so there is nothing to undo
 
@@ -449,7 +450,10 @@ def test_one_command_is_one_version_that_undo_takes_back(
     edits = ("ignore mask of bolt", "mm_per_pixel", "min_region_area", "new normal images")
     assert reason == ", ".join((*edits, "false alarms", "tail", "rates"))
     assert decisions(changed) != before
-    capsys.readouterr()
+    said = capsys.readouterr().err
+    share = changed.calibration.ignore_masks["bolt"].mean()
+    assert f"bolt: {100 * share:.1f} % of the image is ignored" in said and share > 0
+    assert "25 of them new" in said
     back = calibrate("--undo")
     output = capsys.readouterr()
     assert f"undone: {reason}" in output.err

@@ -191,6 +191,8 @@ def _run(options: Options, target: Path) -> int:
         return OK
     edits: list[Calibration] = []
     caught = change(options, inspector, edits)
+    if not edits and not caught:
+        say(f"{options.file}: nothing was changed")
     edits = _with_effect(inspector, edits)
     if edits:  # all changes of one command are one version, which --undo takes back
         inspector.recalibrate(combine(inspector.calibration, edits))

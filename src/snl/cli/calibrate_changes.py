@@ -134,6 +134,9 @@ def _masks(
             raise DataError(
                 f"{file}: everything would be ignored; white is what to ignore"
             ) from None
+        if mask is not None:
+            share = calibration.ignore_masks[name].mean()
+            say(f"{name}: {100 * share:.1f} % of the image is ignored, the white part of {file}")
         yield calibration
 
 
@@ -173,7 +176,8 @@ def _normals(
         note=say,
     )
     for name, count in counts.items():
-        say(f"{name}: {count} normal images")
+        new = f", {count - len(calibration.sets[name])} of them new" if options.add else ""
+        say(f"{name}: {count} normal images{new}")
     if options.tile is not None and set(counts) != set(inspector.products):
         missing = ", ".join(sorted(set(inspector.products) - set(counts)))
         raise SettingsError(f"--tile changes every score; NORMALS has none of {missing}")

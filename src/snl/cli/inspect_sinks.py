@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ SAVE_AFTER = 10.0
 """Seconds after which what is collected in memory is saved, if that takes little of the time."""
 _SAVE_SHARE = 50
 """Saving takes at most one part in this many of the time."""
+_MANY = 20
+"""Images of a product in one run of which most are rejected: worth a line."""
 _MOST_WAITING = 64 * 2**20
 """Bytes of JSON lines that are kept while the file cannot be written."""
 
@@ -178,12 +181,16 @@ class Monitor:
         self._path, self._monitor = path, monitor
         self._calibration = inspector.calibration
         self._reported = {product for product, d in monitor.status().items() if d.alarm}
+        self._images: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
         self._saver = _Saver(self._save)
 
     def add(self, result: Inspection, record: Record) -> None:
         """Update the monitor, and report a new alarm."""
         from snl.monitoring import baseline
 
+        self._images[result.product] += 1
+        self._rejected[result.product] += result.decision in ("anomalous", "unknown product")
         drift = baseline.watch(self._monitor, self._calibration, result, result.path)
         record["drift"] = {"alarm": drift.alarm, "since": drift.since, "reason": drift.reason}
         if drift.alarm and drift.product not in self._reported:
@@ -199,8 +206,16 @@ class Monitor:
         self._save()
 
     def summary(self) -> str | None:
-        """Return the alarms that stand, in every run until somebody acknowledges them."""
+        """Return the alarms that stand, in every run until somebody acknowledges them; and products
+        of which most images were rejected, which is an alarm only after images that were not."""
         standing = [name for name, drift in self._monitor.status().items() if drift.alarm]
+        for name, count in self._images.items():
+            if name not in standing and count >= _MANY and 2 * self._rejected[name] > count:
+                say(
+                    f"drift: no alarm, but {self._rejected[name]} of {count} images of {name} were "
+                    "rejected in this run: compare camera, light and product with those of the "
+                    "calibration"
+                )
         if not standing:
             return None
         return (
