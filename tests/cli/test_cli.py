@@ -216,7 +216,7 @@ def test_doctor_prints_the_table_and_fails_on_errors(
         (["train", "{parts}"], "required: -o"),
         (["evaluate", "{missing}", "{parts}"], "no such file"),
         (["evaluate", "{parts}", "{bundle}"], "is a folder, not a bundle"),
-        (["evaluate", "{image}", "{parts}"], "not a readable bundle"),
+        (["evaluate", "{image}", "{parts}"], "is an image, not a bundle"),
         (["evaluate", "{bundle}", "{missing}"], "does not exist"),
         (["inspect", "{bundle}", "{empty}"], "no images in this folder"),
         (["inspect", "{bundle}", "{image}", "--product", "nut"], "is not known to this inspector"),

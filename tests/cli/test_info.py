@@ -85,7 +85,7 @@ def test_without_torch_and_without_runtimes(suffix: str, tmp_path: Path) -> None
     [
         (["{missing}"], "no such file"),
         (["{folder}"], "is a folder"),
-        (["{image}"], "not a readable bundle"),
+        (["{image}"], "is an image, not a bundle"),
         (["{bundle}", "--json", "{folder}"], "is a folder"),
         (["{bundle}", "--json", "{bundle}"], "would overwrite what is read"),
         (["{bundle}", "--json", "{image}/a.json"], "cannot be written"),

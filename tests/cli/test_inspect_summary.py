@@ -52,9 +52,10 @@ def test_a_terminal_gets_a_table_of_many_images(trained: Path, plant: Path) -> N
     assert status == 0 and "{" not in text
     lines = text.splitlines()
     heading = next(n for n, line in enumerate(lines) if line.startswith("product "))
-    rows = {
-        line.split()[0]: line.split() for line in lines[heading + 2 : heading + 6] if line[0] != "-"
-    }
+    end = next(n for n, line in enumerate(lines) if line.startswith("all "))
+    rows = {line.split()[0]: line.split() for line in lines[heading + 2 : end + 1]}
+    assert rows.pop(next(name for name in rows if name[0] == "-"))  # the rule above the sums
+    assert rows.keys() <= {"bolt", "plate", "(unknown)", "all"}
     total = rows["all"]
     assert total[1] == "24" and sum(map(int, total[2:6])) == 24
     assert sum(int(rows[name][1]) for name in rows if name != "all") == 24

@@ -96,3 +96,10 @@ def test_a_changed_byte_is_found(file: Path) -> None:
 def test_the_name_of_an_export_is_refused(file: Path, tmp_path: Path) -> None:
     with pytest.raises(snl.SnlError, match="export"):
         open_file(file).save(tmp_path / "x.onnx")
+
+
+def test_the_history_says_what_a_change_changed(file: Path) -> None:
+    inspector = open_file(file)
+    snl.calibrate(inspector, rate=0.04)
+    inspector.save(file)
+    assert snl.history(file)[-1].what == "rates (false-alarm rate 0.05 -> 0.04)"

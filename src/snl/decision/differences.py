@@ -16,6 +16,8 @@ _RATES = {
     "unknown": "unknown rate",
     "regions": "regions rate",
 }
+MOST_SHOWN = 12
+"""Differences that `described` names."""
 _DEFAULTS = {"mm_per_pixel": "none", "min_region_area": 1}
 _NAMES = {"mm_per_pixel": "mm per pixel", "min_region_area": "smallest region"}
 
@@ -31,6 +33,14 @@ def differences(before: Calibration, after: Calibration) -> list[str]:
         none if they decide alike.
     """
     return [*_general(before, after), *_of_products(before, after)]
+
+
+def described(reason: str, before: Calibration, after: Calibration) -> str:
+    """Return a reason with what changes from one calibration to another one: `rates (false-alarm
+    rate 0.05 -> 0.02)`."""
+    changes = differences(before, after)
+    some = ", ".join(changes[:MOST_SHOWN]) + (", ..." if len(changes) > MOST_SHOWN else "")
+    return reason + (f" ({some})" if some else "")
 
 
 def _general(before: Calibration, after: Calibration) -> Iterator[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from snl.data.opening import check_max_pixels
 from snl.decision.calibration import Calibration, Rates
 from snl.decision.decide import decide
+from snl.decision.differences import described
 from snl.decision.inspection import Inspection
 from snl.decision.recognition import nearest_view, source_of
 from snl.dependencies import require
@@ -290,8 +291,9 @@ class Inspector:
 
     def recalibrate(self, calibration: Calibration) -> None:
         """Put a calibration in force; the previous ones are kept for `undo`."""
+        what = described(calibration.reason, self.calibration, calibration)
         self.calibrations = [*self.calibrations, calibration]
-        self.log(calibration.reason)
+        self.log(what)
 
     def undo(self) -> Calibration:
         """Undo the last change of the calibration; `snl.undo` also undoes those of the network.

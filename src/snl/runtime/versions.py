@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from snl.decision.differences import differences
+from snl.decision.differences import described
 from snl.decision.edit import remove_products
 from snl.errors import SettingsError
 from snl.kinds import BUNDLE
@@ -17,9 +17,6 @@ from snl.runtime.history import MOST, Event, event
 from snl.runtime.inspector import Inspector, open_file
 from snl.runtime.metadata import ModelMetadata, events_of, from_sections, to_sections
 from snl.runtime.sections import MODEL, NETWORK
-
-MOST_SHOWN = 12
-"""Differences that `undo` names."""
 
 
 def remove(inspector: Inspector, products: str | Sequence[str]) -> None:
@@ -98,9 +95,7 @@ def undo(file: str | Path, output: str | Path | None = None) -> str:
     if len(inspector.calibrations) > 1:
         undone = inspector.undo()
         inspector.save(target)
-        changes = differences(undone, inspector.calibration)
-        some = ", ".join(changes[:MOST_SHOWN]) + (", ..." if len(changes) > MOST_SHOWN else "")
-        return undone.reason + (f" ({some})" if some else "")
+        return described(undone.reason, undone, inspector.calibration)
     what = inspector.calibration.reason
     if inspector.metadata.previous is None:
         why = "there is no earlier version"
