@@ -10,8 +10,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 # OpenVINO, ONNX Runtime and the quantisers have thread pools and signal handlers of their own: tests
 # that load them run in processes of their own.
-RUNTIMES := tests/exporting tests/docs $(addprefix tests/runtime/,test_runtimes.py test_cpp.py test_threads.py \
+RUNTIMES := tests/exporting $(addprefix tests/runtime/,test_runtimes.py test_cpp.py test_threads.py \
   test_without_torch.py)
+# Tests of the pages run all of snl in one process, after which no other tests are run.
+PAGES := tests/docs
 # a worker that crashes ends the run; a restarted one may wait for ever
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 REPORT = -o junit_family=xunit1 --junitxml build
@@ -43,8 +45,9 @@ docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 unit: .venv/ready
-	$(BIN)/pytest $(PARALLEL) -m 'not long' $(RUNTIMES:%=--ignore=%)
+	$(BIN)/pytest $(PARALLEL) -m 'not long' $(RUNTIMES:%=--ignore=%) $(PAGES:%=--ignore=%)
 	$(BIN)/pytest $(PARALLEL) -m 'not long' $(RUNTIMES)
+	$(BIN)/pytest $(PARALLEL) -m 'not long' $(PAGES)
 
 long: .venv/ready
 	$(BIN)/pytest $(PARALLEL) -m long
@@ -57,9 +60,10 @@ hostile: .venv/ready
 
 # measures all tests and chooses those that `make check` leaves out
 durations: .venv/ready
-	-$(BIN)/pytest $(PARALLEL) $(RUNTIMES:%=--ignore=%) $(REPORT)/durations.xml
+	-$(BIN)/pytest $(PARALLEL) $(RUNTIMES:%=--ignore=%) $(PAGES:%=--ignore=%) $(REPORT)/durations.xml
 	-$(BIN)/pytest $(PARALLEL) $(RUNTIMES) $(REPORT)/durations-runtimes.xml
-	$(BIN)/python tests/mark_slow.py build/durations.xml build/durations-runtimes.xml
+	-$(BIN)/pytest $(PARALLEL) $(PAGES) $(REPORT)/durations-pages.xml
+	$(BIN)/python tests/mark_slow.py build/durations.xml build/durations-runtimes.xml build/durations-pages.xml
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
