@@ -220,6 +220,7 @@ def test_options_that_do_not_fit(
         status = int(str(error.code))
     assert status == 2 and says in capsys.readouterr().err
     assert contents(tmp_path) == before
+    assert not list(incoming.glob("rejects")), "a refused command creates no folder"
 
 
 # --- overlays ---

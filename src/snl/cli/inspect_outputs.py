@@ -192,9 +192,9 @@ def open_outputs(
         if folder
     }
     rejects = options.move_rejects or options.copy_rejects
-    check_outputs(_planned(options, places, rejects), [options.file, *sources])
-    if rejects:
+    if rejects:  # first, because the next check creates the folders
         check_rejects(_rejects_option(options), rejects, options.paths, sources)
+    check_outputs(_planned(options, places, rejects), [options.file, *sources])
     with ExitStack() as stack:
         if options.monitor:
             stack.enter_context(locked(options.monitor, MONITOR_BUSY))
@@ -320,8 +320,8 @@ def output_files(
     """Return the file in `folder` for each image.
 
     The files have the image's path below the common folder of all images, with `suffix` (None: its
-    own). A number
-    is appended where two images would get the same file, or where the name would be too long.
+    own). A number is appended where two images would get the same file, or where the name would
+    be too long.
     """
     resolved = {path: path.resolve() for path in paths}
     anchors = {path.anchor for path in resolved.values()}

@@ -33,7 +33,7 @@ SAVE_AFTER = 10.0
 _SAVE_SHARE = 50
 """Saving takes at most one part in this many of the time."""
 _MANY = 20
-"""Images of a product in one run of which most are rejected: worth a line."""
+"""A product with at least this many images in a run is reported if most of them are rejected."""
 _MOST_WAITING = 64 * 2**20
 """Bytes of JSON lines that are kept while the file cannot be written."""
 
@@ -206,8 +206,10 @@ class Monitor:
         self._save()
 
     def summary(self) -> str | None:
-        """Return the alarms that stand, in every run until somebody acknowledges them; and products
-        of which most images were rejected, which is an alarm only after images that were not."""
+        """Return the alarms that stand, in every run until somebody acknowledges them.
+
+        It also reports products without an alarm whose images were mostly rejected in this run.
+        """
         standing = [name for name, drift in self._monitor.status().items() if drift.alarm]
         for name, count in self._images.items():
             if name not in standing and count >= _MANY and 2 * self._rejected[name] > count:
