@@ -17,6 +17,8 @@ _UNSAFE = re.compile(
 _UNSAFE_IN_LINES = re.compile(rf"(?!\n){_UNSAFE.pattern}")
 _FORMULAS = ("=", "+", "-", "@")
 """Beginnings of a cell that a spreadsheet calculates."""
+_DIGITS = 7
+"""Significant digits of numbers in tables."""
 _SPACES = re.compile(r"[ \t\n\r\f\v\x1c-\x1f\x85\u2028\u2029]+")
 
 
@@ -45,7 +47,7 @@ def csv_line(values: Iterable[Any]) -> bytes:
     r"""Return values as one line of a CSV file (RFC 4180, UTF-8).
 
     Line breaks and other unprintable characters become spaces. A text that a spreadsheet would
-    calculate gets an apostrophe before it.
+    calculate gets an apostrophe before it. Numbers have 7 digits, as many as float32 has.
 
     Args:
         values: text, numbers, or None for an empty cell.
@@ -60,6 +62,8 @@ def csv_line(values: Iterable[Any]) -> bytes:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
     if not isinstance(value, str):
         return value
     text = "".join(c if c.isprintable() else " " for c in value)

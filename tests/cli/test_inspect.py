@@ -75,6 +75,29 @@ def test_products_are_recognised_given_or_unknown(
     assert given["third"]["decision"] == "anomalous"
 
 
+def test_links_to_the_same_image_are_said_once(
+    calibrated: Path, images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    image = tmp_path / "a.png"
+    image.write_bytes((images / "bolt.png").read_bytes())
+    for name in ("b.png", "c.png"):
+        (tmp_path / name).symlink_to(image)
+    words = ["inspect", str(calibrated), str(tmp_path), str(image), "--json", "-", "--quiet"]
+    assert main(words) == 0
+    output = capsys.readouterr()
+    assert len(output.out.splitlines()) == 1
+    notes = [line for line in output.err.splitlines() if "the same file" in line]
+    assert notes == [
+        f"note: {tmp_path / 'b.png'} is the same file as {image}, and so on for 2 paths; each "
+        "image is used once"
+    ]
+    before = calibrated.read_bytes()
+    kept = tmp_path / "kept.snl"
+    kept.write_bytes(before)
+    assert main(["calibrate", str(kept), "--false-alarms", str(tmp_path), "--product", "bolt"]) == 0
+    assert capsys.readouterr().err.count("is the same file") == 1
+
+
 def test_a_line_holds_the_decision_and_its_reasons(
     calibrated: Path, images: Path, capsys: Capture
 ) -> None:

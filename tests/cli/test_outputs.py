@@ -235,9 +235,9 @@ def test_a_full_disk_and_a_vanished_file(
     site: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """Lines that do not fit are written when there is space again, also in a deleted file."""
-    from snl.cli import inspect_sinks
+    from snl.cli import inspect_lines
 
-    append, calls = inspect_sinks._append, []
+    append, calls = inspect_lines._append, []
     lines = site / "r.jsonl"
 
     def full(file: object, content: bytes) -> None:
@@ -248,7 +248,7 @@ def test_a_full_disk_and_a_vanished_file(
         if len(calls) == 2:
             lines.unlink()
 
-    monkeypatch.setattr(inspect_sinks, "_append", full)
+    monkeypatch.setattr(inspect_lines, "_append", full)
     words = ["inspect", str(site / "b.snl"), str(site / "in"), "--json", str(lines), "--quiet"]
     assert main(words) == 2
     errors = capsys.readouterr().err

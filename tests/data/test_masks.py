@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
-from snl.data.masks import load_mask, looks_like_mask
+from snl.data.masks import load_mask, looks_like_mask, read_area
 from snl.errors import ImageError
 from tests.data.image_files import filtered, from_array, png
 
@@ -198,3 +198,33 @@ def test_two_valued_images(array: np.ndarray, expected: bool, tmp_path: Path) ->
     assert looks_like_mask(path, most=2) == expected
     (tmp_path / "broken.png").write_bytes(b"x")
     assert looks_like_mask(tmp_path / "broken.png") is None
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
+def test_an_area_is_black_and_white_and_no_picture(tmp_path: Path, suffix: str) -> None:
+    """Soft edges and compression make other values, but not many."""
+    rng = np.random.default_rng(0)
+    area = Image.new("L", (400, 300))
+    ImageDraw.Draw(area).ellipse((50, 40, 260, 280), fill=255)
+    soft = area.filter(ImageFilter.GaussianBlur(2))
+    for name, image in (("hard", area), ("soft", soft), ("colour", soft.convert("RGB"))):
+        image.save(tmp_path / f"{name}{suffix}")
+        found = read_area(tmp_path / f"{name}{suffix}")
+        assert np.mean(found != (np.asarray(area) > 0)) < 0.05
+    noise = rng.normal(120, 30, (300, 400, 3)).clip(0, 255).astype(np.uint8)
+    bright = rng.normal(30, 8, (300, 400)).clip(0, 255).astype(np.uint8)
+    for name, values in (("colour", noise), ("grey", noise[..., 0]), ("dark", bright)):
+        Image.fromarray(values).save(tmp_path / f"{name}-picture{suffix}")
+        with pytest.raises(ImageError, match=f"{name}-picture.* is a picture, not a mask"):
+            read_area(tmp_path / f"{name}-picture{suffix}")
+
+
+def test_an_area_of_deep_or_few_values(tmp_path: Path) -> None:
+    """Class ids are no picture, and 16 bits count as 8 do."""
+    ids = save_mask(tmp_path / "ids.png", from_array(np.arange(20, dtype=np.uint8).reshape(4, 5)))
+    assert read_area(ids).sum() == 19
+    deep = save_mask(tmp_path / "deep.png", from_array((REGION * 65535).astype(np.uint16)))
+    assert np.array_equal(read_area(deep), REGION)
+    slope = np.linspace(0, 65535, 10_000).reshape(100, 100).astype(np.uint16)
+    with pytest.raises(ImageError, match="is a picture"):
+        read_area(save_mask(tmp_path / "slope.png", from_array(slope)))

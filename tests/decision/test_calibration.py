@@ -51,6 +51,9 @@ def test_a_rate_that_is_too_small_is_refused_with_numbers() -> None:
     with pytest.raises(SettingsError) as caught:  # of all products together: no product is named
         calibration_of(a=10, b=20).check_rates(Rates(anomalous=0.01))
     assert "there are 30 of all products" in str(caught.value)
+    few = dataclasses.replace(calibration_of(a=10, b=20), fit_tail=True)
+    with pytest.raises(SettingsError, match="a tail is fitted to 50 images or more"):
+        few.check_rates(Rates(anomalous=0.01), "a")
     tail = dataclasses.replace(calibration_of(a=60), fit_tail=True)
     tail.check_rates(Rates(anomalous=0.001), "a")
 

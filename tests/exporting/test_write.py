@@ -53,6 +53,30 @@ def test_an_export_cannot_be_exported(exported: dict[str, Path], tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", FILES)
+def test_a_calibration_that_only_the_export_has_is_not_replaced(
+    inspector: snl.Inspector, trained: Path, exported: dict[str, Path], tmp_path: Path,
+    capsys: Capture, kind: str,
+) -> None:  # fmt: skip
+    file = copied(exported, kind, tmp_path)
+    assert main(["calibrate", str(file), "--rate", "0.3", "--device", "cpu", "--quiet"]) == 0
+    before = {one: one.read_bytes() for one in tmp_path.iterdir()}
+    capsys.readouterr()
+    with pytest.raises(SettingsError, match="its calibration was changed"):
+        snl.export(inspector, file, format=kind)
+    assert main(["export", str(trained), "-o", str(file), "--device", "cpu", "--quiet"]) == 2
+    assert "(rates, 2" in error_line(capsys)
+    assert {one: one.read_bytes() for one in tmp_path.iterdir()} == before
+    # what the bundle has, too, may be replaced, and so may a file that is of no use
+    assert main(["calibrate", str(file), "--undo", "--device", "cpu", "--quiet"]) == 0
+    changed = tmp_path / "changed.snl"
+    rates = [str(trained), "--rate", "0.3", "-o", str(changed), "--quiet"]
+    assert main(["calibrate", *rates]) == 0
+    snl.export(snl.load(changed, "cpu"), file, format=kind)
+    snl.export(snl.load(changed, "cpu"), file, format=kind)
+    assert snl.load(file, "cpu").rates.anomalous == 0.3
+
+
+@pytest.mark.parametrize("kind", FILES)
 def test_int8_needs_normal_training_images(
     inspector: snl.Inspector,
     plant: Path,

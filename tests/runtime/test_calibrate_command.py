@@ -273,6 +273,26 @@ def test_false_alarms_are_added_to_the_calibration_set(
     assert f"{names[0]}: normal image of bolt from now on, p " in output
 
 
+def test_a_false_alarm_that_a_miss_makes_uncertain_is_named(
+    file: Path, calibrate: Calibrate, tmp_path: Path, capsys: Capture
+) -> None:
+    inspector = snl.load(file, "cpu")
+    paths = [save_varied(tmp_path / f"{n}.png", 5000 + n) for n in range(80)]
+    results = inspector.inspect(paths, "bolt")
+    normals = [(r.p_value or 0, str(r.path)) for r in results if r.decision == "normal"]
+    likely = max(p for p in normals if p[0] <= 0.17)
+    alarm = min(normals)
+    words = ["--false-alarms", alarm[1], "--product", "bolt"]
+    alone = calibrate(*words).inspect(alarm[1], "bolt").decision
+    assert alone == "normal" and "still" not in capsys.readouterr().err
+    calibrate("--undo")
+    both = calibrate(*words, "--misses", likely[1])
+    said = capsys.readouterr().err
+    assert both.inspect(alarm[1], "bolt").decision == "uncertain"
+    rate = both.calibration.rates_for("bolt").uncertain
+    assert f"{alarm[1]}: still uncertain, p " in said and f" at the rate {rate:.2g}" in said
+
+
 def test_false_alarms_that_are_training_images_are_skipped(
     file: Path, varied: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -551,6 +571,7 @@ def test_an_interruption_leaves_the_file_unchanged(
         (["--ignore", "bolt={white}"], "everything would be ignored"),
         (["--ignore", "bolt={missing}"], "missing"),
         (["--ignore", "bolt={text}"], "notes.txt"),
+        (["--ignore", "bolt={picture}"], "is a picture, not a mask"),
         (["--mm-per-pixel", "bolt=0"], " number in 1"),
         (["--mm-per-pixel", "bolt=inf"], " number in 1"),
         (["--mm-per-pixel", "bolt=nan"], " number in 1"),
@@ -584,6 +605,7 @@ def test_wrong_input_is_reported_in_one_line_and_changes_nothing(
         "text": tmp_path / "notes.txt",
         "white": tmp_path / "white.png",
         "image": save_varied(tmp_path / "image.png", 5000),
+        "picture": save_varied(tmp_path / "picture.png", 5001),
         "normals": make_normals(tmp_path / "normals", 2),
         "others": tmp_path / "others",
     }

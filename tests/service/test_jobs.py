@@ -148,9 +148,9 @@ def test_a_set_takes_all_images_or_none(service: Service, gears: list[tuple[str,
         service.sets.images("gears")
 
 
-def test_progress_is_read_from_the_bar(tmp_path: Path) -> None:
+def test_progress_is_read_from_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    log.write_text("note: x\ntraining:  60%|######    | 120/200 [00:21<01:14,  5.7step/s]\r")
+    log.write_text("note: x\ntraining: 60% 120/200 [00:21<01:14, 5.7step/s, loss=0.2]\n")
     assert progress_in(log) == {
         "task": "training", "done": 120, "total": 200, "seconds_left": 74
     }  # fmt: skip

@@ -147,6 +147,7 @@ def test_a_mask_that_cannot_be_used_changes_nothing(service: Service, tmp_path: 
         for content, text in (
             (b"", "empty"), (b"garbage", "the mask is not an image"),
             (png(white), "everything would be ignored"), (png(black), "nothing would be ignored"),
+            (save_varied(tmp_path / "picture.png", 5001).read_bytes(), "is a picture, not a mask"),
         ):  # fmt: skip
             refused = client.put(url, content=content)
             assert refused.status_code == 422 and text in message(refused)

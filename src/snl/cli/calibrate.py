@@ -83,7 +83,7 @@ def add_parser(verbs: Any) -> None:
         "--tail",
         choices=("fit", "none"),
         help="fit: take rates too small for the number of held-out images from a fitted tail, "
-        "which is an estimate without guarantee",
+        "which is an estimate without guarantee and needs 50 of them, of all products together",
     )
     _add_feedback(verb)
     verb.add_argument(
@@ -201,7 +201,7 @@ def _run(options: Options, target: Path) -> int:
             inspector.save(target)
         undo = "; --undo takes the last change back" if edits else ""
         say(f"{target}: {'calibrated' if edits else 'written'}{undo}")
-    show(format_calibration(inspector))
+    show(format_calibration(inspector, brief=bool(edits)))
     return OK if caught else PROBLEMS
 
 
@@ -227,7 +227,7 @@ def _check_output(options: Options, target: Path) -> None:
     from snl.outputs import Output, check_outputs
 
     kind = model_kind(Path(options.file))
-    inputs = image_files([*(options.false_alarms or ()), *(options.misses or ())])
+    inputs = image_files([*(options.false_alarms or ()), *(options.misses or ())], quiet=True)
     inputs += files_read(options)
     inputs += [Path(text.rpartition("=")[2]) for text in options.ignore or ()]
     if options.normals is not None and options.normals.exists():

@@ -15,6 +15,7 @@ from snl.errors import SettingsError
 if TYPE_CHECKING:
     from snl.decision.calibration import Calibration
     from snl.runtime.inspector import Inspector
+    from snl.runtime.recalibrate import FalseAlarm
 
 CHANGES = (
     *("normals", "rate", "uncertain_rate", "unknown_rate", "regions_rate", "tail", "rule"),
@@ -65,14 +66,16 @@ def change(options: Options, inspector: Inspector, edits: list[Calibration]) -> 
     edits += _numbers(options, _latest(inspector, edits))
     edits += _normals(options, inspector, _latest(inspector, edits))
     edits += _left_out(options, _latest(inspector, edits))
+    alarms: list[FalseAlarm] = []
     for part in (options, *found.false_alarms):
-        edits += _false_alarms(part, inspector, _latest(inspector, edits))
+        edits += _false_alarms(part, inspector, _latest(inspector, edits), alarms)
     edits += _rates(options, _latest(inspector, edits))
     caught = found.complete
     for part in (options, *found.misses):
         changed, now = _misses(part, inspector, _latest(inspector, edits))
         edits += changed
         caught = caught and now
+    _say_still_flagged(alarms, _latest(inspector, edits))
     return caught
 
 
@@ -83,11 +86,11 @@ def _check_contradictions(options: Options) -> None:
 
     if not options.misses:
         return
-    normal = image_files(options.false_alarms or ())
+    normal = image_files(options.false_alarms or (), quiet=True)
     if options.normals is not None:
         records = records_in(options.normals, options.product, options.layout)
         normal += [record.path for record in records]
-    check_contradictions(normal, image_files(options.misses))
+    check_contradictions(normal, image_files(options.misses, quiet=True))
 
 
 def _latest(inspector: Inspector, edits: list[Calibration]) -> Calibration:
@@ -114,7 +117,7 @@ def _masks(
     options: Options, inspector: Inspector, calibration: Calibration
 ) -> Iterator[Calibration]:
     """Set or remove ignore masks."""
-    from snl.data.masks import load_mask
+    from snl.data.masks import read_area
     from snl.decision.edit import set_ignore_mask
     from snl.decision.maps import resize_mask
     from snl.errors import DataError
@@ -124,7 +127,7 @@ def _masks(
         calibration.check_product(name)
         mask = None
         if file != "none":
-            mask = load_mask((Path(file),), max_pixels=most)
+            mask = read_area(Path(file), max_pixels=most)
             if (roi := calibration.rois.get(name)) is not None:
                 mask = roi.window(mask.shape, file).of(mask)
             mask = resize_mask(mask, (side, side))
@@ -193,27 +196,40 @@ def _left_out(options: Options, calibration: Calibration) -> Iterator[Calibratio
 
 
 def _false_alarms(
-    options: Options, inspector: Inspector, calibration: Calibration
+    options: Options, inspector: Inspector, calibration: Calibration, alarms: list[FalseAlarm]
 ) -> Iterator[Calibration]:
-    """Add flagged images of normal parts to the held-out images of their product."""
+    """Add flagged images of normal parts to the held-out images of their product, and to a list."""
     from snl.runtime.recalibrate import learn_false_alarms
 
     if not options.false_alarms:
         return
     paths = image_files(options.false_alarms)
-    changed, alarms = learn_false_alarms(
+    changed, found = learn_false_alarms(
         inspector, calibration, paths, options.product, say, force=options.force
     )
-    for alarm in alarms:
+    alarms += found
+    for alarm in found:
         if alarm.p_value is not None:
-            rate = changed.rates_for(alarm.product).anomalous
-            still = f": still anomalous at the rate {rate:g}" if alarm.p_value <= rate else ""
-            say(
-                f"{alarm.path}: normal image of {alarm.product} from now on, p "
-                f"{alarm.p_value:.2g}{still}"
-            )
+            say(f"{alarm.path}: normal image of {alarm.product} from now on, p {alarm.p_value:.2g}")
     if changed is not calibration:
         yield changed
+
+
+def _say_still_flagged(alarms: Sequence[FalseAlarm], calibration: Calibration) -> None:
+    """Say which false alarms are still flagged when all changes are made.
+
+    More held-out images, other rates and misses all move the thresholds.
+    """
+    for alarm in alarms:
+        if alarm.score is None:
+            continue
+        p = calibration.scores.p_value(alarm.score, alarm.product)
+        rates = calibration.rates_for(alarm.product)
+        if p is not None and p <= rates.uncertain:
+            kind, rate = "uncertain", rates.uncertain
+            if p <= rates.anomalous:
+                kind, rate = "anomalous", rates.anomalous
+            say(f"{alarm.path}: still {kind}, p {p:.2g} at the rate {rate:.2g}")
 
 
 def _rates(options: Options, calibration: Calibration) -> Iterator[Calibration]:

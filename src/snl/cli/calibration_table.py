@@ -17,8 +17,13 @@ Intervals = dict[str, "tuple[float, float] | None"]
 """Ranges of the true rate by product; None: not known."""
 
 
-def format_calibration(inspector: Inspector) -> str:
-    """Return the calibration in force as aligned text."""
+def format_calibration(inspector: Inspector, brief: bool = False) -> str:
+    """Return the calibration in force as aligned text.
+
+    Args:
+        inspector: that has it.
+        brief: only the table, and what is wrong with the thresholds.
+    """
     from snl.decision.certainty import true_rate_interval
 
     calibration = inspector.calibration
@@ -47,16 +52,20 @@ def format_calibration(inspector: Inspector) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
              for row in rows]  # fmt: skip
+    table = [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+    if brief:
+        return "\n".join(
+            [*table, *_notes(calibration), "snl calibrate FILE without a change says more"]
+        )
     count = sum(map(len, calibration.sets.values()))
     return "\n".join(
         [
-            lines[0],
-            "-" * max(map(len, lines)),
-            *lines[1:],
+            *table,
             f"all products together: {count} held-out images, rates from "
             f"{calibration.scores.smallest_rate():.2g} up",
             *_remarks(calibration),
             *_certainty(calibration, intervals),
+            *_notes(calibration),
             *missing(calibration),
             f"version of {calibration.created} ({calibration.reason}); "
             f"{len(inspector.calibrations) - 1} before it",
@@ -78,13 +87,11 @@ def _remarks(calibration: Calibration) -> Iterable[str]:
             yield name + " " + ", ".join(f"{k} {v}".strip() for k, v in values.items())
     if calibration.tile:
         yield f"tiles of {calibration.tile} pixels"
-    if calibration.fit_tail:
-        yield "rates below these come from a fitted tail: an estimate, not a guarantee"
 
 
 def _certainty(calibration: Calibration, intervals: Intervals) -> Iterable[str]:
-    """Yield what narrows the true rates, thresholds that coincide, and images that stand alone."""
-    from snl.decision.certainty import stand_alone, true_rate_interval
+    """Yield what the true rates are, and what narrows them."""
+    from snl.decision.certainty import true_rate_interval
 
     ends = {product: interval for product, interval in intervals.items() if interval is not None}
     if ends:
@@ -97,12 +104,23 @@ def _certainty(calibration: Calibration, intervals: Intervals) -> Iterable[str]:
             f"{_interval(ends[product])}; with {2 * count} more images it would be "
             f"{_interval(more)}: snl calibrate FILE NORMALS --add"
         )
+
+
+def _notes(calibration: Calibration) -> Iterable[str]:
+    """Yield thresholds that coincide, and images that stand alone."""
+    from snl.decision.certainty import stand_alone
+
+    if calibration.fit_tail:
+        yield "rates below the least come from a fitted tail: an estimate, not a guarantee"
     for product in calibration.products:
         rates = calibration.rates_for(product)
         limits = [calibration.scores.threshold(r, product)[0]
                   for r in (rates.anomalous, rates.uncertain)]  # fmt: skip
         if limits[0] is not None and limits[0] == limits[1]:
-            yield f"note: {product}: both thresholds are equal, so no image can be uncertain"
+            yield (
+                f"note: {product}: both thresholds are equal, so no image can be uncertain; for a "
+                "band of uncertain images raise the other one with --uncertain-rate"
+            )
         for image in stand_alone(calibration, product):
             name = image.name or f"number {image.row + 1}"
             yield (

@@ -167,11 +167,15 @@ def written_first(json_path: Path | None, value: Any) -> Iterator[None]:
         raise failure
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
+def image_files(paths: Sequence[Path], *, quiet: bool = False) -> list[Path]:
     """Return the files given and all images below the folders given, each file once.
 
-    Hidden files and masks in folders are not returned; notes say which files are left out. A
-    missing file is returned, so that the error names it when it is read.
+    Hidden files, masks in folders and links to other images are not returned; notes say which files
+    are left out. A missing file is returned, so that the error names it when it is read.
+
+    Args:
+        paths: files and folders.
+        quiet: say nothing.
 
     Raises:
         DataError: a folder without images.
@@ -180,7 +184,9 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     from snl.data.unused import skipped_in
     from snl.errors import DataError
 
+    note = _ignore if quiet else say
     files: dict[str, Path] = {}
+    links: list[tuple[Path, Path]] = []
     for path in paths:
         inside = images_in(path) if path.is_dir() else [path]
         skipped = skipped_in(path, inside) if path.is_dir() else []
@@ -188,10 +194,20 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
             why = f" ({skipped[0]})" if skipped else ""
             raise DataError(f"{path}: no images in this folder{why}; give images or another folder")
         for text in skipped:
-            say(f"note: {text}")
+            note(f"note: {text}")
         for file in inside:
-            files.setdefault(os.path.realpath(file), file)  # accepts loops of links
+            first = files.setdefault(os.path.realpath(file), file)  # accepts loops of links
+            if first.absolute() != file.absolute():
+                links.append((file, first))
+    if links:
+        file, first = links[0]
+        more = f", and so on for {len(links)} paths" if len(links) > 1 else ""
+        note(f"note: {file} is the same file as {first}{more}; each image is used once")
     return list(files.values())
+
+
+def _ignore(text: str) -> None:
+    """Say nothing."""
 
 
 def overlay_png(picture: Any) -> bytes:

@@ -154,18 +154,13 @@ class _Summary:
     """Counts what is done, with a progress bar of shards."""
 
     def __init__(self, shards: int, quiet: bool) -> None:
-        from tqdm import tqdm
-
-        from snl import progress
+        from snl.progress import new_bar
 
         self.shards = self.images = self.failed = 0
         self.errors: list[str] = []
         self.first_error = ""
         self._started = time.monotonic()
-        self._bar = tqdm(
-            total=shards, desc="inspecting", unit="shard", disable=quiet, dynamic_ncols=True,
-            mininterval=progress.interval(),
-        )  # fmt: skip
+        self._bar = new_bar("inspecting", "shard", shards, quiet=quiet)
 
     def add(self, one: Done) -> None:
         """Count a shard."""

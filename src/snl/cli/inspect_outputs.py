@@ -11,18 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli.common import say
+from snl.cli.inspect_lines import JsonLines, PartLines, Stdout, Table
 from snl.cli.inspect_rejects import Rejects, check_rejects
-from snl.cli.inspect_sinks import (
-    Coco,
-    JsonLines,
-    LabelMe,
-    Monitor,
-    Overlays,
-    PartLines,
-    Sink,
-    Stdout,
-    Table,
-)
+from snl.cli.inspect_sinks import Coco, LabelMe, Monitor, Overlays, Sink
 from snl.cli.inspect_summary import STDOUT, Terminal, for_people
 from snl.errors import SnlError
 

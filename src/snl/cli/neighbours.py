@@ -55,6 +55,9 @@ OPTIONS = {
 }
 """By option: what others call it."""
 
+WHY = {"--rate": "; thresholds follow from the false-alarm rate, such as 2%"}
+"""By option: what else to say about it."""
+
 
 def verb_for(word: str, known: Iterable[str]) -> str | None:
     """Return our verb for a word; None: there is none that is like it."""
@@ -71,7 +74,7 @@ def option_for(words: Sequence[str], parser: argparse.ArgumentParser) -> str | N
     for word in (word.partition("=")[0] for word in words if word.startswith("-")):
         for ours, theirs in OPTIONS.items():
             if word.lower() in theirs and ours in known:
-                return f"{word}: use {ours}"
+                return f"{word}: use {ours}{WHY.get(ours, '')}"
         if close := get_close_matches(word, [one for one in known if one != "--help"], 1, 0.75):
             return f"{word}: did you mean {close[0]}?"
     return None

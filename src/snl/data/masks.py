@@ -32,6 +32,10 @@ _LOSSY_MARGIN = 48
 _FEW_VALUES = 24
 """Masks have no more values than this; class ids may have several."""
 
+_BETWEEN, _PICTURE_SHARE = 0.3, 0.05
+"""Values between black and white are up to this far from the middle, in units of their range; in a
+picture more than this share of the values are such, in a mask only some along the edges."""
+
 
 @dataclass(frozen=True)
 class MaskValues:
@@ -47,6 +51,16 @@ class MaskValues:
         """The anomalous pixels, (H, W) bool."""
         mask: NDArray[np.bool_] = self.values > (_LOSSY_THRESHOLD if self.lossy else 0)
         return np.asarray(mask.any(axis=2)) if mask.ndim == 3 else mask
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether these are the many values of a picture, not those of black and white areas."""
+        values = np.nan_to_num(self.values.astype(np.float32), posinf=0, neginf=0)
+        if len(np.unique(values)) <= _FEW_VALUES:
+            return False
+        low, high = float(values.min()), float(values.max())
+        between = np.abs((values - low) / (high - low) - 0.5) < _BETWEEN
+        return float(between.mean()) > _PICTURE_SHARE
 
 
 def load_mask(
@@ -105,6 +119,23 @@ def read_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     if path.suffix.lower() == ".json":
         return read_labelme(path, max_pixels=max_pixels)
     return read_values(path, max_pixels=max_pixels).marked
+
+
+def read_area(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
+    """Return the area that somebody marked in white on black, (H, W) bool.
+
+    Raises:
+        ImageError: the file cannot be read, or is a picture.
+    """
+    if path.suffix.lower() == ".json":
+        return read_labelme(path, max_pixels=max_pixels)
+    values = read_values(path, max_pixels=max_pixels)
+    if values.is_picture:
+        raise ImageError(
+            f"{name_of(path)} is a picture, not a mask: many of its pixels are neither black nor "
+            "white; give an image that is white in the area and black elsewhere"
+        )
+    return values.marked
 
 
 def read_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> MaskValues:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from snl.data.masks import read_mask
+from snl.data.masks import read_area
 from snl.data.records import Record
 from snl.data.roi import Roi, checked, parse_roi
 from snl.data.sizes import upright_size
@@ -108,9 +108,9 @@ def roi_of_mask(file: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[Roi, NDArr
 
     Raises:
         DataError: no pixel is marked, or the rectangle is too small.
-        ImageError: the file cannot be read.
+        ImageError: the file cannot be read, or is a picture.
     """
-    mask = read_mask(file, max_pixels=max_pixels)
+    mask = read_area(file, max_pixels=max_pixels)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         raise DataError(f"{file}: marks no pixel; white is the region of interest")

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from snl.data.roi import Roi
-from snl.decision.conformal import Conformal
+from snl.decision.conformal import TAIL_MINIMUM, Conformal
 from snl.decision.products import Prototypes
 from snl.decision.references import References, score_factor
 from snl.decision.sample import PEAKS
@@ -23,6 +23,8 @@ SHARED_TAIL, CONFORMAL = "shared-tail", "conformal"
 RULES = (SHARED_TAIL, CONFORMAL)
 """How thresholds follow from held-out images: see `snl.decision.shared_tail` and
 `snl.decision.conformal`."""
+TRAINED = "training"
+"""Reason of the calibration that a training ends with."""
 COUNTED_REGIONS = 4
 """An image with more false regions counts as one with this many: it is one bad image, and a mean
 can be bounded only for bounded values."""
@@ -197,7 +199,7 @@ class Calibration:
     tile: int = 0
     fit_tail: bool = False
     created: str = ""
-    reason: str = "training"
+    reason: str = TRAINED
     references: References | None = None
     retired: tuple[Retired, ...] = ()
 
@@ -259,9 +261,11 @@ class Calibration:
             count = sum(map(len, self.sets.values()))
             possible = self.possible_rate()
             allowed = "" if possible is None else f", which allow {possible:g} and more"
-            tail = ", or fit a tail with snl calibrate FILE --tail fit"
             fitted = dataclasses.replace(self, fit_tail=True)
-            if self.fit_tail or fitted.scores.threshold(smallest, name)[0] is None:
+            tail = ", or fit a tail with snl calibrate FILE --tail fit"
+            if self.fit_tail:
+                tail = f"; a tail is fitted to {TAIL_MINIMUM} images or more"
+            elif fitted.scores.threshold(smallest, name)[0] is None:
                 tail = ""
             raise SettingsError(
                 f"a false-alarm rate of {smallest:g} needs {images_needed(smallest)} held-out "

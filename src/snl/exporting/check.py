@@ -32,6 +32,9 @@ CHECK_IMAGES = 32
 BATCH_SIZES = (1, 3, 8)
 """A graph for any batch size is compared at all of these."""
 
+EXPORTED = "export"
+"""Reason of the calibration that an export measures itself."""
+
 AurocPairs = dict[str, tuple[float | None, float | None]]
 """`image` and `pixel` AUROC, the mean over products, of the bundle and of the export."""
 
@@ -169,7 +172,7 @@ def recalibrate(inspector: Inspector, exported: Inspector, data: Catalog) -> boo
     if not held_out or len(records) < len(held_out):
         return False
     calibration, _ = add_normals(
-        exported, exported.calibration, records, force=True, reason="export"
+        exported, exported.calibration, records, force=True, reason=EXPORTED
     )
     exported.recalibrate(calibration)
     return True

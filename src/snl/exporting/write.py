@@ -24,8 +24,10 @@ from snl.data.catalog import Catalog
 from snl.data.inputs import catalog_files
 from snl.data.stream import batches, read
 from snl.data.tiles import samples
-from snl.errors import DependencyError, ImageError, SettingsError
+from snl.decision.calibration import TRAINED
+from snl.errors import DependencyError, ImageError, SettingsError, SnlError
 from snl.exporting.check import (
+    EXPORTED,
     Checked,
     check_aurocs,
     check_differences,
@@ -40,6 +42,7 @@ from snl.files import atomic
 from snl.kinds import ONNX, OPENVINO
 from snl.locks import locked
 from snl.outputs import Output, check_outputs
+from snl.runtime.describe import metadata_of
 from snl.runtime.engine import OUTPUTS
 from snl.runtime.inspector import Inspector, load
 from snl.runtime.metadata import ModelMetadata
@@ -82,7 +85,8 @@ def export(
     Raises:
         ExportError: the export differs by more than is allowed.
         DependencyError: a package of the extra `export` is missing.
-        SettingsError: an unknown format or precision, int8 without data.
+        SettingsError: an unknown format or precision, int8 without data, or an existing export
+            whose calibration was changed.
         SnlError: the file cannot be written, or would replace an input or another file.
 
     Example:
@@ -95,6 +99,7 @@ def export(
     _check_options(path, format, precision, data)
     output = Output("the export", path, ONNX if format == "onnx" else OPENVINO)
     check_outputs([output], catalog_files(data) if data is not None else ())
+    _check_existing(inspector, path)
     network = inspector.network  # raises an error where there is none
     pixels = check_images(inspector, data)
     with temporary_folder("snl-export") as folder:
@@ -134,6 +139,25 @@ def _check_options(path: Path, format: str, precision: str, data: Catalog | None
         )
     if precision == "int8" and data is None:
         raise SettingsError("int8 is calibrated on normal images; give --data DATA")
+
+
+def _check_existing(inspector: Inspector, path: Path) -> None:
+    """Check that a new export loses no calibration that was made with an existing one.
+
+    Raises:
+        SettingsError: the one in force in the existing file is not in the bundle.
+    """
+    try:
+        existing = metadata_of(path).calibrations[-1] if path.is_file() else None
+    except SnlError:  # of no use
+        return
+    known = {version.created for version in inspector.calibrations}
+    if existing and existing.created not in known and existing.reason not in (TRAINED, EXPORTED):
+        raise SettingsError(
+            f"{path}: its calibration was changed ({existing.reason}, {existing.created}), and the "
+            "bundle does not have the change; it is not replaced: move it away, or choose another "
+            "name"
+        )
 
 
 def _write_graph(network: Any, file: Path, size: int, batch: int | None) -> None:

@@ -20,7 +20,9 @@ VERDICTS = (CORRECT, FALSE_ALARM, MISS)
 """Verdicts on a decision: it is right; the part is normal; the part is anomalous."""
 LARGEST = 2**26
 """Bytes of a file of reviews; the page needs about 200 for an image."""
-_SAVE = "save the reviews in the report page again"
+_SAVE = (
+    "save the reviews in the report page again, or give the images with --false-alarms and --misses"
+)
 _HASH = re.compile("[0-9a-f]{64}")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from snl.data.roi import Roi
-from snl.decision.calibration import Calibration, Rates
+from snl.decision.calibration import TRAINED, Calibration, Rates
 from snl.errors import BundleError, SettingsError
 from snl.files import FORMATS, OLDEST, check_readable, load_tensors, strict_json
 from snl.runtime import graph_metadata, openvino_file, previous
@@ -108,7 +108,7 @@ def _training(metadata: ModelMetadata) -> dict[str, Any]:
     facts, first = metadata.training.facts, metadata.calibrations[0]
     names = ("steps", "batch_size", "images", "seconds", "loss", "device", "precision")
     # the first calibration is made when training ends; it may be among those no longer kept
-    finished = first.created if first.reason == "training" else ""
+    finished = first.created if first.reason == TRAINED else ""
     return {
         **{name: facts.get(name) for name in names},
         "finished": finished or None,

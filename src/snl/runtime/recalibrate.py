@@ -187,11 +187,13 @@ class FalseAlarm:
         product: whose normal images it joined; empty if it was trained on and therefore skipped.
         p_value: in the new calibration; None: it was trained on or is held out already, so it was
             not added.
+        score: that it has; None where it has no p-value.
     """
 
     path: str
     product: str
     p_value: float | None
+    score: float | None = None
 
 
 def learn_false_alarms(
@@ -254,7 +256,7 @@ def learn_false_alarms(
         calibration = edit.set_calibration_sets(before, added, add=True, reason="false alarms")
         feedback.doubts_about_thresholds(before, calibration).decide(note, force)
         measured |= {
-            path: FalseAlarm(str(path), name, calibration.scores.p_value(score, name))
+            path: FalseAlarm(str(path), name, calibration.scores.p_value(score, name), score)
             for path, name, score in zip(
                 fresh, sample.products, raised_scores(calibration, sample), strict=True
             )

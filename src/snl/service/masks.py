@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from snl.data.masks import load_mask
+from snl.data.masks import read_area
 from snl.decision.calibration import Calibration
 from snl.decision.maps import resize_mask
 from snl.errors import DataError, ImageError
@@ -41,7 +41,7 @@ def read_mask(blobs: Blobs, serving: Serving, product: str, content: bytes) -> N
     with blobs.incoming(content) as path:
         try:
             with decoding:
-                mask = load_mask((path,), max_pixels=serving.inspector.max_pixels)
+                mask = read_area(path, max_pixels=serving.inspector.max_pixels)
         except ImageError as error:
             raise ImageError(str(error).replace(str(path), "the mask")) from None
     if (roi := calibration.rois.get(product)) is not None:

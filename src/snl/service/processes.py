@@ -13,21 +13,20 @@ import psutil
 
 STOP_SECONDS = 60
 """How long a cancelled job may take before it is killed."""
-_BAR = re.compile(
-    r"(?P<task>[^|\r\n]*?):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)"
-    r"(?: \[[^<\]]*<(?P<left>[\d:?]+))?"
+_LINE = re.compile(
+    r"^(?P<task>[^\r\n]*): \d+% (?P<done>\d+)/(?P<total>\d+) \[[^<\]]*<(?P<left>[\d:?]+)", re.M
 )
 
 
 def progress_in(log_file: Path) -> dict[str, Any]:
-    """Return the newest progress bar in a log: `task`, `done`, `total`, `seconds_left`."""
+    """Return the newest progress line of a log: `task`, `done`, `total`, `seconds_left`."""
     try:
         with log_file.open("rb") as file:
             file.seek(max(0, log_file.stat().st_size - 4096))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return {}
-    found = list(_BAR.finditer(text))
+    found = list(_LINE.finditer(text))
     if not found:
         return {}
     last = found[-1]

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from snl import progress
 from snl.errors import DependencyError, TrainingError
@@ -123,15 +122,7 @@ def fit(
 
     own = ranks.part(settings.batch_size)
     schedule = (indices(step, len(data), settings)[own] for step in range(start, settings.steps))
-    bar = tqdm(
-        total=settings.steps,
-        initial=start,
-        desc="training",
-        unit="step",
-        disable=options.quiet,
-        mininterval=progress.interval(),
-        dynamic_ncols=True,
-    )
+    bar = progress.new_bar("training", "step", settings.steps, initial=start, quiet=options.quiet)
     with bar, deferred() as stop_requested, log or nullcontext():
         for step, batch in enumerate(data.stream(schedule), start + 1):
             rate = learning_rate(step, settings)
