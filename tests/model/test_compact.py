@@ -1,13 +1,18 @@
-"""`snl_compact`: its size, its features, its registration with timm."""
+"""`snl_compact`: its size, its features, and that it takes the place of a timm network."""
 
 from __future__ import annotations
 
-import timm
+import subprocess
+import sys
+
+import pytest
 import torch
 import torch.nn.functional as F
+from timm.models import FeatureInfo as TimmInfo
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from snl.errors import SettingsError
 from snl.model import compact
 from snl.model.base import Stage
 from snl.model.student import make_student
@@ -74,8 +79,39 @@ def test_chosen_stages_are_the_same_features() -> None:
         assert torch.equal(a, b)
 
 
-def test_timm_knows_it_and_students_are_built_from_it() -> None:
-    assert timm.is_model("snl_compact")
+def test_it_is_described_as_timm_describes_its_networks() -> None:
+    """Against timm's own wrapper of a network with three stages of these channels."""
+    info = [
+        {"num_chs": c, "reduction": s, "module": f"stages.{i}", "index": i}
+        for i, (c, s) in enumerate(zip(CHANNELS, (4, 8, 16), strict=True))
+    ]
+    for indices in ((0, 1, 2), (1, 2), (0,), (-2, -1)):
+        theirs = TimmInfo([dict(one) for one in info], indices)
+        net = create("snl_compact", out_indices=indices)
+        ours = net.feature_info
+        assert ours.out_indices == theirs.out_indices
+        assert ours.channels() == theirs.channels() == [f.shape[1] for f in net(images())]
+        assert ours.reduction() == theirs.reduction()
+        assert ours.module_name() == theirs.module_name()
+    for missing in ((0, 5), (-4,)):
+        with pytest.raises(SettingsError, match=r"0 \(stride 4\), 1 \(stride 8\), 2"):
+            Teacher(TeacherSettings(name="snl_compact", weights="random", stages=missing))
+
+
+def test_without_timm() -> None:
+    """A network of the default teacher is built, and computes, without importing timm."""
+    program = (
+        "import sys, torch, snl\n"
+        "from snl.model.network import Network\n"
+        "network = Network(snl.resolve('snl', 'compact', {'image_size': 64})).eval()\n"
+        "network(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))\n"
+        "print([name for name in ('timm', 'torchvision', 'torch._dynamo') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_students_are_built_from_it() -> None:
     teacher = Teacher(TeacherSettings(name="snl_compact", weights="random"))
     for method in ("snl-rd", "snl-fd"):
         settings = resolve(method, overrides={"teacher.stages": (0, 1, 2), "image_size": 64})

@@ -62,9 +62,11 @@ def licence_of(name: str) -> str:
         for text in metadata.get_all("Classifier") or []
         if text.startswith("License ::") and not text.endswith("OSI Approved")
     ]
-    stated = (metadata["License"] or "").strip()
+    stated = (metadata.get("License") or "").strip()
     one_line = stated if "\n" not in stated and len(stated) < 60 else ""
-    text = metadata["License-Expression"] or one_line or " or ".join(classifiers) or "not stated"
+    text = (
+        metadata.get("License-Expression") or one_line or " or ".join(classifiers) or "not stated"
+    )
     return _SHORT.get(text.lower(), text)
 
 

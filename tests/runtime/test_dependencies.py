@@ -11,6 +11,8 @@ import snl
 from snl.cli.main import main
 from snl.dependencies import require
 from snl.errors import BundleError, DependencyError
+from snl.model.teacher import Teacher
+from snl.settings import TeacherSettings
 
 
 def test_packages_that_are_installed() -> None:
@@ -26,13 +28,22 @@ def test_only_the_missing_package_is_named(
     with pytest.raises(DependencyError) as caught:
         snl.load(bundle)
     message = str(caught.value)
-    assert message.startswith(f"{bundle}: a bundle needs {missing} (")
+    user = f"{bundle}: a bundle" if missing == "torch" else "the network 'test_resnet'"
+    assert message.startswith(f"{user} needs {missing} (")
     assert "pip install 'snl-ad[train]'" in message and "snl export" in message
     assert "\n" not in message
     others = {"torch", "torchvision", "timm"} - {missing}
     assert not any(f"needs {other} " in message for other in others)
     assert main(["inspect", str(bundle), "a.png"]) == 2
     assert capsys.readouterr().err == f"snl: error: {message}\n"
+
+
+def test_the_built_in_teacher_needs_no_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("torchvision", "timm"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert Teacher(TeacherSettings(weights="random")).stages
+    with pytest.raises(DependencyError, match="--teacher snl_compact do without it"):
+        Teacher(TeacherSettings(name="resnet18", weights="random"))
 
 
 def test_a_broken_package_is_named_with_the_reason(

@@ -67,6 +67,7 @@ class SharedTail(Conformal):
         super().__init__(values, log_score_stats, tail)
         self.conformal = frozenset(conformal)
         self._tails: dict[str, _Tail | None] = {}
+        self._centres: dict[str, float] = {}
         self._drawn_from: tuple[str, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None
 
     def smallest_rate(self, product: str | None = None) -> float:
@@ -123,7 +124,7 @@ class SharedTail(Conformal):
         """Return how far each held-out image lies above the centre of the others, float64 (n,), in
         standard deviations of training images and in the order of `values`; empty for n < 2."""
         z = self._standardise(self.values[product], product)
-        return left_out_residuals(z, centre(z)) if len(z) else np.empty(0)
+        return left_out_residuals(z, self._centre(product)) if len(z) else np.empty(0)
 
     def drawn_again(self, product: str, images: int, rng: np.random.Generator) -> SharedTail:
         """Return a copy for one product alone, with values drawn from these with replacement, as
@@ -154,6 +155,12 @@ class SharedTail(Conformal):
             self._drawn_from = product, found
         return self._drawn_from[1]
 
+    def _centre(self, product: str) -> float:
+        """Return the centre of a product's z-scores."""
+        if product not in self._centres:
+            self._centres[product] = centre(self._standardise(self.values[product], product))
+        return self._centres[product]
+
     @cached_property
     def _residuals(self) -> dict[str, np.ndarray]:
         residuals: dict[str, np.ndarray] = {}
@@ -183,7 +190,7 @@ class SharedTail(Conformal):
         return _Tail(
             np.concatenate([own, *others]),
             np.concatenate([np.ones(len(own)), np.full(count, weight)]),
-            centre(self._standardise(values, product)),
+            self._centre(product),
             spread(len(values)),
         )
 
@@ -254,7 +261,8 @@ class _Tail:
 
 def centre(z: np.ndarray) -> float:
     """Return Huber's M-estimate of location of z-scores (n,), n >= 1, whose scale is 1."""
-    m = float(np.median(z))
+    ordered = np.sort(z)  # np.median takes five times as long for so few values
+    m = float(ordered[(len(z) - 1) // 2] + ordered[len(z) // 2]) / 2
     for _ in range(_ITERATIONS):
         # np.clip and np.mean take twice the time for so few values
         step = float(np.minimum(np.maximum(z - m, -BEND), BEND).sum()) / len(z)

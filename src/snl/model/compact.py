@@ -1,9 +1,9 @@
 """`snl_compact`: the small convolutional teacher whose weights are part of this package.
 
 Plain 3 x 3 convolutions, each with batch norm and ReLU, in three stages of strides 4, 8 and 16; a
-1 x 1 convolution computes every stage's features. All its layers can be fused and quantised. It is
-registered with timm, so it is created and described like every other timm network. How its weights
-were trained: docs/teacher.md.
+1 x 1 convolution computes every stage's features. All its layers can be fused and quantised. It
+needs only PyTorch: importing timm takes longer than inspecting an image does. How its weights were
+trained: docs/teacher.md.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers import ConvNormAct  # type: ignore[attr-defined]
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+NAME = "snl_compact"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Normalisation of the images (RGB, 0..1)."""
 WIDTHS = (24, 40, 96, 192)
 """Channels of the stem and of the three stages."""
 DEPTHS = (2, 2, 3)
@@ -29,42 +29,30 @@ class Compact(nn.Module):
 
     Args:
         features: channels of the three outputs.
-        in_chans: channels of the image.
     """
 
-    def __init__(
-        self, features: Sequence[int] = FEATURES, in_chans: int = 3, **_: Any
-    ) -> None:  # timm also passes num_classes, but there is no classifier
+    def __init__(self, features: Sequence[int] = FEATURES) -> None:
         super().__init__()
-        self.num_classes = 0
-        self.stem = ConvNormAct(in_chans, WIDTHS[0], 3, stride=2)
+        self.stem = _Layer(3, WIDTHS[0], stride=2)
         self.stages = nn.ModuleList()
         self.necks = nn.ModuleList()
         channels = WIDTHS[0]
         for width, depth, outputs in zip(WIDTHS[1:], DEPTHS, features, strict=True):
-            layers = [ConvNormAct(channels, width, 3, stride=2)]
-            layers += [ConvNormAct(width, width, 3) for _ in range(depth - 1)]
+            layers = [_Layer(channels, width, stride=2)]
+            layers += [_Layer(width, width) for _ in range(depth - 1)]
             self.stages.append(nn.Sequential(*layers))
             self.necks.append(nn.Conv2d(width, outputs, 1))
             channels = width
-        self.feature_info = [
-            {"num_chs": c, "reduction": 4 * 2**i, "module": f"stages.{i}"}
-            for i, c in enumerate(features)
-        ]
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the features of all three stages: (B, C, H / 4, W / 4), ... / 8, ... / 16."""
-        return self.forward_intermediates(x)
+    def forward(self, x: Tensor, taken: Sequence[int] = (0, 1, 2)) -> list[Tensor]:
+        """Return the features of the stages `taken`, shallow to deep.
 
-    def forward_intermediates(
-        self, x: Tensor, indices: int | list[int] | None = None, **_: Any
-    ) -> list[Tensor]:
-        """Return the features of the stages `indices`, shallow to deep (timm's interface)."""
-        taken, deepest = feature_take_indices(len(self.stages), indices)
+        That of stage i is (B, C, H / s, W / s) with the stride s = 4 * 2^i.
+        """
         x = self.stem(x)
         outputs = []
         for i, (stage, neck) in enumerate(zip(self.stages, self.necks, strict=True)):
-            if i > deepest:
+            if i > max(taken):
                 break
             x = stage(x)
             if i in taken:
@@ -72,28 +60,69 @@ class Compact(nn.Module):
         return outputs
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "snl_compact": {
-            "url": "",
-            "input_size": (3, 256, 256),
-            "mean": (0.485, 0.456, 0.406),
-            "std": (0.229, 0.224, 0.225),
-            "interpolation": "bilinear",
-            "license": "apache-2.0",
-        }
-    }
-)
+class CompactFeatures(nn.Module):
+    """`Compact` with the interface and the tensor names of a features-only network of timm.
+
+    Args:
+        out_indices: stages whose features are returned; negative ones count from the last.
+
+    Raises:
+        IndexError: there is no such stage.
+    """
+
+    def __init__(self, out_indices: Sequence[int] = (0, 1, 2)) -> None:
+        super().__init__()
+        count = len(FEATURES)
+        if not all(-count <= i < count for i in out_indices):
+            raise IndexError(f"stages {tuple(out_indices)} of {count}")
+        self.model = Compact()
+        self.feature_info = FeatureInfo(out_indices)
+        self._taken = [i % count for i in out_indices]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features of the chosen stages, shallow to deep."""
+        outputs: list[Tensor] = self.model(x, self._taken)
+        return outputs
 
 
-@register_model
-def snl_compact(pretrained: bool = False, **options: Any) -> nn.Module:
-    """Build the network; timm calls this for the name `snl_compact`."""
-    net: nn.Module = build_model_with_cfg(
-        Compact,
-        "snl_compact",
-        pretrained,
-        feature_cfg={"out_indices": (0, 1, 2), "feature_cls": "getter"},
-        **options,
-    )
-    return net
+class FeatureInfo:
+    """Channels and strides of the stages, as timm's class of this name describes them.
+
+    Attributes:
+        out_indices: chosen stages.
+        info: facts of all stages.
+    """
+
+    def __init__(self, out_indices: Sequence[int]) -> None:
+        self.out_indices = tuple(out_indices)
+        self.info: list[dict[str, Any]] = [
+            {"num_chs": channels, "reduction": 4 * 2**i, "module": f"stages.{i}"}
+            for i, channels in enumerate(FEATURES)
+        ]
+
+    def channels(self) -> list[int]:
+        """Return the channels of the chosen stages."""
+        return [self.info[i]["num_chs"] for i in self.out_indices]
+
+    def reduction(self) -> list[int]:
+        """Return the strides of the chosen stages."""
+        return [self.info[i]["reduction"] for i in self.out_indices]
+
+    def module_name(self) -> list[str]:
+        """Return the names of the modules of the chosen stages."""
+        return [self.info[i]["module"] for i in self.out_indices]
+
+
+class _Layer(nn.Module):
+    """A 3 x 3 convolution with batch norm and ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, H / stride, W / stride)."""
+        result: Tensor = self.act(self.bn(self.conv(x)))
+        return result

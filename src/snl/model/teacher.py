@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snl.dependencies import require
 from snl.errors import SettingsError
+from snl.model import compact
 from snl.model.base import Stage, TeacherInfo
 from snl.settings import TeacherSettings
 
@@ -151,28 +153,27 @@ class Teacher(nn.Module):
 
 
 def create(name: str, **options: Any) -> nn.Module:
-    """Return timm's features-only network of this name, without pretrained weights.
+    """Return the features-only network of this name, without pretrained weights.
 
     Raises:
-        SettingsError: timm cannot build it.
+        SettingsError: neither this package nor timm can build it.
+        DependencyError: timm is missing.
     """
+    if name == compact.NAME:
+        return _built(name, lambda: compact.CompactFeatures(**options))
+    otherwise = "; exports (snl export) and --teacher snl_compact do without it"
+    require(("torchvision", "timm"), "train", f"the network '{name}'", otherwise)
     import timm
 
-    import snl.model.compact  # noqa: F401 - registers `snl_compact` with timm
-
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 5)
+        known = [compact.NAME, *timm.list_models()]
+        close = difflib.get_close_matches(name.split(".")[0], known, 5)
         hint = (
             f"similar names: {', '.join(close)}" if close else "timm.list_models() lists the names"
         )
         raise SettingsError(f"timm has no network '{name}'; {hint}")
     options |= {"pretrained": False, "features_only": True}
-    try:
-        net = _any_size(name, options) if fixed_size(name) else timm.create_model(name, **options)
-    except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
-        raise SettingsError(
-            f"timm network '{name}' cannot be built with these settings: {error}"
-        ) from None
+    net = _built(name, lambda: _any_size(name, **options))
     # the EfficientNet and MobileNet families keep and run the blocks after the last stage
     parent, _, last = _info(net).module_name()[-1].rpartition(".")
     blocks = getattr(net, "blocks", None)
@@ -181,11 +182,29 @@ def create(name: str, **options: Any) -> nn.Module:
     return net
 
 
-def _any_size(name: str, options: dict[str, Any]) -> Any:
-    """Return the network with a position embedding that is resized for every image, if it supports
-    that."""
+def _built(name: str, make: Callable[[], nn.Module]) -> nn.Module:
+    """Return a network.
+
+    Raises:
+        SettingsError: it cannot be built, or has not all stages that are asked for.
+    """
+    try:
+        net = make()
+        _info(net).module_name()
+    except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
+        raise SettingsError(
+            f"network '{name}' cannot be built with these settings: {error}"
+        ) from None
+    return net
+
+
+def _any_size(name: str, **options: Any) -> Any:
+    """Return timm's network. One for a fixed size gets a position embedding that is resized for
+    every image, if it supports that."""
     import timm
 
+    if not fixed_size(name):
+        return timm.create_model(name, **options)
     try:
         return timm.create_model(name, dynamic_img_size=True, **options)
     except TypeError:
@@ -194,6 +213,8 @@ def _any_size(name: str, options: dict[str, Any]) -> Any:
 
 def fixed_size(name: str) -> int:
     """Return the only image side in pixels that timm allows for a network; 0: timm states none."""
+    if name == compact.NAME:
+        return 0
     import timm
 
     config = timm.get_pretrained_cfg(name)
@@ -303,6 +324,8 @@ def _info(net: nn.Module) -> Any:
 
 def normalisation_of(net: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation (RGB, 0..1) of the network's pretraining."""
+    if isinstance(net, compact.CompactFeatures):
+        return compact.MEAN, compact.STD
     from timm.data.config import resolve_data_config
 
     config: dict[str, Any] = resolve_data_config({}, model=net)  # type: ignore[no-untyped-call]

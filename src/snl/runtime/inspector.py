@@ -463,7 +463,7 @@ def _load_engine(
 
         return load_openvino(path, device, threads, precision)
     require(
-        ("torch", "torchvision", "timm"),
+        ("torch",),
         "train",
         f"{path}: a bundle",
         "; or export it where PyTorch is installed, snl export, and load the .onnx file here",

@@ -2,4 +2,4 @@
 
 from snl.dependencies import require
 
-require(("torch", "torchvision", "timm"), "train", "training")
+require(("torch",), "train", "training")

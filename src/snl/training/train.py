@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import timm
 import torch
 
 from snl import __version__, progress
@@ -356,7 +356,7 @@ def _fit(
     )
     check_finite(network)
     facts["statistics_seconds"] = round(perf_counter() - began, 2)
-    facts["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": timm.__version__}
+    facts["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": version("timm")}
     facts["teacher"] = sources["teacher"]
     facts["skipped"] = [str(error) for error in data.skipped]
     readable = set(data.paths)
