@@ -68,6 +68,34 @@ def close(scores: np.ndarray, wanted: list[float]) -> None:
     np.testing.assert_allclose(np.sort(scores), np.sort(wanted), rtol=1e-4)
 
 
+# --- what is printed ---
+
+
+def test_after_a_change_only_what_changed_is_printed(
+    calibrate: Calibrate, file: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    def printed(*words: object) -> list[str]:
+        calibrate(*words)
+        return capsys.readouterr().out.splitlines()
+
+    *table, last = printed("--rate", 0.06, "--product", "bolt")
+    assert [line.split()[0] for line in table[2:]] == ["bolt"]
+    assert last == "snl calibrate FILE without a change says more"
+    assert printed("--mm-per-pixel", "bolt=0.5") == [last]
+    assert printed("--undo") == [last]
+    new = make_normals(tmp_path / "new", 3, 8000, "plate")
+    lines = printed(new, "--add")
+    assert any(line.startswith("plate") for line in lines)
+    bolt = [line for line in lines if "1 other product move by at most" in line
+            or line.startswith("bolt")]  # fmt: skip
+    assert len(bolt) == 1, lines
+    equal = printed("--rate", 0.3)
+    assert sum("thresholds are equal" in line for line in equal) == 1
+    assert any(line.startswith("note: plate: both thresholds") for line in equal)
+    full = printed()
+    assert any(line.startswith("true rate: ") for line in full) and len(full) > len(equal)
+
+
 # --- without a change ---
 
 

@@ -173,7 +173,7 @@ def run(options: Options) -> int:
 def _run(options: Options, target: Path) -> int:
     """Load the file, change and save it while it is locked, and print its calibration."""
     import snl
-    from snl.cli.calibration_table import format_calibration
+    from snl.cli.calibration_table import format_calibration, format_change
     from snl.decision.edit import combine
     from snl.runtime.inspector import open_file
     from snl.signals import deferred
@@ -187,8 +187,9 @@ def _run(options: Options, target: Path) -> int:
     if options.output and target.is_file():
         _check_same_network(inspector, target)
     if options.undo:
-        _undo(options, target)
+        _undo(options, inspector.calibration, target)
         return OK
+    before = inspector.calibration
     edits: list[Calibration] = []
     caught = change(options, inspector, edits)
     if not edits and not caught:
@@ -201,7 +202,7 @@ def _run(options: Options, target: Path) -> int:
             inspector.save(target)
         undo = "; --undo takes the last change back" if edits else ""
         say(f"{target}: {'calibrated' if edits else 'written'}{undo}")
-    show(format_calibration(inspector, brief=bool(edits)))
+    show(format_change(before, edits[-1]) if edits else format_calibration(inspector))
     return OK if caught else PROBLEMS
 
 
@@ -273,14 +274,15 @@ def _with_effect(inspector: Inspector, edits: list[Calibration]) -> list[Calibra
     return []
 
 
-def _undo(options: Options, target: Path) -> None:
-    """Undo the last change and show the calibration that is in force then.
+def _undo(options: Options, before: Calibration, target: Path) -> None:
+    """Undo the last change and show what that means for thresholds.
 
     Raises:
         SettingsError: a change is requested too, or there is nothing to undo.
     """
     import snl
-    from snl.cli.calibration_table import format_calibration
+    from snl.cli.calibration_table import format_change
+    from snl.runtime.inspector import open_file
     from snl.signals import deferred
 
     also = [name for name in CHANGES if getattr(options, name) is not None]
@@ -290,4 +292,4 @@ def _undo(options: Options, target: Path) -> None:
     with deferred():
         undone = snl.undo(options.file, target)
     say(f"{target}: undone: {undone}")
-    show(format_calibration(snl.load(target, options.device, precision=options.precision)))
+    show(format_change(before, open_file(target, options.device).calibration))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -11,30 +12,81 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 5
-"""Products whose missing images are listed."""
+"""Products that are named in one line, or whose missing images are listed."""
+
+_SMALL = 0.02
+"""A threshold that moves by at most this share is not shown after a change."""
 
 Intervals = dict[str, "tuple[float, float] | None"]
 """Ranges of the true rate by product; None: not known."""
 
 
-def format_calibration(inspector: Inspector, brief: bool = False) -> str:
-    """Return the calibration in force as aligned text.
+def format_calibration(inspector: Inspector) -> str:
+    """Return the calibration in force as text."""
+    calibration = inspector.calibration
+    intervals = _intervals(calibration, calibration.products)
+    count = sum(map(len, calibration.sets.values()))
+    return "\n".join(
+        [
+            *_table(calibration, intervals),
+            f"all products together: {count} held-out images, rates from "
+            f"{calibration.scores.smallest_rate():.2g} up",
+            *_remarks(calibration),
+            *_certainty(calibration, intervals),
+            *_notes(calibration),
+            *missing(calibration),
+            f"version of {calibration.created} ({calibration.reason}); "
+            f"{len(inspector.calibrations) - 1} before it",
+        ]
+    )
 
-    Args:
-        inspector: that has it.
-        brief: only the table, and what is wrong with the thresholds.
-    """
+
+def format_change(before: Calibration, after: Calibration) -> str:
+    """Return what a change of the calibration means for thresholds as text."""
+    moved = {product: _move(before, after, product) for product in after.products}
+    changed = [product for product, move in moved.items() if move > _SMALL]
+    lines = _table(after, _intervals(after, changed)) if changed else []
+    others = [move for move in moved.values() if 0 < move <= _SMALL]
+    if others:
+        many = f"{len(others)} {'other ' if changed else ''}product{'s'[: len(others) > 1]}"
+        lines.append(f"the thresholds of {many} move by at most {100 * max(others):.2g} %")
+    lines += _notes(after)
+    return "\n".join([*lines, "snl calibrate FILE without a change says more"])
+
+
+def _move(before: Calibration, after: Calibration, product: str) -> float:
+    """Return by which share the thresholds of a product move; infinite: there was none, or there is
+    none, or its images or rates are others."""
+    if product not in before.sets or len(before.sets[product]) != len(after.sets[product]):
+        return math.inf
+    rates = before.rates_for(product), after.rates_for(product)
+    if rates[0] != rates[1]:
+        return math.inf
+    moves = [0.0]
+    for rate in (rates[0].anomalous, rates[0].uncertain):
+        old, new = (one.scores.threshold(rate, product)[0] for one in (before, after))
+        if (old is None) != (new is None):
+            return math.inf
+        if old is not None and new is not None and old != new:
+            moves.append(abs(new - old) / max(abs(old), 1e-12))
+    return max(moves)
+
+
+def _intervals(calibration: Calibration, products: Iterable[str]) -> Intervals:
     from snl.decision.certainty import true_rate_interval
 
-    calibration = inspector.calibration
-    intervals = {
+    return {
         product: true_rate_interval(calibration, product, calibration.rates_for(product).anomalous)
-        for product in calibration.sets
+        for product in products
     }
+
+
+def _table(calibration: Calibration, intervals: Intervals) -> list[str]:
+    """Return a table of the products that intervals are given of."""
     rows = [["product", "normals", "least rate", "anomalous above", "uncertain above", "by",
              "rates", "true rate"]]  # fmt: skip
-    for product, data in calibration.sets.items():
-        rates = calibration.rates_for(product)
+    for product in intervals:
+        data, rates = calibration.sets[product], calibration.rates_for(product)
         threshold, basis = calibration.scores.threshold(rates.anomalous, product)
         uncertain, _ = calibration.scores.threshold(rates.uncertain, product)
         rows.append(
@@ -52,25 +104,7 @@ def format_calibration(inspector: Inspector, brief: bool = False) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
              for row in rows]  # fmt: skip
-    table = [lines[0], "-" * max(map(len, lines)), *lines[1:]]
-    if brief:
-        return "\n".join(
-            [*table, *_notes(calibration), "snl calibrate FILE without a change says more"]
-        )
-    count = sum(map(len, calibration.sets.values()))
-    return "\n".join(
-        [
-            *table,
-            f"all products together: {count} held-out images, rates from "
-            f"{calibration.scores.smallest_rate():.2g} up",
-            *_remarks(calibration),
-            *_certainty(calibration, intervals),
-            *_notes(calibration),
-            *missing(calibration),
-            f"version of {calibration.created} ({calibration.reason}); "
-            f"{len(inspector.calibrations) - 1} before it",
-        ]
-    )
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
 
 def _remarks(calibration: Calibration) -> Iterable[str]:
@@ -112,15 +146,14 @@ def _notes(calibration: Calibration) -> Iterable[str]:
 
     if calibration.fit_tail:
         yield "rates below the least come from a fitted tail: an estimate, not a guarantee"
+    equal = [product for product in calibration.products if _are_equal(calibration, product)]
+    if equal:
+        more = f" and {len(equal) - _SHOWN} more products" if len(equal) > _SHOWN else ""
+        yield (
+            f"note: {', '.join(equal[:_SHOWN])}{more}: both thresholds are equal, so no image can "
+            "be uncertain; for a band of uncertain images raise the other one with --uncertain-rate"
+        )
     for product in calibration.products:
-        rates = calibration.rates_for(product)
-        limits = [calibration.scores.threshold(r, product)[0]
-                  for r in (rates.anomalous, rates.uncertain)]  # fmt: skip
-        if limits[0] is not None and limits[0] == limits[1]:
-            yield (
-                f"note: {product}: both thresholds are equal, so no image can be uncertain; for a "
-                "band of uncertain images raise the other one with --uncertain-rate"
-            )
         for image in stand_alone(calibration, product):
             name = image.name or f"number {image.row + 1}"
             yield (
@@ -130,6 +163,13 @@ def _notes(calibration: Calibration) -> Iterable[str]:
                 "snl inspect FILE IMAGE --out OVERLAYS; if it is not normal: snl calibrate FILE "
                 f"--leave-out {image.name or 'NAME'} --product {product}"
             )
+
+
+def _are_equal(calibration: Calibration, product: str) -> bool:
+    """Return whether both thresholds of a product exist and are the same."""
+    rates = calibration.rates_for(product)
+    limit = calibration.scores.threshold(rates.anomalous, product)[0]
+    return limit is not None and limit == calibration.scores.threshold(rates.uncertain, product)[0]
 
 
 def missing(calibration: Calibration, products: Iterable[str] = ()) -> Iterable[str]:
