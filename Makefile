@@ -12,8 +12,6 @@ BIN := .venv/bin
 # that load them run in processes of their own.
 RUNTIMES := tests/exporting $(addprefix tests/runtime/,test_runtimes.py test_cpp.py test_threads.py \
   test_without_torch.py)
-# Tests of the pages run all of snl in one process, after which no other tests are run.
-PAGES := tests/docs
 # a worker that crashes ends the run; a restarted one may wait for ever
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 REPORT = -o junit_family=xunit1 --junitxml build
@@ -45,9 +43,8 @@ docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 unit: .venv/ready
-	$(BIN)/pytest $(PARALLEL) -m 'not long' $(RUNTIMES:%=--ignore=%) $(PAGES:%=--ignore=%)
+	$(BIN)/pytest $(PARALLEL) -m 'not long' $(RUNTIMES:%=--ignore=%)
 	$(BIN)/pytest $(PARALLEL) -m 'not long' $(RUNTIMES)
-	$(BIN)/pytest $(PARALLEL) -m 'not long' $(PAGES)
 
 long: .venv/ready
 	$(BIN)/pytest $(PARALLEL) -m long
@@ -60,10 +57,9 @@ hostile: .venv/ready
 
 # measures all tests and chooses those that `make check` leaves out
 durations: .venv/ready
-	-$(BIN)/pytest $(PARALLEL) $(RUNTIMES:%=--ignore=%) $(PAGES:%=--ignore=%) $(REPORT)/durations.xml
+	-$(BIN)/pytest $(PARALLEL) $(RUNTIMES:%=--ignore=%) $(REPORT)/durations.xml
 	-$(BIN)/pytest $(PARALLEL) $(RUNTIMES) $(REPORT)/durations-runtimes.xml
-	-$(BIN)/pytest $(PARALLEL) $(PAGES) $(REPORT)/durations-pages.xml
-	$(BIN)/python tests/mark_slow.py build/durations.xml build/durations-runtimes.xml build/durations-pages.xml
+	$(BIN)/python tests/mark_slow.py build/durations.xml build/durations-runtimes.xml
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .

@@ -24,7 +24,13 @@ def serve(service: Service, **settings: Any) -> Iterator[str]:
     """Serve a service on this machine; yield the address."""
     limits = ServerSettings(**{"open": True, **settings})
     config = uvicorn.Config(
-        make_app(service, limits), port=0, http=Protocol, ws="none", log_level="critical"
+        make_app(service, limits),
+        port=0,
+        http=Protocol,
+        ws="none",
+        log_level="critical",
+        # setting up logging closes the handlers of others, and absl's handler its stream: pytest's
+        log_config=None,
     )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
