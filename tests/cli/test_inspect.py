@@ -75,6 +75,49 @@ def test_products_are_recognised_given_or_unknown(
     assert given["third"]["decision"] == "anomalous"
 
 
+def test_text_takes_the_place_of_json_lines_where_a_table_is_written(
+    calibrated: Path, images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """A log is no place for hundreds of JSON lines."""
+    table = tmp_path / "r.csv"
+    assert main(["inspect", str(calibrated), str(images), "--csv", str(table)]) == 0
+    output = capsys.readouterr()
+    assert output.out == "" and "5 rows" in output.err and "dented.png: anomalous" in output.err
+    assert "next: --out DIR shows where" in output.err and "--csv FILE or" not in output.err
+    words = ["inspect", str(calibrated), str(images), "--csv", str(table), "--json", "-"]
+    assert main(words) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+@pytest.mark.parametrize("name", ["r.xlsx", "r.ODS"])
+def test_a_spreadsheet_is_not_written_as_text(
+    calibrated: Path, images: Path, tmp_path: Path, capsys: Capture, name: str
+) -> None:
+    words = ["inspect", str(calibrated), str(images), "--csv", str(tmp_path / name)]
+    assert main(words) == 2 and "that ends in .csv" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_there_is_said_before_the_network_is_loaded(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    """The bundle does not exist either, so it was not looked for."""
+    assert main(["inspect", str(tmp_path / "no.snl"), str(tmp_path / "no.png")]) == 2
+    error = f"snl: error: {tmp_path / 'no.png'} does not exist; check the path\n"
+    assert capsys.readouterr().err == error
+
+
+def test_an_overlay_of_a_link_has_the_name_of_the_link(
+    calibrated: Path, images: Path, tmp_path: Path
+) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "a.png").symlink_to(images / "bolt.png")
+    (links / "b.png").symlink_to(images / "dented.png")
+    assert main(["inspect", str(calibrated), str(links), "--out", str(tmp_path / "o")]) == 0
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["a.png", "b.png"]
+
+
 def test_links_to_the_same_image_are_said_once(
     calibrated: Path, images: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -88,14 +131,14 @@ def test_links_to_the_same_image_are_said_once(
     assert len(output.out.splitlines()) == 1
     notes = [line for line in output.err.splitlines() if "the same file" in line]
     assert notes == [
-        f"note: {tmp_path / 'b.png'} is the same file as {image}, and so on for 2 paths; each "
-        "image is used once"
+        f"note: 2 paths are the same files as others, such as {tmp_path / 'b.png'} and {image}; "
+        "each file is used once"
     ]
     before = calibrated.read_bytes()
     kept = tmp_path / "kept.snl"
     kept.write_bytes(before)
     assert main(["calibrate", str(kept), "--false-alarms", str(tmp_path), "--product", "bolt"]) == 0
-    assert capsys.readouterr().err.count("is the same file") == 1
+    assert capsys.readouterr().err.count("the same files") == 1
 
 
 def test_a_line_holds_the_decision_and_its_reasons(

@@ -99,11 +99,11 @@ def test_the_most_unusual_come_first_however_many_there_are(trained: Path, plant
         p = ((n * 37) % 500 + 1) / 500
         decision = "anomalous" if p <= 0.01 else "uncertain" if p <= 0.1 else "normal"
         summary.add(dataclasses.replace(result, p_value=p, decision=decision))
-    lines = [*summary.lines(shown=True, sorted_out=False)]
+    lines = [*summary.lines(shown=True, sorted_out=False, written=False)]
     listed = [line for line in lines if line.startswith("  ")]
     assert ["1 in 500 " in listed[0], "1 in 250 " in listed[1]] == [True, True]
     assert "450" in lines[0] and "10.0 %" in lines[0]
-    assert [*Summary().lines(shown=False, sorted_out=False)] == []
+    assert [*Summary().lines(shown=False, sorted_out=False, written=False)] == []
     assert FEW < 500
 
 
@@ -118,4 +118,6 @@ def test_nothing_is_advised_where_nothing_was_flagged(
     result = snl.load(trained, "cpu").inspect(next(plant.glob("bolt/test/good/*.png")))
     summary = Summary()
     summary.add(dataclasses.replace(result, decision="normal"))
-    assert not any("--out" in line for line in summary.lines(shown, sorted_out=False))
+    assert not any(
+        "--out" in line for line in summary.lines(shown, sorted_out=False, written=False)
+    )

@@ -69,6 +69,7 @@ def test_a_rate_is_a_share_or_a_percentage(text: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [("2", r"; 0\.02 or 2%\?$"), ("100%", "percentage$"), ("0", "percentage$"), ("%", "is not a"),
+     ("0,02", r"; with a decimal point: 0\.02\?$"), ("2,5%", r"point: 2\.5%\?$"),
      ("1", r"; 0\.01 or 1%\?$"), ("nan", "is not a"), ("200", "percentage$")],
 )  # fmt: skip
 def test_what_is_no_rate_is_said_with_what_may_have_been_meant(text: str, message: str) -> None:

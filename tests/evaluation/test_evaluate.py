@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +275,34 @@ def test_progress_reaches_the_total(tree: Path) -> None:
         Darkness(), tree, batch_size=3, progress=lambda done, total: calls.append((done, total))
     )
     assert calls == [(done, 8) for done in range(1, 9)]
+
+
+def test_normal_images_that_the_model_has_not_seen_are_measured(
+    trained: Path, plant: Path, tmp_path: Path
+) -> None:
+    """In folders without a split; what it was trained or calibrated with stays out."""
+    inspector = snl.load(trained, "cpu")
+    known = set(inspector.training.hashes.tolist()) | {
+        content for one in inspector.calibration.sets.values() for content in one.hashes.tolist()
+    }
+    for n in range(10):
+        save_part(tmp_path / "bolt" / "good" / f"new{n}.png", 700 + n)
+    seen = sorted((plant / "bolt" / "train" / "good").glob("*.png"))[:6]
+    assert {inspector.training.content_hash(path) for path in seen} <= known
+    for path in seen:
+        shutil.copy(path, tmp_path / "bolt" / "good" / f"old{path.name}")
+    for n in range(3):
+        save_part(tmp_path / "bolt" / "bad" / f"{n}.png", 800 + n, defect=True)
+    by_name = Catalog.read(tmp_path)
+    chosen = {r.path for r in by_name.test() if r.label == "normal"}
+    assert by_name.unsplit == {"bolt"} and 0 < len(chosen) < 10
+    evaluation = snl.evaluate(inspector, tmp_path)
+    normal = {Path(image.path) for image in evaluation.scores if image.label == "normal"}
+    assert normal == chosen | set((tmp_path / "bolt" / "good").glob("new*.png"))
+    assert len(normal) >= 10 and evaluation.products["bolt"]["n_anomalous"] == 3
+    # a stated split is kept
+    explicit = Catalog.for_model(plant, inspector, unseen=True)
+    assert explicit == Catalog.read(plant)
 
 
 def test_table_is_aligned() -> None:

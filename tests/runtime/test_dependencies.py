@@ -42,7 +42,7 @@ def test_the_built_in_teacher_needs_no_timm(monkeypatch: pytest.MonkeyPatch) -> 
     for package in ("torchvision", "timm"):
         monkeypatch.setitem(sys.modules, package, None)
     assert Teacher(TeacherSettings(weights="random")).stages
-    with pytest.raises(DependencyError, match="--teacher snl_compact do without it"):
+    with pytest.raises(DependencyError, match="the built-in teacher do without it"):
         Teacher(TeacherSettings(name="resnet18", weights="random"))
 
 

@@ -104,15 +104,29 @@ def test_a_false_alarm_of_another_product(command: Command, tmp_path: Path) -> N
     assert f"{plate} is a held-out normal image of plate, not of bolt" in text
 
 
-@pytest.mark.parametrize("folder", ["defect", "Scratch", "bolt/test/dented"])
+@pytest.mark.parametrize(("folder", "says"), [
+    ("defect", "defect"), ("Scratch", "Scratch"), ("bolt/test/dented", "dented"),
+    ("known defects/bolt", "known defects"), ("rejects/bolt/week 3", "rejects"),
+])  # fmt: skip
 def test_a_false_alarm_in_a_folder_of_defects(
-    command: Command, tmp_path: Path, folder: str
+    command: Command, tmp_path: Path, folder: str, says: str
 ) -> None:
     image = save_varied(tmp_path / folder / "a.png", 5000)
     (tmp_path / "bolt" / "train").mkdir(parents=True)
     text = command.refused("--false-alarms", image)
-    assert f"its folder '{Path(folder).name}' is of anomalous images" in text
+    assert f"its folder '{says}' is of anomalous images" in text
+    assert "is of anomalous images" in command.refused(image.parent, "--add", "--product", "bolt")
     command.taken("--false-alarms", image, "--force")
+
+
+def test_normals_from_a_folder_of_defects(command: Command, tmp_path: Path) -> None:
+    folder_of(tmp_path / "known defects" / "bolt", "bolt", 3)
+    folder_of(tmp_path / "rejects" / "good parts" / "bolt", "bolt", 3)  # the nearest decides
+    text = command.refused(tmp_path / "known defects", "--add")
+    assert "known defects: its folder 'known defects' is of anomalous images" in text
+    with pytest.raises(snl.SnlError, match="is of anomalous images"):
+        snl.calibrate(snl.load(command.file, "cpu"), tmp_path / "known defects", add=True)
+    command.taken(tmp_path / "rejects" / "good parts", "--add")
 
 
 def test_copies_count_once_and_known_images_are_not_added_again(

@@ -174,6 +174,7 @@ def _run(options: Options, target: Path) -> int:
     """Load the file, change and save it while it is locked, and print its calibration."""
     import snl
     from snl.cli.calibration_table import format_calibration, format_change
+    from snl.decision.differences import described
     from snl.decision.edit import combine
     from snl.runtime.inspector import open_file
     from snl.signals import deferred
@@ -192,7 +193,8 @@ def _run(options: Options, target: Path) -> int:
     before = inspector.calibration
     edits: list[Calibration] = []
     caught = change(options, inspector, edits)
-    if not edits and not caught:
+    wanted = any(getattr(options, name) is not None for name in CHANGES)
+    if not edits and wanted:
         say(f"{options.file}: nothing was changed")
     edits = _with_effect(inspector, edits)
     if edits:  # all changes of one command are one version, which --undo takes back
@@ -200,9 +202,12 @@ def _run(options: Options, target: Path) -> int:
     if options.output or edits:
         with deferred():  # before printing: the reader of the table may close the pipe
             inspector.save(target)
-        undo = "; --undo takes the last change back" if edits else ""
-        say(f"{target}: {'calibrated' if edits else 'written'}{undo}")
-    show(format_change(before, edits[-1]) if edits else format_calibration(inspector))
+        done = described("calibrated", before, edits[-1]) if edits else "written"
+        say(f"{target}: {done}{'; --undo takes it back' if edits else ''}")
+    if edits:
+        show(format_change(before, edits[-1]))
+    elif not wanted:
+        show(format_calibration(inspector))
     return OK if caught else PROBLEMS
 
 

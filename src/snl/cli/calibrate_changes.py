@@ -140,6 +140,11 @@ def _masks(
         if mask is not None:
             share = calibration.ignore_masks[name].mean()
             say(f"{name}: {100 * share:.1f} % of the image is ignored, the white part of {file}")
+            say(
+                f"note: {name}: fewer false alarms than stated until it is calibrated again, snl "
+                "calibrate FILE NORMALS; and its images are no longer compared as a whole, which "
+                "finds empty carriers"
+            )
         yield calibration
 
 
@@ -164,10 +169,11 @@ def _normals(
     options: Options, inspector: Inspector, calibration: Calibration
 ) -> Iterator[Calibration]:
     """Replace the held-out images by NORMALS, or add NORMALS to them."""
-    from snl.runtime import recalibrate
+    from snl.runtime import feedback, recalibrate
 
     if options.normals is None:
         return
+    feedback.doubts_about_data(options.normals).decide(say, options.force)
     changed, counts = recalibrate.add_normals(
         inspector,
         calibration,
@@ -234,6 +240,7 @@ def _say_still_flagged(alarms: Sequence[FalseAlarm], calibration: Calibration) -
 
 def _rates(options: Options, calibration: Calibration) -> Iterator[Calibration]:
     """Set the rule, the fitted tail and the rates, of one product or of all."""
+    from snl.decision.conformal import TAIL_MINIMUM
     from snl.decision.edit import edit, set_rates, set_rule
 
     if options.rule is not None:
@@ -242,6 +249,12 @@ def _rates(options: Options, calibration: Calibration) -> Iterator[Calibration]:
 
     if options.tail is not None:
         calibration = edit(calibration, "tail", fit_tail=options.tail == "fit")
+        count = sum(map(len, calibration.sets.values()))
+        if calibration.fit_tail and count < TAIL_MINIMUM:
+            say(
+                f"note: no tail is fitted yet: that takes {TAIL_MINIMUM} held-out images of all "
+                f"products together, and there are {count}"
+            )
         yield calibration
     rates = {
         "anomalous": options.rate,

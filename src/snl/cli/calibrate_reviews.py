@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from snl.runtime.inspector import Inspector
 
 _SHOWN = 20
+_SHORT_ID = 8
+"""Characters of a network's name that snl history shows."""
 
 
 class ReviewOptions:
@@ -165,11 +167,14 @@ def _check_model(options: ReviewOptions, inspector: Inspector, document: Reviews
         DataError: they are of another network, and the user does not insist.
     """
     network = inspector.predictor.metadata.network
-    if document.network and network and document.network != network:
-        text = f"{options.reviews}: reviews decisions of another network than that of"
+    given = document.network
+    is_same = given == network or (len(given) >= _SHORT_ID and network.startswith(given))
+    if given and network and not is_same:
+        text = f"{options.reviews}: reviews decisions of another network ({given}) than that of"
         if not options.force:
             raise DataError(
-                f"{text} {options.file}; review a report of this file, or insist with --force"
+                f"{text} {options.file} ({network}); review a report of this file, or insist with "
+                "--force"
             )
         say(f"{text} {options.file}")
     elif document.calibration and document.calibration != inspector.calibration.created:

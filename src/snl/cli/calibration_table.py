@@ -23,6 +23,8 @@ Intervals = dict[str, "tuple[float, float] | None"]
 
 def format_calibration(inspector: Inspector) -> str:
     """Return the calibration in force as text."""
+    from snl.decision.calibration import rounded_up
+
     calibration = inspector.calibration
     intervals = _intervals(calibration, calibration.products)
     count = sum(map(len, calibration.sets.values()))
@@ -30,7 +32,7 @@ def format_calibration(inspector: Inspector) -> str:
         [
             *_table(calibration, intervals),
             f"all products together: {count} held-out images, rates from "
-            f"{calibration.scores.smallest_rate():.2g} up",
+            f"{rounded_up(calibration.scores.smallest_rate()):g} up",
             *_remarks(calibration),
             *_certainty(calibration, intervals),
             *_notes(calibration),
@@ -83,6 +85,8 @@ def _intervals(calibration: Calibration, products: Iterable[str]) -> Intervals:
 
 def _table(calibration: Calibration, intervals: Intervals) -> list[str]:
     """Return a table of the products that intervals are given of."""
+    from snl.decision.calibration import rounded_up
+
     rows = [["product", "normals", "least rate", "anomalous above", "uncertain above", "by",
              "rates", "true rate"]]  # fmt: skip
     for product in intervals:
@@ -93,7 +97,7 @@ def _table(calibration: Calibration, intervals: Intervals) -> list[str]:
             [
                 product,
                 str(len(data)),
-                f"{calibration.scores.smallest_rate(product):.2g}",
+                f"{rounded_up(calibration.scores.smallest_rate(product)):g}",
                 _number(threshold),
                 _number(uncertain),
                 basis if threshold is not None else "-",
@@ -133,10 +137,13 @@ def _certainty(calibration: Calibration, intervals: Intervals) -> Iterable[str]:
         rate = calibration.rates_for(product).anomalous
         count = len(calibration.sets[product])
         more = true_rate_interval(calibration, product, rate, 3 * count)
+        low, high = ends[product]
+        helps = more and more[0] <= rate <= more[1] and more[1] - more[0] < 0.9 * (high - low)
+        forecast = f"; with {2 * count} more images it would be about {_interval(more)}"
         yield (
             f"true rate: of 95 % of such calibrations, estimated. {product} has the widest, "
-            f"{_interval(ends[product])}; with {2 * count} more images it would be "
-            f"{_interval(more)}: snl calibrate FILE NORMALS --add"
+            f"{_interval(ends[product])}{forecast if helps else ''}: snl calibrate FILE NORMALS "
+            "--add narrows it"
         )
 
 

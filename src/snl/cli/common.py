@@ -201,8 +201,13 @@ def image_files(paths: Sequence[Path], *, quiet: bool = False) -> list[Path]:
                 links.append((file, first))
     if links:
         file, first = links[0]
-        more = f", and so on for {len(links)} paths" if len(links) > 1 else ""
-        note(f"note: {file} is the same file as {first}{more}; each image is used once")
+        if len(links) == 1:
+            note(f"note: {file} is the same file as {first}; it is used once")
+        else:
+            note(
+                f"note: {len(links)} paths are the same files as others, such as {file} and "
+                f"{first}; each file is used once"
+            )
     return list(files.values())
 
 

@@ -137,7 +137,9 @@ def run(options: Options) -> int:
     inspector = snl.load(
         options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
     )
-    catalog = snl.Catalog.for_model(options.data, inspector, options.layout, options.part_pattern)
+    catalog = snl.Catalog.for_model(
+        options.data, inspector, options.layout, options.part_pattern, unseen=True
+    )
     outputs = [Output("--json", options.json, METRICS)] if options.json else []
     if options.save_maps:
         files = map_files(options.save_maps, catalog)

@@ -85,6 +85,8 @@ def run(options: Options) -> int:
     inputs = [] if data is None else catalog_files(data, options.data)
     kind = ONNX if format == "onnx" else OPENVINO
     check_outputs([Output("-o", output, kind)], [options.file, *inputs])
+    if not options.quiet:
+        say("exporting: PyTorch's exporter takes most of a minute on a slow machine")
     checked = export(
         inspector,
         output,

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SUMMARY = "inspect new images: a summary, one JSON line each, overlays if requested"
 
 
+_SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+
+
 class Options(
     OutputOptions,
     shared.PartOption,
@@ -75,7 +78,7 @@ def add_parser(verbs: Any) -> None:
         type=Path,
         metavar="OUT",
         help="write one JSON line for each image to a file, or to standard output (-). Without it "
-        "they are printed unless standard output is a terminal, which gets a summary",
+        "and --csv they are printed unless standard output is a terminal, which gets a summary",
     )
     verb.add_argument(
         "--csv", type=Path, metavar="OUT", help="write one row for each image to a table"
@@ -157,8 +160,14 @@ def run(options: Options) -> int:
 
     if options.parts and not options.part_pattern:
         raise SettingsError("--parts needs --part-pattern, which names the part of each image")
+    if options.csv and options.csv.suffix.lower() in _SPREADSHEETS:
+        raise SettingsError(
+            f"--csv {options.csv}: writes comma-separated text, which spreadsheets open; give a "
+            "name that ends in .csv"
+        )
     _check_rejects(options)
     inspect_bulk.check(options)
+    _check_paths(options)
     inspector = snl.load(
         options.file,
         options.device,
@@ -176,6 +185,19 @@ def run(options: Options) -> int:
     if any(map(is_video, options.paths)):
         return _inspect_video(options, inspector, rates)
     return _inspect_images(options, inspector, rates)
+
+
+def _check_paths(options: Options) -> None:
+    """Check before the network is loaded that something of what is given is there.
+
+    Raises:
+        DataError: nothing is.
+    """
+    from snl.data.remote import is_address
+    from snl.data.video import is_live
+
+    if not any(is_address(p) or is_live(p) or Path(p).exists() for p in options.paths):
+        raise DataError(f"{options.paths[0]} does not exist; check the path")
 
 
 def _check_rejects(options: Options) -> None:
@@ -234,7 +256,8 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
 
     paths = image_files([Path(path) for path in options.paths])
     parts = PartRun(options, paths, inspector, rates) if options.part_pattern else None
-    progress = progress_bar("inspecting", options.quiet or not for_people(options.json))
+    is_text = for_people(options.json, options.csv)
+    progress = progress_bar("inspecting", options.quiet or not is_text)
     failed: list[ImageError] = []
     remarks, summary = Remarks(), Summary()
     status = OK
@@ -286,14 +309,17 @@ def _inspect_images(options: Options, inspector: Inspector, rates: Rates | None)
     remarks.summarise()
     if parts:
         parts.summarise()
-    elif for_people(options.json) and not options.quiet:
+    elif is_text and not options.quiet:
         rejects = bool(options.copy_rejects or options.move_rejects)
-        for line in summary.lines(shown=bool(options.out), sorted_out=rejects):
+        written = bool(options.csv or options.json)
+        for line in summary.lines(shown=bool(options.out), sorted_out=rejects, written=written):
             say(line, lines=True)
     if not status:
         _advise(options, inspector, rates)
     if failed:
         say(f"{len(failed)} of {len(paths)} images could not be inspected")
+    if outputs.alarm:  # where nobody overlooks it
+        say(outputs.alarm)
     return status or (BAD_INPUT if failed or outputs.failed else OK)
 
 
@@ -343,4 +369,6 @@ def _inspect_video(options: Options, inspector: Inspector, rates: Rates | None) 
             outputs.stopped, status = True, stop.status
     if not status:
         say(f"{outputs.count} frames inspected, {dropped} dropped")
+    if outputs.alarm:
+        say(outputs.alarm)
     return status or (BAD_INPUT if outputs.failed else OK)

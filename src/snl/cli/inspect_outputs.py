@@ -55,6 +55,7 @@ class Outputs:
     Attributes:
         count: number of results.
         stopped: whether the run was asked to stop; set by the caller.
+        alarm: of the drift monitor, after `close`; the caller says it.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
@@ -62,6 +63,7 @@ class Outputs:
         self._errors: dict[int, int] = {}
         self.count = 0
         self.stopped = False
+        self.alarm: str | None = None
 
     @property
     def failed(self) -> bool:
@@ -103,7 +105,10 @@ class Outputs:
             failures = self._errors.get(number, 0) - before
             summary = sink.summary()
             if summary and not failures:
-                say(summary)
+                if isinstance(sink, Monitor):
+                    self.alarm = summary
+                else:
+                    say(summary)
             if before > 1 and sink.option in (
                 "--out",
                 "--labelme",
@@ -189,7 +194,7 @@ def open_outputs(
     with ExitStack() as stack:
         if options.monitor:
             stack.enter_context(locked(options.monitor, MONITOR_BUSY))
-        is_text = video is None and for_people(options.json)
+        is_text = video is None and for_people(options.json, options.csv)
         outputs = Outputs([*_sinks(options, inspector, places, sources, is_text)])
         complete = False
         try:
@@ -314,7 +319,8 @@ def output_files(
     own). A number is appended where two images would get the same file, or where the name would
     be too long.
     """
-    resolved = {path: path.resolve() for path in paths}
+    # links keep their own names
+    resolved = {path: Path(os.path.normpath(path.absolute())) for path in paths}
     anchors = {path.anchor for path in resolved.values()}
     common = (
         os.path.commonpath([p.parent for p in resolved.values()]) if len(anchors) == 1 else None

@@ -23,11 +23,13 @@ STDOUT = Path("-")
 """`--json -`: standard output."""
 
 
-def for_people(json: Path | None) -> bool:
+def for_people(json: Path | None, csv: Path | None) -> bool:
     """Return whether the results are shown as text: they go to a file, or standard output is a
     terminal, which JSON lines would flood."""
     if json is not None:
         return json != STDOUT
+    if csv is not None:
+        return True
     return sys.stdout is not None and sys.stdout.isatty()
 
 
@@ -64,12 +66,13 @@ class Summary:
         if len(self._worst) > 4 * FEW:
             self._worst = sorted(self._worst)[:FEW]
 
-    def lines(self, shown: bool, sorted_out: bool) -> Iterator[str]:
+    def lines(self, shown: bool, sorted_out: bool, written: bool) -> Iterator[str]:
         """Yield what there is to say.
 
         Args:
             shown: overlays were written.
             sorted_out: rejects were copied or moved.
+            written: all results were written to a file.
         """
         total = sum(sum(counts.values()) for counts in self._counts.values())
         if not total:
@@ -86,8 +89,10 @@ class Summary:
             return
         advice = [] if shown else ["--out DIR shows where"]
         advice += [] if sorted_out else ["--copy-rejects DIR collects the images"]
+        if not written:
+            advice.append("--csv FILE or --json FILE writes all results")
         if advice:
-            yield f"next: {', '.join(advice)}; --csv FILE or --json FILE writes all results"
+            yield f"next: {', '.join(advice)}"
 
     def _table(self) -> str:
         from snl.text_table import aligned

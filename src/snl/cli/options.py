@@ -390,6 +390,8 @@ def rate(text: str) -> float:
         value = float("nan")
     if not 0 < value < 1:
         meant = f"; {value / 100:g} or {value:g}%?" if 1 <= value < 100 and not percent else ""
+        if number.count(",") == 1 and number.replace(",", "").isdecimal():
+            meant = f"; with a decimal point: {text.strip().replace(',', '.')}?"
         raise argparse.ArgumentTypeError(
             f"{_shown(text)} is not a rate; give a number between 0 and 1, without 0 and 1, or a "
             f"percentage{meant}"

@@ -56,7 +56,9 @@ def run(options: Options) -> int:
     inspector = snl.load(
         options.file, options.device, precision=options.precision, max_pixels=options.max_pixels
     )
-    catalog = snl.Catalog.for_model(options.data, inspector, options.layout, options.part_pattern)
+    catalog = snl.Catalog.for_model(
+        options.data, inspector, options.layout, options.part_pattern, unseen=True
+    )
     inputs: list[str | Path] = [options.file, *catalog_files(catalog, options.data)]
     check_outputs([Output("-o", options.output, PAGE)], inputs)
     evaluation = report(

@@ -163,6 +163,7 @@ def run(options: Options) -> int:
         f"{options.output}: {training['steps']} steps, {seconds:.0f} s, loss {training['loss']:.4f}"
     )
     _report_calibration(options, inspector)
+    say(f"next: snl inspect {options.output} IMAGES")
     return OK
 
 

@@ -17,9 +17,11 @@ import difflib
 import hashlib
 import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from snl.data.layouts import (
     is_btad,
@@ -90,6 +92,9 @@ class Catalog:
 
     split_note: str = ""
     """What was decided about products without a split; empty: nothing."""
+
+    unsplit: frozenset[str] = frozenset()
+    """Products without a split, some of whose normal images became test images."""
 
     @classmethod
     def read(
@@ -179,6 +184,7 @@ class Catalog:
             tuple(records),
             (*reading.notes, *of_parts, *moved, *unused),
             reading.split_note(),
+            frozenset(reading.tested),
         )
 
     @classmethod
@@ -188,6 +194,8 @@ class Catalog:
         model: object,
         layout: str = "auto",
         part_pattern: str | None = None,
+        *,
+        unseen: bool = False,
     ) -> Catalog:
         """Return a data set with the split that a model was trained with.
 
@@ -195,6 +203,8 @@ class Catalog:
             data: a catalog, which is returned as it is, or a data set to read.
             model: an inspector, or anything else, for which the split is the default one.
             layout, part_pattern: as for `read`.
+            unseen: of products without a split, let the normal images be test images that an
+                inspector was neither trained nor calibrated with.
 
         Raises:
             DataError, DependencyError: as `read`.
@@ -203,7 +213,10 @@ class Catalog:
             return data
         settings = getattr(model, "settings", None)
         share = TEST_SHARE if settings is None else settings.training.test_share
-        return cls.read(data, layout, part_pattern, share)
+        catalog = cls.read(data, layout, part_pattern, share)
+        if unseen and catalog.unsplit and settings is not None:
+            return replace(catalog, records=tuple(_unseen_as_test(catalog, model)))
+        return catalog
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -281,6 +294,24 @@ class Catalog:
         fields += [record.part] if record.part else []
         fields += [f"roi {record.roi}"] if record.roi else []
         return unicodedata.normalize("NFC", "\0".join(fields)).encode("utf-8", "surrogateescape")
+
+
+def _unseen_as_test(catalog: Catalog, model: Any) -> Iterator[Record]:
+    """Yield the records; see `Catalog.for_model`."""
+    known = set(model.training.hashes.tolist())
+    for images in model.calibration.sets.values():
+        known.update(images.hashes.tolist())
+    for record in catalog.records:
+        if (record.split, record.label) == (
+            "train",
+            "normal",
+        ) and record.product in catalog.unsplit:
+            content = None
+            with suppress(OSError):  # it is reported when it is read
+                content = model.training.content_hash(record.path)
+            if content not in known:
+                record = replace(record, split="test")
+        yield record
 
 
 def _matches(layout: _Layout, path: Path) -> bool:

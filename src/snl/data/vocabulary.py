@@ -93,6 +93,7 @@ UNLABELLED = """
 """
 
 FILLERS = """
+    known confirmed typical collected received returned current recent daily
     part parts piece pieces image images img imgs picture pictures pic pics photo photos sample
     samples example examples item items unit units product products object objects data
     dataset set

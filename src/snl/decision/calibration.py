@@ -277,10 +277,7 @@ class Calibration:
         """Return the smallest rate that the held-out images of all products allow, rounded up to
         two digits; None: there are none, so no rate is possible."""
         smallest = self.scores.smallest_rate()
-        if smallest >= 1:
-            return None
-        unit = 10.0 ** (math.floor(math.log10(smallest)) - 1)
-        return float(f"{math.ceil(smallest / unit - 1e-9) * unit:.12g}")
+        return None if smallest >= 1 else rounded_up(smallest)
 
     def can_decide(self, rate: float | None = None, product: str | None = None) -> bool:
         """Return whether images can be called normal or anomalous at a rate.
@@ -471,6 +468,16 @@ class Calibration:
 
 _MOST_IMAGES = 1e12
 """A number that stands for more images than anybody has."""
+
+
+def rounded_up(rate: float) -> float:
+    """Return a rate with two significant digits, not smaller than it was.
+
+    >>> rounded_up(0.02439), rounded_up(0.05)
+    (0.025, 0.05)
+    """
+    unit = 10.0 ** (math.floor(math.log10(rate)) - 1)
+    return float(f"{math.ceil(rate / unit - 1e-9) * unit:.12g}")
 
 
 def images_needed(rate: float) -> int:

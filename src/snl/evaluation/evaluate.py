@@ -83,7 +83,7 @@ def evaluate(
         >>> 0 <= evaluation.mean["image_auroc"] <= 1
         True
     """
-    catalog = Catalog.for_model(data, model)
+    catalog = Catalog.for_model(data, model, unseen=True)
     records = [record for record in catalog.test() if record.label is not None]
     if not records:
         raise DataError(

@@ -161,7 +161,7 @@ def create(name: str, **options: Any) -> nn.Module:
     """
     if name == compact.NAME:
         return _built(name, lambda: compact.CompactFeatures(**options))
-    otherwise = "; exports (snl export) and --teacher snl_compact do without it"
+    otherwise = "; exports (snl export) and the built-in teacher do without it"
     require(("torchvision", "timm"), "train", f"the network '{name}'", otherwise)
     import timm
 

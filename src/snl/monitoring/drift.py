@@ -19,7 +19,7 @@ import numpy as np
 
 from snl.errors import SnlError
 from snl.files import write_text
-from snl.kinds import DRIFT
+from snl.kinds import BUNDLE, DRIFT
 from snl.monitoring.product_stream import Stream
 from snl.monitoring.state_file import (
     read_count,
@@ -241,6 +241,11 @@ class DriftMonitor:
                 "drift monitor, or start a new monitor"
             ) from None
         except (ValueError, RecursionError):
+            if BUNDLE.is_replaceable(Path(path)):
+                raise SnlError(
+                    f"{path}: is a bundle, not the state of a drift monitor; give the file that "
+                    "snl inspect --monitor writes"
+                ) from None
             raise SnlError(_unreadable(str(path), "truncated, damaged or not JSON")) from None
         return cls._read(document, str(path), checksum=True)
 

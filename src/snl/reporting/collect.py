@@ -74,7 +74,7 @@ def report(
         >>> len(evaluation.scores) > 0
         True
     """
-    catalog = Catalog.for_model(data, inspector)
+    catalog = Catalog.for_model(data, inspector, unseen=True)
     check_outputs([Output("the report", Path(path), PAGE)], catalog_files(catalog))
     shown: list[Future[Shown]] = []
     side = thumbnail_side(len(catalog.test()))

@@ -33,10 +33,11 @@ _LEAST_Z = 2.0
 CHANCE = 0.01
 """Images that do not look like their product are refused if so many of them would be found among
 images of the product with at most this probability."""
-_SHOWN = 5
+_SHOWN = 20
 
 Note = Callable[[str], None]
 _INSIST = "if this is right, repeat it with --force (force=True)"
+_TOO_HIGH = f"A score of more than {FACTOR:g} times the threshold is not taken"
 _NAME = "name the product with --product NAME (product=), or insist with --force (force=True)"
 
 
@@ -103,7 +104,7 @@ def doubts_about_normals(
                 calibration.rates_for(product).anomalous, product
             )
             if limit is not None and scores[row] > FACTOR * limit:
-                too_high.append(f"{path}: {high}; {_INSIST}")
+                too_high.append(f"{path}: {high} {_TOO_HIGH}; {_INSIST}")
     for product, texts in strange.items():
         doubts.remarks += texts
         count = sample.products.count(product)
@@ -125,14 +126,25 @@ def doubts_about_folders(paths: Iterable[Path], label: str) -> Doubts:
     """
     doubts = Doubts()
     for path in paths:
-        found = folder_label(path)
+        found, folder = folder_label(path)
         if found is not None and found != label:
-            doubts.remarks.append(f"{path}: its folder '{path.parent.name}' is of {found} images")
+            doubts.remarks.append(f"{path}: its folder '{folder}' is of {found} images")
     if doubts.remarks:
         doubts.refusals.append(
             f"{len(doubts.remarks)} images given as {label} are in folders of the opposite, first "
             f"{doubts.remarks[0]}; {_INSIST}"
         )
+    return doubts
+
+
+def doubts_about_data(data: Path) -> Doubts:
+    """Return whether a folder of normal images of several products has a name that says
+    otherwise."""
+    doubts = Doubts()
+    if data.is_dir():
+        found, folder = folder_label(data / "image")
+        if found == "anomalous":
+            doubts.refusals.append(f"{data}: its folder '{folder}' is of {found} images; {_INSIST}")
     return doubts
 
 
@@ -145,7 +157,11 @@ def doubts_about_thresholds(before: Calibration, after: Calibration) -> Doubts:
         if old is None or new is None or old <= 0 or new <= NOTED * old:
             continue
         change = f"from {old:.4g} to {new:.4g}, {new / old:.2g} times as high"
-        doubts.remarks.append(f"{product}: the threshold rises {change}")
+        shared = len(before.sets[product]) == len(after.sets[product])
+        doubts.remarks.append(
+            f"{product}: the threshold rises {change}"
+            + (", by the tail that all products share (--rule conformal: none)" if shared else "")
+        )
         if new > FACTOR * old:
             doubts.refusals.append(
                 f"{product}: its threshold would rise {change}, and defects with scores below it "
@@ -213,14 +229,21 @@ def once_each(paths: Sequence[Path], note: Note) -> list[Path]:
     return list(first.values())
 
 
-def folder_label(path: Path) -> str | None:
-    """Return the label that the name of an image's folder states: `normal`, `anomalous` or None."""
+def folder_label(path: Path) -> tuple[str | None, str]:
+    """Return the label that the folders of an image state, and the folder's name that states it.
+
+    The nearest of three folders decides, so that `known defects/bolt/1.png` is anomalous.
+    """
     folder = path.absolute().parent
     if (label := label_of(folder.name)) is not None:
-        return label
+        return label, folder.name
     split = folder.parent
-    is_test = split_of(split.name) == "test" and (split.parent / "train").is_dir()
-    return "anomalous" if is_test else None
+    if split_of(split.name) == "test" and (split.parent / "train").is_dir():
+        return "anomalous", folder.name
+    for parent in (split, split.parent):
+        if (label := label_of(parent.name)) is not None:
+            return label, parent.name
+    return None, folder.name
 
 
 def tail(count: int, least: int, rate: float) -> float:

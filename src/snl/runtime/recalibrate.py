@@ -78,11 +78,11 @@ def calibrate(
     calibration = inspector.calibration
     edits: list[Calibration] = []
     if normals is not None:
-        records = (
-            [record for record in normals.records if record.label == "normal"]
-            if isinstance(normals, Catalog)
-            else records_in(Path(normals), product)
-        )
+        if isinstance(normals, Catalog):
+            records = [record for record in normals.records if record.label == "normal"]
+        else:
+            feedback.doubts_about_data(Path(normals)).decide(note, force)
+            records = records_in(Path(normals), product)
         calibration, _ = add_normals(
             inspector, calibration, records, add=add, named=product is not None, force=force,
             progress=progress, note=note,
