@@ -34,7 +34,7 @@ def test_only_the_missing_package_is_named(
     assert "\n" not in message
     others = {"torch", "torchvision", "timm"} - {missing}
     assert not any(f"needs {other} " in message for other in others)
-    assert main(["inspect", str(bundle), "a.png"]) == 2
+    assert main(["inspect", str(bundle), str(bundle)]) == 2
     assert capsys.readouterr().err == f"snl: error: {message}\n"
 
 
@@ -76,7 +76,7 @@ def test_an_import_error_of_this_package_is_a_defect(
         load(bundle)
     assert not isinstance(caught.value, snl.SnlError)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert main(["inspect", str(bundle), str(tmp_path / "image.png")]) == 70
+    assert main(["inspect", str(bundle), str(bundle)]) == 70
     (details,) = (tmp_path / "snl").iterdir()
     assert module in details.read_text()
 

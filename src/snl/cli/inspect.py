@@ -196,6 +196,8 @@ def _check_paths(options: Options) -> None:
     from snl.data.remote import is_address
     from snl.data.video import is_live
 
+    if not Path(options.file).is_file():
+        return  # loading it says so
     if not any(is_address(p) or is_live(p) or Path(p).exists() for p in options.paths):
         raise DataError(f"{options.paths[0]} does not exist; check the path")
 
