@@ -111,7 +111,8 @@ class JsonLines:
     def summary(self) -> str | None:
         """Return the number of lines."""
         kept = ", left as it was" if not self._count else ""
-        return f"{self._count} {self.unit}: {self._path}{kept}"
+        unit = self.unit.removesuffix("s") if self._count == 1 else self.unit
+        return f"{self._count} {unit}: {self._path}{kept}"
 
     def _flush(self) -> None:
         """Write all lines that wait, whole, or none of them."""

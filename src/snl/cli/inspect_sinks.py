@@ -90,7 +90,7 @@ class Overlays:
 
     def summary(self) -> str | None:
         """Return the number of files."""
-        return f"{self._count} overlays: {self._folder}"
+        return f"{self._count} overlay{'' if self._count == 1 else 's'}: {self._folder}"
 
 
 class LabelMe:
