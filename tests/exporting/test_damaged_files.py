@@ -312,5 +312,5 @@ def test_a_missing_runtime_is_named(
     extra: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    assert main(["inspect", str(exported[kind]), "a.png"]) == 2
+    assert main(["inspect", str(exported[kind]), __file__]) == 2
     assert f"pip install 'snl-ad[{extra}]'" in error_line(capsys)

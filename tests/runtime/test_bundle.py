@@ -349,6 +349,6 @@ def test_a_missing_plug_in_is_named(
     assert str(file) in message and "\n" not in message
     assert f"the loss 'sparse' of the plug-in {shown}, which is not installed here" in message
     assert message.endswith(": pip install snl-sparse")
-    assert main(["inspect", str(file), "a.png", "--device", "cpu"]) == 2
+    assert main(["inspect", str(file), str(file), "--device", "cpu"]) == 2
     assert capsys.readouterr().err == f"snl: error: {message}\n"
     assert describe(file)["plugins"] == [plugin]  # what the file contains can be shown
