@@ -111,9 +111,9 @@ def test_without_a_change_the_calibration_is_printed_and_nothing_is_written(
     for product in ("bolt", "plate"):
         row = next(line for line in lines if line.startswith(product)).split()
         limit = inspector.threshold(product)
-        assert row[1:4] == ["20", "0.024", f"{limit:.4g}"]
+        assert row[1:4] == ["20", "0.025", f"{limit:.4g}"]
         assert row[5:10] == ["shared", "tail", "0.05", "/", "0.1"] and row[-1] == "%"
-    assert "40 held-out images, rates from 0.024 up" in output.out
+    assert "40 held-out images, rates from 0.025 up" in output.out
     assert "(training); 0 before it" in output.out and output.err == ""
 
 
