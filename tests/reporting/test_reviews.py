@@ -234,7 +234,7 @@ def test_reviews_that_cannot_be_taken_change_nothing(
     alarm, before = review(image, "false alarm", tmp_path), file.read_bytes()
     strange = {**alarm, "product": "<b>nut</b>\x1b[31m"}
     for content, words, message in (
-        (document(alarm, network="other"), [], "reviews decisions of another network than that of"),
+        (document(alarm, network="other"), [], "reviews decisions of another network ("),
         (document(strange), [], "product '<b>nut</b>\\x1b[31m' is not known to"),
         (document({**alarm, "path": "gone.png"}), [], "none of its 1 images can be used, first"),
         (document({**alarm, "path": "gone.png"}), ["--data", tmp_path / "x"], "not found"),
