@@ -149,7 +149,7 @@ def test_what_is_no_image(shape: tuple[int, ...]) -> None:
 
 
 LARGE = """
-import json, time
+import json, time, tracemalloc
 import numpy as np, torch
 from snl.runtime.tiled import predict_tiled
 from snl.model.network import Network
@@ -171,13 +171,14 @@ def peak():  # MiB; ru_maxrss would count the parent's memory at the fork, too
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 predict(np.zeros((8, 256, 256, 3), np.uint8))  # what the network takes for one batch
-before, began, used = peak(), time.perf_counter(), time.process_time()
+tracemalloc.start()  # NumPy's arrays; what the allocator keeps beyond them varies by 50 MiB
+began, used = time.perf_counter(), time.process_time()
 image = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
 found, embedding = predict_tiled(predict, image, 256, 256)
 print(json.dumps({
-    "before": before, "after": peak(), "seconds": time.perf_counter() - began,
+    "after": peak(), "seconds": time.perf_counter() - began,
     "cpu": time.process_time() - used, "shape": found.shape, "embedding": embedding.shape,
-    "finite": bool(np.isfinite(found).all()),
+    "finite": bool(np.isfinite(found).all()), "arrays": tracemalloc.get_traced_memory()[1] / 2**20,
 }))
 """
 
@@ -191,6 +192,6 @@ def test_memory_and_time_of_twelve_megapixels() -> None:
     assert done.returncode == 0, done.stderr
     figures: dict[str, Any] = json.loads(done.stdout)
     assert figures["shape"] == [3000, 4000] and figures["finite"]
-    assert figures["after"] - figures["before"] < 160
+    assert figures["arrays"] < 100
     assert figures["after"] < 1024  # of which PyTorch and timm take 500 to 700
     assert figures["cpu"] < 120

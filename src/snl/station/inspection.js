@@ -53,6 +53,7 @@ function inspectionViewer(one, { boxes = [], small = false, onchange = () => {} 
 /** Returns the whole panel of an inspection. `reviewed` is called with the inspection after a review. */
 function inspectionPanel(one, { reviewed = () => {} } = {}) {
   const state = { one, busy: false };
+  let changing = Promise.resolve();
   const rates = product(one.product)?.rates ?? { anomalous: 0.05, uncertain: 0.1 };
   const view = inspectionViewer(one, { onchange: () => showBoxes() });
   const note = make("input", { type: "text", maxlength: 2000, autocomplete: "off", "aria-label": t("review.note"), placeholder: t("review.note") });
@@ -120,8 +121,11 @@ function inspectionPanel(one, { reviewed = () => {} } = {}) {
       showBoxes();
     }
   }
-  async function change(action, after) {
-    if (state.busy) return;
+  function change(action, after) {
+    if (!state.busy) changing = begin(action, after);
+    return changing;
+  }
+  async function begin(action, after) {
     state.busy = true;
     const changed = await attempt(action);
     state.busy = false;
@@ -154,7 +158,7 @@ function inspectionPanel(one, { reviewed = () => {} } = {}) {
       rarityScale(one, rates), verdicts,
       may("review") ? make("div", { class: "note-line" }, note, drawButton, make("button", { type: "button", text: t("review.box.add"), onclick: () => { if (!view.layer.drawing) toggleBoxes(); view.layer.add(); } }), boxCount) : null,
       facts, history, parts));
-  return { node, review, undo, toggleBoxes, toggleOverlay: view.toggle, zoom: view.zoom, reset: view.reset, note: () => note.focus(), one: () => state.one };
+  return { node, review, undo, settled: () => changing, toggleBoxes, toggleOverlay: view.toggle, zoom: view.zoom, reset: view.reset, note: () => note.focus(), one: () => state.one };
 }
 
 function verdictName(verdict) { return t(`verdict.name.${verdict.replace(" ", "")}`); }

@@ -95,6 +95,12 @@ async function viewReview(container, { query }) {
     choose(index);
     await state.panel.undo();
   }
+  /** Takes back what is shown or, where it has no review, the last review; after one that is on its way. */
+  async function undoKey() {
+    await state.panel.settled();
+    if (state.panel.one().review === null && state.done.length) await undoLast();
+    else await state.panel.undo();
+  }
   list.addEventListener("scroll", () => { if (list.scrollTop + list.clientHeight > list.scrollHeight - 800) readMore(); }, { passive: true });
   showFilters();
   await read();
@@ -108,7 +114,7 @@ async function viewReview(container, { query }) {
     key(event) {
       const step = { j: 1, ArrowDown: 1, ArrowRight: 1, k: -1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
       if (step) { event.preventDefault(); choose(state.at + step, true); return true; }
-      if (event.key === "u" && state.panel?.one().review === null && state.done.length) { undoLast(); return true; }
+      if (event.key === "u" && state.panel) { undoKey(); return true; }
       return state.panel ? panelKey(state.panel, event) : false;
     },
   };
