@@ -88,13 +88,21 @@ class Station:
         return self.until(look, f"{selector} with {text!r}")
 
     def click(self, text: str, selector: str = "button, a, summary") -> None:
-        """Click what has a text."""
+        """Click what has a text; what the page draws anew in between is sought again."""
+        from selenium.common.exceptions import StaleElementReferenceException
+
         self.steps.append(f"click {text}")
-        node = self.find(
-            f"dialog[open] :is({selector})" if self.all("dialog[open]") else selector, text
-        )
-        self.js("arguments[0].scrollIntoView({block: 'center'})", node)
-        node.click()
+        for last in (False, False, True):
+            node = self.find(
+                f"dialog[open] :is({selector})" if self.all("dialog[open]") else selector, text
+            )
+            try:
+                self.js("arguments[0].scrollIntoView({block: 'center'})", node)
+                node.click()
+                return
+            except StaleElementReferenceException:
+                if last:
+                    raise
 
     def keys(self, *keys: str) -> None:
         from selenium.webdriver import ActionChains
