@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 
-import pytest
+from tests.terminal import on_terminal
 
 PROGRAM = """
 import time
@@ -35,21 +34,8 @@ def test_a_file_gets_lines_and_nothing_of_what_is_done_at_once() -> None:
         assert line.startswith("training: ") and "/30 [00:0" in line and "loss=0.5]" in line
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
 def test_a_terminal_gets_a_bar() -> None:
-    parent, child = pty.openpty()
-    with os.fdopen(parent, "rb", 0) as reader:
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM], env=ENVIRONMENT, stderr=child)
-        os.close(child)
-        written = b""
-        while True:
-            try:
-                chunk = reader.read(4096)
-            except OSError:  # the other end is closed
-                break
-            if not chunk:
-                break
-            written += chunk
-        assert process.wait() == 0
-    text = written.decode()
+    """Also one that does not know its size, as in a container."""
+    status, text = on_terminal([sys.executable, "-c", PROGRAM], ENVIRONMENT)
+    assert status == 0
     assert text.count("\rtraining:") >= 2 and "a short one: 100%" in text and "30/30" in text

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,32 +10,17 @@ import pytest
 
 from snl.cli.inspect_summary import FEW, Summary
 from snl.cli.main import main
+from tests.terminal import on_terminal
 
 
-def on_terminal(*words: object) -> tuple[int, str]:
-    """Run a command whose standard output and error are a terminal; return status and text."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "snl", *map(str, words)], stdout=follower, stderr=follower
-    )
-    os.close(follower)
-    text = b""
-    while True:
-        try:
-            part = os.read(leader, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        text += part
-    os.close(leader)
-    return process.wait(60), text.decode().replace("\r\n", "\n")
+def snl_on_terminal(*words: object) -> tuple[int, str]:
+    return on_terminal([sys.executable, "-m", "snl", *map(str, words)])
 
 
 def test_a_terminal_gets_a_line_for_each_of_few_images(trained: Path, plant: Path) -> None:
     images = [*sorted(plant.glob("bolt/test/dent/*.png"))[:2],
               *sorted(plant.glob("bolt/test/good/*.png"))[:1]]  # fmt: skip
-    status, text = on_terminal("inspect", trained, *images, "--product", "bolt")
+    status, text = snl_on_terminal("inspect", trained, *images, "--product", "bolt")
     assert status == 0 and "{" not in text
     shown = [line for line in text.splitlines() if ", bolt, score " in line]
     assert len(shown) == 3 and "normal" in shown[-1] and "threshold" in shown[0]
@@ -46,7 +28,7 @@ def test_a_terminal_gets_a_line_for_each_of_few_images(trained: Path, plant: Pat
 
 
 def test_a_terminal_gets_a_table_of_many_images(trained: Path, plant: Path) -> None:
-    status, text = on_terminal(
+    status, text = snl_on_terminal(
         "inspect", trained, plant / "bolt" / "test", plant / "plate" / "test"
     )
     assert status == 0 and "{" not in text
@@ -64,7 +46,7 @@ def test_a_terminal_gets_a_table_of_many_images(trained: Path, plant: Path) -> N
 
 def test_json_lines_where_they_are_asked_for(trained: Path, plant: Path) -> None:
     image = next(plant.glob("bolt/test/good/*.png"))
-    status, text = on_terminal("inspect", trained, image, "--json", "-")
+    status, text = snl_on_terminal("inspect", trained, image, "--json", "-")
     assert status == 0
     (line,) = [line for line in text.splitlines() if line.startswith("{")]
     assert json.loads(line)["path"] == str(image)

@@ -207,7 +207,17 @@ def test_the_layout_of_mvtec_ad_2_with_private_images(tmp_path: Path) -> None:
     assert Catalog.read(root / "can").records == catalog.records
 
 
+def test_folders_above_products_that_say_defect_are_noted(tmp_path: Path) -> None:
+    """A folder of known defects that is given as data, or one product of it."""
+    touch(tmp_path / "known defects", *(f"{p}/{n}.png" for p in ("nut", "can") for n in range(3)))
+    for data in (tmp_path / "known defects", tmp_path / "known defects" / "nut"):
+        notes = [n for n in Catalog.read(data).notes if "say defect" in n]
+        assert notes and all("3 images" in note for note in notes)
+    touch(tmp_path / "rejects" / "good parts", *(f"nut/{n}.png" for n in range(3)))
+    assert not Catalog.read(tmp_path / "rejects" / "good parts").notes
+
+
 def test_names_of_training_images_that_say_defect_are_noted(tmp_path: Path) -> None:
     touch(tmp_path, *(f"p/OK_{n}.png" for n in range(3)), "p/NG_1.png", "p/n.i.O. 2.png")
-    (note,) = [n for n in Catalog.read(tmp_path).notes if "names that say defect" in n]
+    (note,) = [n for n in Catalog.read(tmp_path).notes if "say defect" in n]
     assert "NG_1.png" in note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,6 +45,30 @@ def test_the_built_in_teacher_needs_no_timm(monkeypatch: pytest.MonkeyPatch) -> 
     assert Teacher(TeacherSettings(weights="random")).stages
     with pytest.raises(DependencyError, match="the built-in teacher do without it"):
         Teacher(TeacherSettings(name="resnet18", weights="random"))
+
+
+def test_training_with_the_built_in_teacher_needs_no_timm(parts: Path, tmp_path: Path) -> None:
+    """From the images to a decision, in a process where timm is not installed."""
+    program = f"""
+import importlib.metadata, sys
+sys.modules["timm"] = sys.modules["torchvision"] = None
+known = importlib.metadata.version
+def version(name):
+    if name in ("timm", "torchvision"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return known(name)
+importlib.metadata.version = version
+import snl
+small = {{"image_size": 64, "training.steps": 2, "training.batch_size": 2}}
+data, file = {str(parts)!r}, {str(tmp_path / "a.snl")!r}
+inspector = snl.train(data, output=file, overrides=small, quiet=True)
+assert set(inspector.training.facts["versions"]) == {{"snl", "torch"}}
+image = min(snl.Catalog.read(data).records, key=lambda record: record.path).path
+print(snl.load(file).inspect(image).decision)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("normal", "uncertain", "anomalous", "unknown product")
 
 
 def test_a_broken_package_is_named_with_the_reason(

@@ -64,6 +64,20 @@ def test_one_key_a_verdict_and_undo(
     page.until(lambda: chosen(page) == alarms[1]["id"], "moved by keys")
 
 
+@pytest.mark.parametrize("route", ["review", "inspection"])
+def test_undo_while_the_verdict_is_on_its_way(
+    page: Station, server: Server, alarms: list[dict[str, Any]], route: str
+) -> None:
+    """Whoever sees at once that the key was wrong."""
+    first = alarms[0]["id"]
+    page.connect(server.url)
+    page.open(route if route == "review" else f"inspection/{first}")
+    page.until(lambda: page.all(".verdict-panel"), "the inspection")
+    page.keys("d", "u")
+    page.until(lambda: reviews(server, first), "the verdict")
+    page.until(lambda: stored(server, first)["review"] is None, "it is undone")
+
+
 def test_a_note_and_a_box_by_keyboard(
     page: Station, server: Server, alarms: list[dict[str, Any]]
 ) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snl.cli import options as shared
 from snl.cli import rois
-from snl.cli.calibration_table import missing
+from snl.cli.calibration_table import missing, move
 from snl.cli.common import OK, say
 
 if TYPE_CHECKING:
@@ -98,14 +99,8 @@ def add_parser(verbs: Any) -> None:
 
 def _moved(before: Calibration, after: Calibration, new: Sequence[str]) -> str | None:
     """Return how far the thresholds of the other products have moved; None: they have not."""
-    shares = []
-    for name in before.products:
-        rate = before.rates_for(name).anomalous
-        if name in new or name not in after.sets:
-            continue
-        old, now = (one.scores.threshold(rate, name)[0] for one in (before, after))
-        if old and now:
-            shares.append(abs(now / old - 1))
+    others = [name for name in before.products if name not in new and name in after.sets]
+    shares = [share for name in others if math.isfinite(share := move(before, after, name))]
     if not shares or max(shares) < 0.005:
         return None
     return (

@@ -45,10 +45,10 @@ def format_calibration(inspector: Inspector) -> str:
 
 def format_change(before: Calibration, after: Calibration) -> str:
     """Return what a change of the calibration means for thresholds as text."""
-    moved = {product: _move(before, after, product) for product in after.products}
-    changed = [product for product, move in moved.items() if move > _SMALL]
+    moved = {product: move(before, after, product) for product in after.products}
+    changed = [product for product, share in moved.items() if share > _SMALL]
     lines = _table(after, _intervals(after, changed)) if changed else []
-    others = [move for move in moved.values() if 0 < move <= _SMALL]
+    others = [share for share in moved.values() if 0 < share <= _SMALL]
     if others:
         many = f"{len(others)} {'other ' if changed else ''}product{'s'[: len(others) > 1]}"
         lines.append(f"the thresholds of {many} move by at most {100 * max(others):.2g} %")
@@ -56,7 +56,7 @@ def format_change(before: Calibration, after: Calibration) -> str:
     return "\n".join([*lines, "snl calibrate FILE without a change says more"])
 
 
-def _move(before: Calibration, after: Calibration, product: str) -> float:
+def move(before: Calibration, after: Calibration, product: str) -> float:
     """Return by which share the thresholds of a product move; infinite: there was none, or there is
     none, or its images or rates are others."""
     if product not in before.sets or len(before.sets[product]) != len(after.sets[product]):

@@ -94,11 +94,7 @@ def _seen_before(evaluation: Evaluation, inspector: Inspector) -> Iterator[str]:
     training = inspector.training
     known = {
         "trained on": set(training.hashes.tolist()),
-        "held-out images of the calibration": {
-            content
-            for data in inspector.calibration.sets.values()
-            for content in data.hashes.tolist()
-        },
+        "held-out images of the calibration": inspector.calibration.held_out,
     }
     normal = [image.path for image in evaluation.scores if image.label == "normal"]
     contents = []

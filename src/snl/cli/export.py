@@ -86,7 +86,7 @@ def run(options: Options) -> int:
     kind = ONNX if format == "onnx" else OPENVINO
     check_outputs([Output("-o", output, kind)], [options.file, *inputs])
     if not options.quiet:
-        say("exporting: PyTorch's exporter takes most of a minute on a slow machine")
+        say("writing the graph; this takes 15 to 60 seconds")
     checked = export(
         inspector,
         output,

@@ -22,7 +22,7 @@ from snl.data.pairing import (
 )
 from snl.data.reading import Reading
 from snl.data.records import Record, make_record
-from snl.data.words import meaning_of
+from snl.data.words import folder_label, meaning_of
 from snl.errors import ImageError
 
 
@@ -144,16 +144,19 @@ def _with_masks(record: Record, masks: tuple[Path, ...]) -> Record:
 
 
 def _note_names(records: Sequence[Record], reading: Reading) -> None:
-    """Note training images whose own names say that they are anomalous: `NG_001.png`."""
+    """Note training images whose names or folders say that they are anomalous: `NG_001.png`."""
     named: dict[str, list[Path]] = defaultdict(list)
+    stated = {folder: folder_label(folder / "image") for folder in {r.path.parent for r in records}}
     for record in records:
         if record.split == "train" and record.label == "normal":
             meaning = meaning_of(record.path.stem)
-            if meaning.label == "anomalous" and meaning.certain and meaning.verdict:
+            says = meaning.label == "anomalous" and meaning.certain and meaning.verdict
+            label, folder = stated[record.path.parent]  # a product may be named `crack`
+            if says or (label == "anomalous" and folder != record.product):
                 named[f"product {shown(record.product)}"].append(record.path)
     reading.note_groups(
         named,
         "image",
-        "with names that say defect are read as normal; if they show defects, move them to a "
-        "folder bad",
+        "whose names or folders say defect are read as normal; if they show defects, move them to "
+        "a folder bad",
     )

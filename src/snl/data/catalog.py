@@ -298,19 +298,18 @@ class Catalog:
 
 def _unseen_as_test(catalog: Catalog, model: Any) -> Iterator[Record]:
     """Yield the records; see `Catalog.for_model`."""
-    known = set(model.training.hashes.tolist())
-    for images in model.calibration.sets.values():
-        known.update(images.hashes.tolist())
+    trained = set(model.training.hashes.tolist())
+
+    def is_known(path: Path) -> bool:
+        with suppress(OSError):  # it is reported when it is read
+            content = model.training.content_hash(path)
+            return content in trained or content in model.calibration.held_out
+        return False
+
     for record in catalog.records:
-        if (record.split, record.label) == (
-            "train",
-            "normal",
-        ) and record.product in catalog.unsplit:
-            content = None
-            with suppress(OSError):  # it is reported when it is read
-                content = model.training.content_hash(record.path)
-            if content not in known:
-                record = replace(record, split="test")
+        is_ours = record.label == "normal" and record.product in catalog.unsplit
+        if is_ours and record.split == "train" and not is_known(record.path):
+            record = replace(record, split="test")
         yield record
 
 

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import Literal
 
 from snl.data import vocabulary
@@ -66,6 +67,23 @@ def label_of(name: str) -> Label | None:
     """
     meaning = meaning_of(name)
     return meaning.label if meaning.certain else None
+
+
+def folder_label(path: Path) -> tuple[Label | None, str]:
+    """Return the label that the folders of an image state, and the folder's name that states it.
+
+    The nearest of three folders decides, so that `known defects/bolt/1.png` is anomalous.
+    """
+    folder = path.absolute().parent
+    if (label := label_of(folder.name)) is not None:
+        return label, folder.name
+    split = folder.parent
+    if split_of(split.name) == "test" and (split.parent / "train").is_dir():
+        return "anomalous", folder.name
+    for parent in (split, split.parent):
+        if (label := label_of(parent.name)) is not None:
+            return label, parent.name
+    return None, folder.name
 
 
 def split_of(name: str) -> Part | None:

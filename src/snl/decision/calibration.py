@@ -218,6 +218,15 @@ class Calibration:
         maxima = {name: data.peaks[:, 0] for name, data in self._all_sets.items()}
         return Conformal(maxima, self._all_stats, self.fit_tail)
 
+    @cached_property
+    def held_out(self) -> dict[int, str]:
+        """The product of each held-out image by its content hash."""
+        return {
+            content: product
+            for product, images in self.sets.items()
+            for content in images.hashes.tolist()
+        }
+
     @property
     def products(self) -> tuple[str, ...]:
         """Names of the known products."""

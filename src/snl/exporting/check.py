@@ -156,11 +156,7 @@ def recalibrate(inspector: Inspector, exported: Inspector, data: Catalog) -> boo
     Returns:
         Whether all held-out images are in `data`; otherwise nothing is changed.
     """
-    held_out = {
-        content: product
-        for product, images in inspector.calibration.sets.items()
-        for content in images.hashes.tolist()
-    }
+    held_out = inspector.calibration.held_out
     normals = [r for r in data.records if r.label == "normal" and r.path.is_file()]
     hash_of = inspector.training.content_hash
     products = [held_out.get(hash_of(record.path)) for record in normals]

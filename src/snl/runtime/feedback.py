@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from snl.data.words import label_of, split_of
+from snl.data.words import folder_label
 from snl.decision.calibration import Calibration
 from snl.decision.fit import raised_scores
 from snl.decision.inspection import UNKNOWN, Verdict
@@ -83,15 +83,10 @@ def doubts_about_normals(
     doubts = Doubts()
     strange: dict[str, list[str]] = {}
     too_high: list[str] = []
-    elsewhere = {
-        content: product
-        for product, images in calibration.sets.items()
-        for content in images.hashes.tolist()
-    }
     scores = raised_scores(calibration, sample)
     for row, product in enumerate(sample.products):
         path = sample.paths[row]
-        held = elsewhere.get(int(sample.hashes[row]), product)
+        held = calibration.held_out.get(int(sample.hashes[row]), product)
         if held != product:
             reason: str | None = f"it is a held-out normal image of {held}"
         else:
@@ -179,8 +174,7 @@ def doubts_about_misses(
     doubts = doubts_about_folders((path for path, _ in results), "anomalous")
     normal = {
         content: f"a held-out normal image of {product}"
-        for product, images in calibration.sets.items()
-        for content in images.hashes.tolist()
+        for content, product in calibration.held_out.items()
     } | dict.fromkeys(training.hashes.tolist(), "a normal image that was trained on")
     for path, verdict in results:
         known = normal.get(training.content_hash(path))
@@ -227,23 +221,6 @@ def once_each(paths: Sequence[Path], note: Note) -> list[Path]:
             note(f"{path}: the same image as {first[key]}, which counts once")
         first.setdefault(key, path)
     return list(first.values())
-
-
-def folder_label(path: Path) -> tuple[str | None, str]:
-    """Return the label that the folders of an image state, and the folder's name that states it.
-
-    The nearest of three folders decides, so that `known defects/bolt/1.png` is anomalous.
-    """
-    folder = path.absolute().parent
-    if (label := label_of(folder.name)) is not None:
-        return label, folder.name
-    split = folder.parent
-    if split_of(split.name) == "test" and (split.parent / "train").is_dir():
-        return "anomalous", folder.name
-    for parent in (split, split.parent):
-        if (label := label_of(parent.name)) is not None:
-            return label, parent.name
-    return None, folder.name
 
 
 def tail(count: int, least: int, rate: float) -> float:

@@ -268,12 +268,8 @@ def _held_out(
     inspector: Inspector, calibration: Calibration, paths: Sequence[Path]
 ) -> dict[Path, str]:
     """Return the product of each file that is among the held-out images."""
-    owners = {
-        content: product
-        for product, images in calibration.sets.items()
-        for content in images.hashes.tolist()
-    }
-    found = {path: owners.get(_content(inspector, path)) for path in paths}
+    owners = calibration.held_out
+    found = {path: owners.get(_content(inspector, path) or -1) for path in paths}
     return {path: owner for path, owner in found.items() if owner is not None}
 
 

@@ -285,11 +285,7 @@ def _surprising(alarms: int, total: int, rate: float) -> bool:
 
 def _fresh(inspector: Inspector, records: Sequence[Record], note: Note) -> list[Record]:
     """Return each image once, without those that were trained on or are held out."""
-    held = {
-        content: product
-        for product, images in inspector.calibration.sets.items()
-        for content in images.hashes.tolist()
-    }
+    held = inspector.calibration.held_out
     trained = set(inspector.training.hashes.tolist())
     first: dict[int, Record] = {}
     fresh, counts = [], {"were trained on": 0, "are held out": 0, "are copies of another one": 0}

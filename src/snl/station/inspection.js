@@ -144,7 +144,8 @@ function inspectionPanel(one, { reviewed = () => {} } = {}) {
       return true;
     }, "review");
   }
-  function undo() {
+  async function undo() {
+    await changing; // of a review that is on its way
     if (state.one.review === null) return undefined;
     return change(async () => { state.one = await call("DELETE", `/v1/inspections/${one.id}/review`); return true; }, "undo");
   }

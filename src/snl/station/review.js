@@ -114,7 +114,7 @@ async function viewReview(container, { query }) {
     key(event) {
       const step = { j: 1, ArrowDown: 1, ArrowRight: 1, k: -1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
       if (step) { event.preventDefault(); choose(state.at + step, true); return true; }
-      if (event.key === "u" && state.panel) { undoKey(); return true; }
+      if (event.key === "u" && state.panel && may("review")) { undoKey(); return true; }
       return state.panel ? panelKey(state.panel, event) : false;
     },
   };

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -356,7 +356,9 @@ def _fit(
     )
     check_finite(network)
     facts["statistics_seconds"] = round(perf_counter() - began, 2)
-    facts["versions"] = {"snl": __version__, "torch": torch.__version__, "timm": version("timm")}
+    facts["versions"] = {"snl": __version__, "torch": torch.__version__}
+    with suppress(PackageNotFoundError):  # the built-in teacher does without it
+        facts["versions"]["timm"] = version("timm")
     facts["teacher"] = sources["teacher"]
     facts["skipped"] = [str(error) for error in data.skipped]
     readable = set(data.paths)
